@@ -1,0 +1,139 @@
+"""Means of updates: weighted or uniform, of whole models or of slices of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+
+from umbel.aggregate.base import Aggregator
+from umbel.aggregate.expected import Expected
+from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.arrays import Array, Arrays
+from umbel.update import Update
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean(Aggregator):
+    """The mean of the updates; see `mean`."""
+
+    equal: bool = False
+    result: ClassVar[str] = "mean"
+    summing: ClassVar[bool] = True
+
+    @property
+    def uniform(self) -> bool:
+        """Does every client count the same?"""
+        return self.equal
+
+    def expects(self, sent: Arrays | None) -> Expected:
+        """Whole models, or any values."""
+        return Expected(sent=sent.spec if sent is not None else None, shapes="equal" if sent is not None else "free")
+
+    def init(self, sent: Arrays | None) -> WeightedSum:
+        """An empty sum."""
+        return WeightedSum(sent)
+
+    def admit(self, acc: WeightedSum, update: Update) -> None:
+        """Values need the entries and shapes of those before them."""
+        acc.admit(update)
+
+    def fold(self, acc: WeightedSum, update: Update) -> WeightedSum:
+        """Add weight * update."""
+        acc.add(update, 1.0 if self.equal else update.weight)
+        return acc
+
+    def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:
+        """Add the sums."""
+        acc.merge(later)
+        return acc
+
+    def finish(self, acc: WeightedSum) -> Arrays | None:
+        """The sum over the sum of weights."""
+        return acc.divided(acc.weight) if acc.weight > 0 else None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SliceMean(Aggregator):
+    """The mean of each coordinate over the clients that returned it; see `mean`."""
+
+    equal: bool = False
+    result: ClassVar[str] = "mean"
+
+    @property
+    def uniform(self) -> bool:
+        """Does every client count the same?"""
+        return self.equal
+
+    def expects(self, sent: Arrays | None) -> Expected:
+        """Entries of the model, or leading slices of them."""
+        return Expected(sent=sent.spec if sent is not None else None, shapes="slices", optional=True)
+
+    def init(self, sent: Arrays | None) -> tuple[WeightedSum, WeightedSum]:
+        """An empty sum of updates and one of weights, coordinate by coordinate."""
+        return WeightedSum(sent), WeightedSum(sent)
+
+    def fold(self, acc: tuple[WeightedSum, WeightedSum], update: Update) -> tuple[WeightedSum, WeightedSum]:
+        """Add weight * update, and weight, where the update has coordinates."""
+        total, weights = acc
+        assert total.total is not None
+        assert weights.total is not None
+        weight = 1.0 if self.equal else update.weight
+        for e in total.total.spec.entries:
+            if e.name not in update.arrays.spec.by_name:
+                continue
+            x: Array = update.arrays[e.name]
+            corner = tuple(slice(0, n) for n in x.shape)
+            if update.kind == "model" and total.sent is not None:
+                x = np.subtract(x, total.sent[e.name][corner], dtype=total.total.raw(e.name).dtype)
+            with np.errstate(all="ignore"):
+                total.total.raw(e.name)[corner] += (x * weight).astype(total.total.raw(e.name).dtype)
+            weights.total.raw(e.name)[corner] += weight
+        total.weight += weight
+        total.count += 1
+        return acc
+
+    def merge(
+        self, acc: tuple[WeightedSum, WeightedSum], later: tuple[WeightedSum, WeightedSum]
+    ) -> tuple[WeightedSum, WeightedSum]:
+        """Add the sums."""
+        acc[0].merge(later[0])
+        acc[1].merge(later[1])
+        return acc
+
+    def finish(self, acc: tuple[WeightedSum, WeightedSum]) -> Arrays | None:
+        """Sum over weight; 0 where no client had the coordinate."""
+        total, weights = acc
+        if not total.weight > 0 or total.total is None or weights.total is None:
+            return None
+        sums, shares = total.total, weights.total
+
+        def write(name: str, out: Array) -> None:
+            share = shares.raw(name)
+            out[...] = 0
+            np.divide(sums.raw(name), share, out=out, where=share > 0)
+
+        return Arrays.build(sums.spec, write)
+
+
+def mean(*, uniform: bool = False, slices: bool = False) -> Aggregator:
+    """The mean of the clients' updates.
+
+    Of models, the mean of (model - sent) over trained entries and buffers, in float32 (float64 stays).
+    Of values, the mean of each numeric entry.
+
+    Args:
+        uniform: every client counts the same, whatever weight it states.
+        slices: clients may return leading slices of entries, or leave entries out (HeteroFL: Diao et al.,
+            ICLR 2021, https://arxiv.org/abs/2010.01264); each coordinate is averaged over those who sent it.
+
+    Source: McMahan et al., AISTATS 2017, Algorithm 1. https://arxiv.org/abs/1602.05629
+    Differs: the mean is of updates, w + mean(w_k - w), which equals the mean of the w_k up to rounding.
+    """
+    return SliceMean(equal=uniform) if slices else Mean(equal=uniform)
+
+
+__all__ = ["Mean", "SliceMean", "mean"]

@@ -1,0 +1,101 @@
+"""The aggregate of q-FedAvg: clients with a higher loss count more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from umbel.aggregate.base import Aggregator
+from umbel.aggregate.expected import Expected
+from umbel.aggregate.weighted_sum import WeightedSum, divided
+from umbel.arrays import Arrays
+from umbel.errors import BadUpdate, UsageError
+from umbel.update import Update
+
+
+@final
+@dataclass(slots=True)
+class FairSum:
+    """Sum of F^q * (w_k - w), and of the step's denominators."""
+
+    delta: WeightedSum
+    denominator: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QFair(Aggregator):
+    """Reweighs updates by the client's loss; see `q_fair`."""
+
+    q: float
+    lipschitz: float
+    loss: str = "loss"
+    result: ClassVar[str] = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.q < float("inf") or not 0 < self.lipschitz < float("inf"):
+            raise UsageError(f"q is {self.q}, lr is {1 / self.lipschitz if self.lipschitz else self.lipschitz}")
+
+    def expects(self, sent: Arrays | None) -> Expected:
+        """Whole models."""
+        if sent is None:
+            raise UsageError("q-FedAvg aggregates models, not values")
+        return Expected(sent=sent.spec)
+
+    def init(self, sent: Arrays | None) -> FairSum:
+        """Empty sums."""
+        return FairSum(WeightedSum(sent))
+
+    def admit(self, acc: FairSum, update: Update) -> None:  # noqa: ARG002
+        """The update needs its loss."""
+        loss = update.metrics.get(self.loss)
+        if not isinstance(loss, float) or loss < 0:
+            raise BadUpdate(
+                f"q-FedAvg needs the metric {self.loss!r}, a loss >= 0, and got {loss!r}",
+                advice=f"return metrics={{{self.loss!r}: ...}}: the loss of the model that was sent, before training",
+            )
+
+    def fold(self, acc: FairSum, update: Update) -> FairSum:
+        """Add F^q * L * (w_k - w) and h_k = q F^(q-1) |L (w_k - w)|^2 + L F^q."""
+        loss = max(
+            float(update.metrics[self.loss]), 1e-10
+        )  # as the authors' code: F^(q-1) has no value at 0 where q < 1
+        alone = WeightedSum(acc.delta.sent)
+        alone.add(update, 1.0)
+        assert alone.total is not None
+        moved = self.lipschitz * alone.total.norm()
+        acc.denominator += self.q * loss ** (self.q - 1) * moved**2 + self.lipschitz * loss**self.q
+        acc.delta.add(update, self.lipschitz * loss**self.q)
+        return acc
+
+    def merge(self, acc: FairSum, later: FairSum) -> FairSum:
+        """Add the sums."""
+        acc.delta.merge(later.delta)
+        acc.denominator += later.denominator
+        return acc
+
+    def finish(self, acc: FairSum) -> Arrays | None:
+        """The step: sum of the reweighed updates over the sum of the h_k."""
+        if acc.delta.total is None or not acc.denominator > 0:
+            return None
+        return divided(acc.delta.total, acc.denominator)
+
+
+def q_fair(*, q: float, lr: float, loss: str = "loss") -> Aggregator:
+    """Reweigh the clients' updates by their loss to the power of q.
+
+    Args:
+        q: 0 gives the uniform mean; the larger, the more the clients with a high loss count.
+        lr: the clients' learning rate; its inverse stands for the Lipschitz constant L.
+        loss: the metric that holds the loss of the model that was sent, before training.
+
+    Source: Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, Algorithm 2.
+    https://arxiv.org/abs/1905.10497
+    Differs: the norm is over trained entries only; a loss below 1e-10 counts as 1e-10, as in the authors' code.
+    """
+    if not lr > 0:
+        raise UsageError(f"lr is {lr}", advice="q-FedAvg needs the clients' learning rate, > 0")
+    return QFair(q=q, lipschitz=1 / lr, loss=loss)
+
+
+__all__ = ["QFair", "q_fair"]

@@ -1,0 +1,167 @@
+"""`run` and `evaluate`: what a program calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast, final
+
+from umbel import metrics as combiners
+from umbel import rng, schedule
+from umbel.arrays import Arrays
+from umbel.client.app import ClientApp
+from umbel.engine.app import ServerApp
+from umbel.engine.driver import conduct, drive
+from umbel.engine.exchange import Exchange
+from umbel.engine.question import Question
+from umbel.errors import EmptyPopulation, Failure, HandlerMissing, UsageError
+from umbel.policy import RoundPolicy
+from umbel.progress import MonotonicClock, Watch
+from umbel.result import Result, as_model
+from umbel.sample import Sampler, everyone
+from umbel.session import Callback, Session, opened
+from umbel.simulation.simulation import Simulation
+from umbel.store.memory import MemoryClientStates, MemoryStore
+
+
+def run(
+    server: ServerApp,
+    client: ClientApp,
+    *,
+    on: Simulation | None = None,
+    seed: int | None = None,
+    dir: str | os.PathLike[str] | None = None,  # what it is called everywhere
+    rounds: int | None = None,
+    initial: Arrays | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Callback] = (),
+    name: str | None = None,
+    debug: bool = False,
+) -> Result:
+    """Run a federation.
+
+    Args:
+        server: the server's side.
+        client: the clients' side.
+        on: where: ``umbel.Simulation(clients=...)``.
+        seed: of all randomness; drawn and recorded if not given. The same seed gives the same bits.
+        dir: a directory that makes the run durable. Killed at any moment, the same call goes on from the last
+            committed round to the same bits. A finished run is returned as it is; with more ``rounds`` it goes on.
+        rounds: how many in all; by default what the server app says.
+        initial: the model to start from, or the path of a ``.safetensors`` file; by default the server app's.
+        callbacks: objects with ``on_round(result)``, or functions of the result so far, called after each round; one
+            that returns text ends the run with it as the reason. `Checkpoint` and `EarlyStopping` go here too.
+        name: of the run, for people.
+        debug: let exceptions of the clients' code through instead of recording them as failures.
+
+    Returns:
+        Model, history and everything else; see `Result`.
+
+    Raises:
+        RecipeChanged: ``dir`` holds a run made from something else; names the differences.
+        QuorumMissed: too few clients answered; names them. What was committed is kept.
+        UsageError: an argument that makes no sense.
+    """
+    _check_arguments(server, client, on, seed, rounds)
+    place = cast(Simulation, on)
+    with opened(dir) as store, place.running():
+        session = Session(
+            server=server,
+            client=client,
+            place=place,
+            store=store,
+            seed=seed,
+            rounds=rounds,
+            given=initial,
+            callbacks=callbacks,
+            name=name,
+        )
+        return session.run(debug=debug)
+
+
+def _check_arguments(server: Any, client: Any, on: Any, seed: Any, rounds: Any) -> None:
+    if not isinstance(server, ServerApp):
+        raise UsageError(f"the first argument is a {type(server).__name__}", advice="give an umbel.ServerApp")
+    if not isinstance(client, ClientApp):
+        raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
+    if server.strategy is None and server.loop is None:
+        raise UsageError("the server app has neither a strategy nor a main", advice="give strategy=umbel.fed_avg(...)")
+    if not isinstance(on, Simulation):
+        raise UsageError("nobody says where to run", advice="give on=umbel.Simulation(clients=10)")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        raise UsageError(f"seed is {seed!r}", advice="give a whole number >= 0")
+    if rounds is not None and (type(rounds) is not int or rounds < 0):
+        raise UsageError(f"rounds is {rounds!r}", advice="give a whole number >= 0")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` gives.
+
+    Attributes:
+        metrics: the clients' metrics, combined.
+        clients: each client's own metrics, by name.
+        failures: who failed, and why.
+    """
+
+    metrics: Mapping[str, Any]
+    clients: Mapping[str, Mapping[str, Any]]
+    failures: Sequence[Failure] = field(default=())
+
+
+def evaluate(
+    model: Arrays | Mapping[str, Any] | str | os.PathLike[str],
+    client: ClientApp,
+    *,
+    on: Simulation | None = None,
+    cohort: Sampler | None = None,
+    config: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Have clients evaluate a model.
+
+    Args:
+        model: the model, or the path of a ``.safetensors`` file.
+        client: the clients' side; needs ``@client.evaluate``.
+        on: where: ``umbel.Simulation(clients=...)``.
+        cohort: who evaluates; by default everyone.
+        config: settings, as ``ctx.config``.
+        metrics: how the metrics combine, by name; by default the weighted mean.
+        seed: of all randomness.
+
+    Raises:
+        HandlerMissing: the app cannot evaluate.
+        UsageError: an argument that makes no sense.
+    """
+    if not isinstance(on, Simulation):
+        raise UsageError("nobody says where to evaluate", advice="give on=umbel.Simulation(clients=10)")
+    if "evaluate" not in client.names():
+        raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
+    rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
+    population = on.clients.population
+    drawn = (cohort or everyone()).draw(population, round=1, rng=rng.stream(seed, "cohort", 1, 1, 0))
+    if not len(population):
+        raise EmptyPopulation("there is no client to evaluate on", advice="give umbel.Simulation at least one client")
+    question = Question(
+        kind="evaluate",
+        name="evaluate",
+        seed=seed,
+        round=1,
+        call=1,
+        model=as_model(model).canonical(),
+        config=schedule.resolve(config or {}, 1),
+    )
+    with on.running():
+        runner = on.runner(client, seed, MemoryClientStates())
+        loop = conduct(question, Exchange(drawn, quorum=0.0), RoundPolicy().deadline)
+        close, reduced = drive(loop, runner, MemoryStore(), MonotonicClock(), Watch())
+    return Evaluation(
+        metrics=combiners.combine(rules, reduced.rows),
+        clients=dict(zip(reduced.names, (m for _, m in reduced.rows), strict=True)),
+        failures=close.failures,
+    )
+
+
+__all__ = ["Evaluation", "evaluate", "run"]

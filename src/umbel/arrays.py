@@ -1,0 +1,480 @@
+"""Ordered named arrays over one contiguous buffer.
+
+The buffer is a whole ``.safetensors`` file, header and data. The bytes that are sent, that lie
+on the disk and that the arithmetic walks over are the same bytes.
+
+Where our code copies an array: in the constructor (1), and in arithmetic, whose result is new.
+``to_bytes``, ``load`` of an aligned file, and indexing copy nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Self, final
+
+import numpy as np
+import numpy.typing as npt
+
+from umbel.errors import EntryError, FormatError, UsageError
+from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
+
+Array = npt.NDArray[Any]
+BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
+
+_CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
+_ALIGN = 64
+
+
+def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """The bits of the nearest bfloat16, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype("<u2")
+
+
+def from_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """The float32 values of bfloat16 bits; exact."""
+    return (bits.astype("<u4") << np.uint32(16)).view("<f4")
+
+
+@final
+class Arrays(Mapping[str, Any]):
+    """A model, or anything else made of named arrays.
+
+    Values do not change: what indexing gives is read-only, and arithmetic returns new arrays.
+    Arithmetic with a number or with arrays of the same names and shapes touches floating-point
+    entries; integers, booleans and payloads keep the left operand's value. The result has the
+    left operand's dtypes; 16-bit floats are computed in float32. NumPy's elementwise functions
+    work too: ``np.sqrt(arrays)``.
+
+    Args:
+        values: names and arrays, numbers, or bytes (a payload); copied once.
+        roles: roles by name, or choices such as ``umbel.entries("*.bn*", role="buffer")``. By
+            default floats are "trained", integers and booleans "counter", bytes "payload".
+        aliases: names that stand for another entry: tied weights are stored once.
+
+    Raises:
+        EntryError: an entry that cannot be carried, by name.
+
+    Example:
+        >>> model = Arrays({"w": np.ones((2, 2)), "b": np.zeros(2)})
+        >>> (model * 2)["w"].sum()
+        np.float64(8.0)
+    """
+
+    __slots__ = ("__weakref__", "_file", "_views", "spec")
+
+    spec: Spec
+    _file: Array
+    _views: dict[str, Any]
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        *,
+        roles: Mapping[str, Role] | Iterable[Entries] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        roles = roles if isinstance(roles, Mapping) else tuple(roles)
+        found: dict[str, Array] = {}
+        wanted: list[Entry] = []
+        for name, value in values.items():
+            code, raw = _as_storage(name, value)
+            payload = isinstance(value, bytes | bytearray | memoryview)
+            wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
+            found[name] = raw
+        filled = Arrays.build(layout(wanted, aliases), lambda name, out: np.copyto(out, found[name]))
+        self.spec, self._file, self._views = filled.spec, filled._file, {}
+
+    @classmethod
+    def build(cls, spec: Spec, write: Callable[[str, Array], object]) -> Self:
+        """Arrays of a given spec, each written in place.
+
+        Args:
+            spec: what to make; see ``umbel.spec.layout``.
+            write: called as ``write(name, out)`` for each stored entry; ``out`` is uninitialised
+                and has the entry's shape and storage dtype (bfloat16 as uint16 bits).
+        """
+        made = cls.blank(spec)
+        for e in spec.entries:
+            write(e.name, made._storage(e))
+        return made.freeze()
+
+    @classmethod
+    def blank(cls, spec: Spec) -> Self:
+        """Arrays whose values are not yet written; ``freeze`` them when they are."""
+        size = len(spec.header) + spec.nbytes
+        memory = np.empty(size + _ALIGN, np.uint8)
+        begin = -memory.ctypes.data % _ALIGN
+        file = memory[begin : begin + size]
+        file[: len(spec.header)] = np.frombuffer(spec.header, np.uint8)
+        return cls._over(spec, file)
+
+    @classmethod
+    def _over(cls, spec: Spec, file: Array) -> Self:
+        made = cls.__new__(cls)
+        made.spec, made._file, made._views = spec, file, {}
+        return made
+
+    def freeze(self) -> Self:
+        """End of writing: from now on the values do not change."""
+        self._file.flags.writeable = False
+        self._views.clear()
+        return self
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Any:
+        """The array called ``name``, read-only; bfloat16 as float32, a payload as bytes."""
+        view = self._views.get(name)
+        if view is None:
+            e = self.spec.by_name[name]
+            raw = self._storage(e)
+            view = raw.tobytes() if e.role == "payload" else from_bfloat16(raw) if e.dtype == "BF16" else raw
+            if isinstance(view, np.ndarray):
+                view.flags.writeable = False
+            self._views[name] = view
+        return view
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.spec.names)
+
+    def __len__(self) -> int:
+        return len(self.spec.names)
+
+    def raw(self, name: str) -> Array:
+        """The stored array: like indexing, but bfloat16 as its bits and a payload as uint8."""
+        return self._storage(self.spec.by_name[name])
+
+    def flat(self, run: Run) -> Array:
+        """Neighbouring entries as one flat array in storage dtype; see ``Spec.runs``."""
+        return self.stretch(run.offset, run.size, run.dtype)
+
+    def stretch(self, offset: int, size: int, dtype: str) -> Array:
+        """``size`` stored elements from byte ``offset`` of the data on, as one flat array."""
+        begin = len(self.spec.header) + offset
+        storage = STORAGE[dtype]
+        return self._file[begin : begin + size * storage.itemsize].view(storage)
+
+    def _storage(self, e: Entry) -> Array:
+        begin = len(self.spec.header) + e.offset
+        view: Array = self._file[begin : begin + e.nbytes].view(STORAGE[e.dtype]).reshape(e.shape)
+        return view
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data."""
+        return self.spec.nbytes
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{e.name}: {e.describe()}" for e in self.spec.entries[:6])
+        return f"Arrays({shown}{', ...' if len(self.spec.entries) > 6 else ''}; {self.nbytes:,} bytes)"
+
+    # --- bytes and files ---------------------------------------------------------------------
+
+    def to_bytes(self) -> memoryview:
+        """The arrays as a safetensors file, without a copy."""
+        return self._file.data.toreadonly()
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview | mmap.mmap, *, source: str = "these bytes") -> Self:
+        """Arrays over the bytes of a safetensors file; copied only if they are not aligned.
+
+        Raises:
+            FormatError: the bytes are not a safetensors file.
+        """
+        view = memoryview(data)
+        spec = parse(view, source=source)
+        file = np.frombuffer(view, np.uint8)
+        misaligned = (file.ctypes.data + len(spec.header)) % 8 or any(
+            r.offset % STORAGE[r.dtype].itemsize for r in spec.runs
+        )
+        made = cls._over(spec, file)
+        if misaligned:
+            return made._laid_out(spec.entries, dict(spec.aliases), spec.names)
+        return made.freeze()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Arrays over a mapped safetensors file, ours or foreign; copied only if it is not aligned.
+
+        Raises:
+            FormatError: it is not a safetensors file; or FileNotFoundError.
+        """
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise FormatError(f"{os.fspath(path)} is empty", advice="check the path, or write the file again")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls.from_bytes(mapped, source=os.fspath(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.safetensors`` file; whoever reads the path sees the old file or the whole new one."""
+        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(self.to_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, in hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Arrays.from_bytes, (bytes(self.to_bytes()),)
+
+    # --- other sets of entries ---------------------------------------------------------------
+
+    def canonical(self) -> Self:
+        """The same arrays in Umbel's own layout; itself if they are."""
+        if self.spec.canonical:
+            return self
+        return self._laid_out(self.spec.entries, dict(self.spec.aliases), self.spec.names)
+
+    def select(self, choice: Entries | str | Callable[[Entry], bool]) -> Self:
+        """The chosen entries only; an alias stays with the entry it stands for."""
+        if isinstance(choice, str):
+            choice = Entries((choice,))
+        test = (lambda e, c=choice: c.match(e.name)) if isinstance(choice, Entries) else choice
+        kept = tuple(e for e in self.spec.entries if test(e))
+        if len(kept) == len(self.spec.entries):
+            return self.canonical()
+        stored = {e.name for e in kept}
+        aliases = {a: t for a, t in self.spec.aliases if t in stored}
+        return self._laid_out(kept, aliases, tuple(n for n in self.spec.names if n in stored or n in aliases))
+
+    def with_roles(self, *choices: Entries) -> Self:
+        """The same values; entries that a choice matches get that choice's role."""
+        changed = tuple(
+            Entry(e.name, e.dtype, e.shape, next((c.role for c in choices if c.role and c.match(e.name)), e.role))
+            for e in self.spec.entries
+        )
+        return self._laid_out(changed, dict(self.spec.aliases), self.spec.names)
+
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """A copy in which some entries have other values, cast to the entry's dtype.
+
+        Raises:
+            EntryError: a name that is not here, or another shape.
+        """
+        unknown = next((n for n in values if n not in self.spec.by_name), None)
+        if unknown is not None:
+            raise EntryError(f"there is no entry {unknown!r} to replace", entry=unknown)
+        targets = {self.spec.by_name[n].name: v for n, v in values.items()}
+
+        def write(name: str, out: Array) -> None:
+            e = self.spec.by_name[name]
+            if name not in targets:
+                np.copyto(out, self._storage(e))
+                return
+            code, raw = _as_storage(name, targets[name])
+            if raw.shape != e.shape and e.role != "payload":
+                raise EntryError(f"entry {name!r} has shape {e.shape}, not {raw.shape}", entry=name)
+            np.copyto(out, raw if code == e.dtype else _cast(np.asarray(_numbers(code, raw)), e.dtype))
+
+        return type(self).build(self.spec, write)
+
+    def merge(self, other: Arrays) -> Self:
+        """These entries and the other's; where both have a name, the other's."""
+        theirs = {e.name for e in other.spec.entries}
+        both = (*(e for e in self.spec.entries if e.name not in theirs), *other.spec.entries)
+        aliases = dict(self.spec.aliases) | dict(other.spec.aliases)
+        spec = layout(both, {a: t for a, t in aliases.items() if a not in {e.name for e in both}})
+        return type(self).build(spec, lambda n, out: np.copyto(out, (other if n in theirs else self).raw(n)))
+
+    def astype(self, dtype: str) -> Self:
+        """The same names; floating-point entries in another precision: "F64", "F32", "F16" or "BF16"."""
+        if dtype not in FLOATS:
+            raise UsageError(f"{dtype!r} is no floating-point dtype", advice=f"take one of {sorted(FLOATS)}")
+        changed = [Entry(e.name, dtype if e.dtype in FLOATS else e.dtype, e.shape, e.role) for e in self.spec.entries]
+        spec = layout(changed, dict(self.spec.aliases), names=self.spec.names)
+
+        def write(name: str, out: Array) -> None:
+            e = self.spec.by_name[name]
+            raw = self._storage(e)
+            np.copyto(out, raw if e.dtype not in FLOATS else _cast(_numbers(e.dtype, raw), dtype))
+
+        return type(self).build(spec, write)
+
+    def _laid_out(self, kept: Iterable[Entry], aliases: Mapping[str, str], names: tuple[str, ...]) -> Self:
+        spec = layout((Entry(e.name, e.dtype, e.shape, e.role) for e in kept), aliases, names=names)
+        source = self.spec.by_name
+        return type(self).build(spec, lambda name, out: np.copyto(out, self._storage(source[name])))
+
+    # --- comparison --------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arrays) and not self.difference(other)
+
+    __hash__ = None  # type: ignore[assignment]  # values that compare by content are not keys
+
+    def difference(self, other: Arrays, *, rtol: float = 0.0, atol: float = 0.0) -> str:
+        """What differs first, in words that name the entry; "" when nothing does.
+
+        Args:
+            other: the arrays to compare with.
+            rtol: allowed difference relative to the other's value. With both 0 the bits are compared.
+            atol: allowed absolute difference.
+        """
+        if text := self.spec.difference(other.spec):
+            return text
+        for e in self.spec.entries:
+            if text := _entry_difference(e, self.raw(e.name), other.raw(e.name), rtol, atol):
+                return text
+        return ""
+
+    # --- arithmetic --------------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method != "__call__" or kwargs or ufunc.nout != 1:
+            return NotImplemented
+        return _apply(ufunc, inputs)
+
+    def __add__(self, other: Arrays | float) -> Arrays:
+        return _apply(np.add, (self, other))
+
+    def __sub__(self, other: Arrays | float) -> Arrays:
+        return _apply(np.subtract, (self, other))
+
+    def __mul__(self, other: Arrays | float) -> Arrays:
+        return _apply(np.multiply, (self, other))
+
+    def __truediv__(self, other: Arrays | float) -> Arrays:
+        return _apply(np.true_divide, (self, other))
+
+    def __pow__(self, other: float) -> Arrays:
+        return _apply(np.power, (self, other))
+
+    def __radd__(self, other: float) -> Arrays:
+        return _apply(np.add, (other, self))
+
+    def __rsub__(self, other: float) -> Arrays:
+        return _apply(np.subtract, (other, self))
+
+    def __rmul__(self, other: float) -> Arrays:
+        return _apply(np.multiply, (other, self))
+
+    def __rtruediv__(self, other: float) -> Arrays:
+        return _apply(np.true_divide, (other, self))
+
+    def __neg__(self) -> Arrays:
+        return _apply(np.negative, (self,))
+
+    def zeros(self) -> Arrays:
+        """Zeros of the same spec."""
+        made = Arrays.blank(self.spec)
+        made._file[len(self.spec.header) :] = 0
+        return made.freeze()
+
+    def norm(self, *, role: Role = "trained") -> float:
+        """The L2 norm over all entries of one role, summed in float64 over blocks of fixed size."""
+        total = 0.0
+        for run in self.spec.runs:
+            if run.role == role and run.dtype in FLOATS:
+                flat = self.flat(run)
+                for i in range(0, run.size, BLOCK):
+                    block = _numbers(run.dtype, flat[i : i + BLOCK]).astype(np.float64)
+                    total += float(np.add.reduce(block * block))
+        return float(np.sqrt(total))
+
+
+def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
+    """An elementwise function of arrays and numbers, laid out like the first arrays among them."""
+    first = next(o for o in operands if isinstance(o, Arrays))
+    for other in operands:
+        if isinstance(other, Arrays) and other.spec is not first.spec:
+            _check_shapes(first.spec, other.spec)
+        elif not isinstance(other, Arrays | int | float | np.number):
+            raise UsageError(f"arithmetic of Arrays with {type(other).__name__} has no meaning")
+
+    def write(name: str, out: Array) -> None:
+        e = first.spec.by_name[name]
+        if e.dtype not in FLOATS:
+            np.copyto(out, first.raw(name))
+            return
+        inputs = [
+            _numbers(o.spec.by_name[name].dtype, o.raw(name)) if isinstance(o, Arrays) else _scalar(o, e.dtype)
+            for o in operands
+        ]
+        if e.dtype in ("F64", "F32") and all(getattr(i, "dtype", out.dtype) == out.dtype for i in inputs):
+            ufunc(*inputs, out=out)
+        else:
+            np.copyto(out, _cast(ufunc(*inputs), e.dtype))
+
+    return Arrays.build(first.spec, write)
+
+
+def _check_shapes(mine: Spec, its: Spec) -> None:
+    for name in (*mine.names, *its.names):
+        a, b = mine.by_name.get(name), its.by_name.get(name)
+        if a is None or b is None or a.shape != b.shape:
+            raise EntryError(
+                f"arithmetic: entry {name!r} is {a.shape if a else 'missing'} and {b.shape if b else 'missing'}",
+                entry=name,
+                advice="both sides need the same names and shapes",
+            )
+
+
+def _scalar(value: float, dtype: str) -> Any:
+    return np.float64(value) if dtype == "F64" else np.float32(value)
+
+
+def _numbers(code: str, raw: Array) -> Array:
+    """Stored elements as numbers that NumPy can compute with; 16-bit floats as float32."""
+    if code == "BF16":
+        return from_bfloat16(raw)
+    return raw.astype(np.float32) if code == "F16" else raw
+
+
+def _cast(numbers: Array, code: str) -> Array:
+    """Numbers as stored elements."""
+    if code == "BF16":
+        return to_bfloat16(numbers.astype(np.float32))
+    return numbers.astype(STORAGE[code])
+
+
+def _as_storage(name: str, value: Any) -> tuple[str, Array]:
+    """A value of the user's as (safetensors dtype, array of the storage dtype)."""
+    if not isinstance(name, str):
+        raise EntryError(f"entry names are strings, not {type(name).__name__} ({name!r})")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "U8", np.frombuffer(value, np.uint8)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise EntryError(f"entry {name!r} is no array: {error}", entry=name) from error
+    if array.dtype.name == "bfloat16":
+        return "BF16", array.view("<u2")
+    code = _CODE.get(array.dtype.newbyteorder("=") if array.dtype.kind != "O" else array.dtype)
+    if code is None:
+        raise EntryError(
+            f"entry {name!r} has dtype {array.dtype}, which Umbel does not carry",
+            entry=name,
+            advice="send floats, integers, booleans, or bytes (a payload)",
+        )
+    return code, array
+
+
+def _entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: float) -> str:
+    if mine.tobytes() == its.tobytes():
+        return ""
+    a, b = _numbers(e.dtype, mine), _numbers(e.dtype, its)
+    if e.dtype in FLOATS and (rtol or atol) and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
+        return ""
+    if a.dtype.kind == "b":
+        return f"entry {e.name!r} differs in {int((a != b).sum())} of {e.size} elements"
+    wide = np.float64 if e.dtype in FLOATS else object
+    gap = np.abs(a.astype(wide) - b.astype(wide))
+    count = int(np.count_nonzero(~(gap == 0)))
+    return f"entry {e.name!r} differs in {count} of {e.size} elements, by up to {gap.max():.6g}"
+
+
+__all__ = ["BLOCK", "Array", "Arrays", "from_bfloat16", "to_bfloat16"]

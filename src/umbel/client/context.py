@@ -1,0 +1,142 @@
+"""`Context`: what a handler knows besides the model."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, final
+
+import numpy as np
+
+from umbel import rng
+from umbel.arrays import Arrays
+from umbel.correction import Correction
+from umbel.errors import UsageError
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientInfo:
+    """Who this client is.
+
+    Attributes:
+        name: its name.
+        labels: what is known of it, for samplers that select by label.
+        part: its part of the data set in a simulation: an index array; None elsewhere.
+        site: its owner's settings.
+    """
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    part: Any = None
+    site: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+class Context:
+    """What a handler knows besides the model.
+
+    Attributes:
+        client: name, labels, and in a simulation ``part``, the client's index array.
+        site: settings of the data's owner; read-only, never set by the server.
+        config: settings of this round, from the strategy; read-only.
+        extra: more named arrays that the server sent.
+        round: the round, from 1.
+        state: what this client keeps from round to round: names and arrays, numbers, strings or bytes. A change
+            counts when its update does. Read-only in evaluate.
+        device: where to compute, such as "cpu" or "cuda:0".
+    """
+
+    def __init__(
+        self,
+        client: ClientInfo,
+        *,
+        kind: str,
+        key: int,
+        device: Callable[[], str],
+        config: Mapping[str, Any] = _EMPTY,
+        extra: Mapping[str, Arrays] = _EMPTY,
+        round: int = 0,  # the field's word
+        state: MutableMapping[str, Any] | Mapping[str, Any] = _EMPTY,
+        shared: Callable[[], Any] | None = None,
+        data: Callable[[], Any] | None = None,
+        correction: Correction | None = None,
+    ) -> None:
+        self.client, self.site = client, MappingProxyType(dict(client.site))
+        self.config, self.extra = MappingProxyType(dict(config)), MappingProxyType(dict(extra))
+        self.round, self.state = round, state
+        self._kind, self._key, self._device = kind, key, device
+        self._shared, self._data = shared, data
+        self._correction = correction
+        self.corrected = correction is None
+        self._rng: np.random.Generator | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def shared(self) -> Any:
+        """What ``@client.setup`` returned in this process."""
+        return self._get("shared", self._shared, "setup")
+
+    @property
+    def data(self) -> Any:
+        """What ``@client.data`` returned for this client."""
+        return self._get("data", self._data, "data")
+
+    def _get(self, what: str, value: Callable[[], Any] | None, handler: str) -> Any:
+        if value is None:
+            raise UsageError(
+                f"ctx.{what} is not there in {self._kind}",
+                advice=f"write a function with @client.{handler} in front of it; its result is ctx.{what}",
+            )
+        return value()
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """This task's own stream of random numbers; the same when the task is done again."""
+        if self._rng is None:
+            self._rng = rng.stream(self._key, "ctx.rng")
+        return self._rng
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        return self._device()
+
+    @property
+    def correction(self) -> Correction | None:
+        """What the strategy wants added to each gradient; reading it says that the loop applies it."""
+        self.corrected = True
+        return self._correction
+
+    @property
+    def scratch(self) -> Path:
+        """An empty directory for temporary files; it is removed when the task ends."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-")
+        return Path(self._scratch.name)
+
+    def close(self) -> None:
+        """Remove the scratch directory."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def __repr__(self) -> str:
+        return f"Context({self._kind}, client={self.client.name!r}, round={self.round}, config={dict(self.config)})"
+
+
+def pick_device(devices: str) -> str:
+    """The device that "auto" stands for: the first GPU if torch is in use and has one, else the CPU."""
+    if devices != "auto":
+        return devices
+    torch = sys.modules.get("torch")
+    return "cuda:0" if torch is not None and torch.cuda.is_available() else "cpu"
+
+
+__all__ = ["ClientInfo", "Context", "pick_device"]

@@ -1,0 +1,56 @@
+"""Same bits: seeds and threads as a function of the task, not of who called us.
+
+Before each handler the global generators that user code may draw from are seeded from the task's own stream, and
+one thread computes: PyTorch gives other weights with two threads than with one.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+
+def seed_all(key: int) -> None:
+    """Seed ``random``, ``numpy.random`` and, where imported, PyTorch from a 128-bit key."""
+    random.seed(key)
+    np.random.seed([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "default_generator"):
+        # not torch.manual_seed, which takes 200 us: it visits every kind of device
+        torch.default_generator.manual_seed(key & 0x7FFFFFFFFFFFFFFF)
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(key & 0x7FFFFFFFFFFFFFFF)
+
+
+def set_threads(threads: int) -> None:
+    """PyTorch's threads, in case user code imported it or changed them."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads") and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def isolated(threads: int) -> Iterator[None]:
+    """Limit threads, and give the caller's generators and threads back afterwards."""
+    numbers, arrays = random.getstate(), np.random.get_state()
+    torch: Any = sys.modules.get("torch")
+    before = (torch.get_num_threads(), torch.default_generator.get_state()) if torch is not None else None
+    try:
+        with threadpool_limits(limits=threads):
+            set_threads(threads)
+            yield
+    finally:
+        random.setstate(numbers)
+        np.random.set_state(arrays)
+        if before is not None:
+            torch.set_num_threads(before[0])
+            torch.default_generator.set_state(before[1])
+
+
+__all__ = ["isolated", "seed_all", "set_threads"]

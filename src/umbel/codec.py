@@ -1,0 +1,176 @@
+"""Values as JSON, with their arrays as blobs beside it; nothing is ever unpickled.
+
+Strategies, recipes and committed state are trees of plain values, frozen dataclasses and `Arrays`.
+A tagged object stands for what JSON lacks:
+
+    {"$class": "umbel.optimize.adam:Adam", "fields": {...}}     a dataclass
+    {"$arrays": "<name>"}      {"$bytes": "<base64>"}           Arrays as a blob; bytes
+    {"$array": [dtype, shape, "<base64>"]}                      a small NumPy array
+    {"$tuple": [...]}          {"$map": [[key, value], ...]}    a tuple; a mapping with other keys
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from umbel.arrays import Arrays
+from umbel.errors import FormatError, UsageError
+
+Json = Any
+Place = Callable[[Arrays], str]
+Fetch = Callable[[str], Arrays]
+
+
+def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
+    """A value as JSON.
+
+    Args:
+        value: a tree of None, numbers, strings, bytes, lists, tuples, mappings, NumPy arrays, `Arrays`
+            and dataclasses.
+        place: keeps arrays somewhere and returns the name that stands for them.
+        where: how to call the value in errors.
+
+    Raises:
+        UsageError: something in it cannot be written down; says where.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, Arrays):
+        return {"$arrays": place(value)}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return _encode_array(value, where)
+    if isinstance(value, bytes | bytearray):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, tuple) and type(value) is tuple:
+        return {"$tuple": [encode(v, place, where=f"{where}[{i}]") for i, v in enumerate(value)]}
+    if isinstance(value, list):
+        return [encode(v, place, where=f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        return _encode_mapping(value, place, where)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _encode_dataclass(value, place, where)
+    raise UsageError(
+        f"{where} is a {type(value).__name__}, which cannot be kept or sent",
+        advice="use numbers, strings, bytes, lists, mappings, arrays, umbel.Arrays or dataclasses of these",
+    )
+
+
+def describe(value: Any) -> Json:
+    """A value as JSON that says what it is, for digests and for naming differences; it cannot be read back.
+
+    `Arrays` stand as their digest; what ``encode`` would refuse stands as the name of its class or function.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        content = {f.name: describe(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"is": type(value).__qualname__, **content}
+    try:
+        return encode(value, lambda arrays: arrays.digest())
+    except UsageError:
+        named = value if hasattr(value, "__qualname__") else type(value)
+        return f"{named.__module__}:{named.__qualname__}"
+
+
+def fingerprint(value: Any) -> str:
+    """A digest of a value; two values that are described alike have the same."""
+    return hashlib.sha256(json.dumps(describe(value), sort_keys=True).encode()).hexdigest()
+
+
+def _encode_array(value: np.ndarray[Any, Any], where: str) -> Json:
+    if value.dtype.hasobject:
+        raise UsageError(f"{where} is an array of Python objects", advice="use an array of numbers")
+    data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
+    return {"$array": [value.dtype.str, list(value.shape), data]}
+
+
+def _encode_mapping(value: Mapping[Any, Any], place: Place, where: str) -> Json:
+    if all(type(k) is str and not k.startswith("$") for k in value):
+        return {k: encode(v, place, where=f"{where}[{k!r}]") for k, v in value.items()}
+    return {
+        "$map": [
+            [encode(k, place, where=f"a key of {where}"), encode(v, place, where=f"{where}[{k!r}]")]
+            for k, v in value.items()
+        ]
+    }
+
+
+def _encode_dataclass(value: Any, place: Place, where: str) -> Json:
+    kind = type(value)
+    if "<locals>" in kind.__qualname__:
+        raise UsageError(
+            f"{where} is a {kind.__qualname__}, a class defined inside a function",
+            advice="define the class at the top of its module, so that it can be found again",
+        )
+    content = {
+        f.name: encode(getattr(value, f.name), place, where=f"{where}.{f.name}") for f in fields(value) if f.init
+    }
+    return {"$class": f"{kind.__module__}:{kind.__qualname__}", "fields": content}
+
+
+def own_classes(path: str) -> bool:
+    """Which classes ``decode`` makes by default: those of this package."""
+    return path.startswith("umbel.")
+
+
+def decode(data: Json, fetch: Fetch, *, allow: Callable[[str], bool] = own_classes) -> Any:
+    """The value that ``encode`` wrote.
+
+    Args:
+        data: what ``encode`` returned.
+        fetch: gives the arrays that a name stands for.
+        allow: may an object of this class, "module:Name", be made? Only dataclasses ever are.
+
+    Raises:
+        FormatError: it is not something that ``encode`` wrote, or a class is not allowed.
+    """
+    if isinstance(data, list):
+        return [decode(v, fetch, allow=allow) for v in data]
+    if not isinstance(data, dict):
+        return data
+    match data:
+        case {"$arrays": str(name)}:
+            return fetch(name)
+        case {"$bytes": str(text)}:
+            return base64.b64decode(text)
+        case {"$array": [str(dtype), list(shape), str(text)]}:
+            return np.frombuffer(base64.b64decode(text), np.dtype(dtype)).reshape(shape).copy()
+        case {"$tuple": list(items)}:
+            return tuple(decode(v, fetch, allow=allow) for v in items)
+        case {"$map": list(pairs)}:
+            return {decode(k, fetch, allow=allow): decode(v, fetch, allow=allow) for k, v in pairs}
+        case {"$class": str(path), "fields": dict(content)}:
+            return _find_class(path, allow)(**{k: decode(v, fetch, allow=allow) for k, v in content.items()})
+    return {k: decode(v, fetch, allow=allow) for k, v in data.items()}
+
+
+def _find_class(path: str, allow: Callable[[str], bool]) -> Any:
+    if not allow(path):
+        raise FormatError(f"a value of class {path!r} is not accepted here")
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise FormatError(
+            f"class {path!r} is not to be found ({error})", advice="run the program that wrote it, unchanged"
+        ) from error
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise FormatError(f"{path!r} is no dataclass")
+    return found
+
+
+__all__ = ["Fetch", "Json", "Place", "decode", "describe", "encode", "fingerprint", "own_classes"]

@@ -1,0 +1,96 @@
+"""What to keep of a run, and when to end it early. Both are functions of the history alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+
+from umbel.engine.history import History
+from umbel.errors import UsageError
+
+Mode = Literal["min", "max"]
+
+
+def mode_of(metric: str, mode: Mode | None) -> Mode:
+    """The given mode; else "min" for names that end in "loss" or "error", "max" for all others."""
+    if mode is not None and mode not in ("min", "max"):
+        raise UsageError(f"mode is {mode!r}", advice='take "min" or "max"')
+    return mode or ("min" if metric.lower().endswith(("loss", "error")) else "max")
+
+
+def _scores(history: History, metric: str, mode: Mode | None) -> list[float]:
+    """The metric over the rounds, the higher the better; NaN where a round has none."""
+    if metric not in history.columns:
+        return [np.nan] * len(history)
+    sign = 1 if mode_of(metric, mode) == "max" else -1
+    return [sign * float(v) if np.ndim(v) == 0 else np.nan for v in history[metric]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a run keeps.
+
+    Args:
+        every: write the state down after each so many rounds; a killed run goes on from there.
+        best_on: the metric that says which round's model is the best; None keeps no best model.
+        mode: is the best "min" or "max"? By default "min" for names that end in "loss" or "error", else "max".
+    """
+
+    every: int = 1
+    best_on: str | None = None
+    mode: Mode | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.every) is not int or self.every < 1:
+            raise UsageError(f"checkpoint every {self.every!r} rounds", advice="give a whole number >= 1")
+        mode_of(self.best_on or "", self.mode)
+
+    def due(self, round: int) -> bool:
+        """Is the state written down after this round?"""
+        return round % self.every == 0
+
+    def is_best(self, history: History) -> bool:
+        """Is the last round the best so far? The first of equals stays the best."""
+        if self.best_on is None or not len(history):
+            return False
+        *before, last = _scores(history, self.best_on, self.mode)
+        return not np.isnan(last) and all(np.isnan(b) or last > b for b in before)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EarlyStopping:
+    """End a run when a metric no longer improves.
+
+    Args:
+        metric: a column of the history.
+        patience: the run ends when this many rounds in a row that have the metric did not improve on the best.
+        min_delta: what counts as an improvement.
+        mode: is the best "min" or "max"? By default "min" for names that end in "loss" or "error", else "max".
+    """
+
+    metric: str
+    patience: int = 5
+    min_delta: float = 0.0
+    mode: Mode | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.patience) is not int or self.patience < 1:
+            raise UsageError(f"patience is {self.patience!r}", advice="give a whole number of rounds >= 1")
+        mode_of(self.metric, self.mode)
+
+    def on_round(self, result: Any) -> str:
+        """The reason to end the run, or ""."""
+        best, since = -np.inf, 0
+        for score in _scores(result.history, self.metric, self.mode):
+            if np.isnan(score):
+                continue
+            improved = score > best + self.min_delta
+            best, since = (score, 0) if improved else (best, since + 1)
+        return f"{self.metric} has not improved for {since} rounds" if since >= self.patience else ""
+
+
+__all__ = ["Checkpoint", "EarlyStopping", "Mode"]

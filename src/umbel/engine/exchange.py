@@ -1,0 +1,321 @@
+"""One question to one cohort, answered once per client: a deterministic state machine without I/O.
+
+Every client of the cohort has a place: the cohort in order of names, then the spares in the order they were
+drawn. A place is in one of these states:
+
+    idle ──lease──> leased ──arrived──> waiting ──fold──> folded
+                      │ ^                  │                │
+                lost  │ │ leased again     │ refused        │ refused
+                      v │                  v                v
+                     (attempts left?) ──> failed  <─────────┘
+    at the close, what is still leased or idle is revoked
+
+The rules:
+- Whatever the order of duplicates, losses and late answers, a client is folded at most once, and the
+  exchange closes exactly once.
+- Only the unbroken prefix of places is folded before the close, so that the order of folding is the order of
+  places; the rest waits.
+- A failed client is passed over. In a *repeatable* exchange a lost one is asked again and a spare takes the
+  place of a failed one; in a *bound* one neither happens.
+- Shards of 64 are counted in places, so they do not depend on who failed.
+
+The machine owns its lists and changes them in place; `snapshot` is immutable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import final
+
+from umbel.errors import Failure, UsageError
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An answer is here, checked and acknowledged."""
+
+    client: str
+    attempt: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A client failed for good, or its answer was refused."""
+
+    client: str
+    attempt: int
+    failure: Failure
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Whoever worked on a task is gone; the client itself is not to blame."""
+
+    client: str
+    attempt: int
+    failure: Failure
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """No more waiting."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Ask these clients; each with the number of the attempt."""
+
+    tasks: tuple[tuple[str, int], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Fold the waiting answers of these clients, in this order; each with its place."""
+
+    clients: tuple[tuple[str, int], ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Throw this answer away: a duplicate, or too late."""
+
+    client: str
+    attempt: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Tell these clients to stop: their answers no longer count."""
+
+    clients: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """The end of an exchange; what it says is recorded, so that the exchange can be replayed.
+
+    Attributes:
+        folded: who counts, in order of places.
+        failures: who does not, and why.
+        revoked: who had not answered.
+        met: was the quorum reached?
+    """
+
+    folded: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    revoked: tuple[str, ...]
+    met: bool
+
+
+Event = Arrived | Failed | Lost | DeadlinePassed
+Instruction = Lease | Fold | Drop | Revoke | Close
+
+
+class State(Enum):
+    """Where a client stands."""
+
+    IDLE = auto()
+    LEASED = auto()
+    WAITING = auto()
+    FOLDED = auto()
+    FAILED = auto()
+    REVOKED = auto()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How many clients stand where."""
+
+    leased: int
+    waiting: int
+    folded: int
+    failed: int
+    closed: bool
+
+
+@final
+class Exchange:
+    """The machine; see the head of this file.
+
+    Args:
+        cohort: who is asked.
+        spares: who takes over when one of them fails, in this order.
+        quorum: the share of the cohort that must be folded, 0 to 1.
+        attempts: how often a client that was lost is asked in all.
+        bound: no spare, no second answer: a phase of a protocol whose roster is fixed.
+        race: spares are asked at once and the first ``len(cohort)`` answers count (a network);
+            otherwise only as replacements, in order (a simulation, where nothing is late).
+
+    Raises:
+        UsageError: a client twice, or an impossible quorum.
+    """
+
+    def __init__(
+        self,
+        cohort: Iterable[str],
+        spares: Sequence[str] = (),
+        *,
+        quorum: float = 1.0,
+        attempts: int = 3,
+        bound: bool = False,
+        race: bool = False,
+    ) -> None:
+        primary = sorted(cohort)
+        self.places: tuple[str, ...] = (*primary, *(() if bound else spares))
+        self._place = {name: i for i, name in enumerate(self.places)}
+        if len(self._place) != len(self.places):
+            raise UsageError("a client is twice in one cohort")
+        if not 0 <= quorum <= 1:
+            raise UsageError(f"quorum is {quorum}", advice="give the share of the cohort that must answer, 0 to 1")
+        self._size = len(primary)
+        self._need = math.ceil(quorum * self._size - 1e-9)
+        self._attempts = 1 if bound else attempts
+        self._race = race
+        self._states = [State.IDLE] * len(self.places)
+        self._attempt = [0] * len(self.places)
+        self._failures: dict[int, Failure] = {}
+        self._called = 0  # places that were asked; they are called in order
+        self._prefix = 0  # places below are folded or failed
+        self._count = Counter({State.IDLE: len(self.places)})
+        self._ending = False  # nobody is asked any more
+        self._closed = False
+
+    def step(self, events: Iterable[Event] = ()) -> list[Instruction]:
+        """Take in what happened, and say what to do now. The first call opens the exchange."""
+        out: list[Instruction] = []
+        again: list[int] = []
+        deadline = False
+        for event in events:
+            if isinstance(event, DeadlinePassed):
+                deadline = True
+            elif (place := self._current(event)) is None:
+                if isinstance(event, Arrived):
+                    out.append(Drop(event.client, event.attempt))
+            elif isinstance(event, Arrived):
+                if self._race and self._arrived() >= self._size:
+                    self._move(place, State.REVOKED)
+                    out.append(Drop(event.client, event.attempt))
+                else:
+                    self._move(place, State.WAITING)
+            elif isinstance(event, Lost) and self._attempt[place] < self._attempts:
+                again.append(place)
+            else:
+                self._move(place, State.FAILED)
+                self._failures[place] = event.failure
+        if not self._closed:
+            self._advance(out, again, deadline=deadline)
+        return out
+
+    def snapshot(self) -> Snapshot:
+        """Where the exchange stands."""
+        c = self._count
+        return Snapshot(c[State.LEASED], c[State.WAITING], c[State.FOLDED], c[State.FAILED], self._closed)
+
+    def _current(self, event: Arrived | Failed | Lost) -> int | None:
+        """The event's place, if it is about the attempt that is under way and still counts."""
+        place = self._place.get(event.client)
+        if self._closed or place is None or self._attempt[place] != event.attempt:
+            return None
+        if self._states[place] is State.LEASED:
+            return place
+        # an answer may still turn out bad while it waits, or when it is folded
+        refused = isinstance(event, Failed) and self._states[place] in (State.WAITING, State.FOLDED)
+        return place if refused else None
+
+    def _move(self, place: int, state: State) -> None:
+        self._count[self._states[place]] -= 1
+        self._count[state] += 1
+        self._states[place] = state
+
+    def _advance(self, out: list[Instruction], again: list[int], *, deadline: bool) -> None:
+        possible = len(self.places) - self._count[State.FAILED]
+        enough = self._race and self._arrived() >= self._size
+        self._ending = self._ending or deadline or possible < self._need or enough
+        if self._ending:
+            for place in range(self._called):
+                if self._states[place] is State.LEASED:
+                    self._move(place, State.REVOKED)
+        else:
+            self._lease(out, again)
+        if not self._fold(out) and self._count[State.LEASED] == 0:
+            self._close(out)
+
+    def _arrived(self) -> int:
+        return self._count[State.WAITING] + self._count[State.FOLDED]
+
+    def _lease(self, out: list[Instruction], again: list[int]) -> None:
+        wanted = (
+            len(self.places)
+            if self._race
+            else self._size + min(self._count[State.FAILED], len(self.places) - self._size)
+        )
+        fresh = range(self._called, max(wanted, self._called))
+        for place in fresh:
+            self._move(place, State.LEASED)
+        self._called = max(wanted, self._called)
+        tasks = []
+        for place in (*again, *fresh):
+            self._attempt[place] += 1
+            tasks.append((self.places[place], self._attempt[place]))
+        if tasks:
+            out.append(Lease(tuple(tasks)))
+
+    def _fold(self, out: list[Instruction]) -> bool:
+        """Fold the unbroken prefix. Was there something to fold?"""
+        ready: list[tuple[str, int]] = []
+        while self._prefix < self._called and self._states[self._prefix] is not State.LEASED:
+            if self._states[self._prefix] is State.WAITING:
+                self._move(self._prefix, State.FOLDED)
+                ready.append((self.places[self._prefix], self._prefix))
+            self._prefix += 1
+        if ready:
+            out.append(Fold(tuple(ready)))
+        return bool(ready)
+
+    def _close(self, out: list[Instruction]) -> None:
+        self._closed = True
+        by_state: dict[State, list[str]] = {state: [] for state in State}
+        for name, state in zip(self.places, self._states, strict=True):
+            by_state[state].append(name)
+        if by_state[State.REVOKED]:
+            out.append(Revoke(tuple(by_state[State.REVOKED])))
+        out.append(
+            Close(
+                folded=tuple(by_state[State.FOLDED]),
+                failures=tuple(self._failures[i] for i in sorted(self._failures)),
+                revoked=tuple(by_state[State.REVOKED]),
+                met=len(by_state[State.FOLDED]) >= self._need,
+            )
+        )
+
+
+__all__ = [
+    "Arrived",
+    "Close",
+    "DeadlinePassed",
+    "Drop",
+    "Event",
+    "Exchange",
+    "Failed",
+    "Fold",
+    "Instruction",
+    "Lease",
+    "Lost",
+    "Revoke",
+    "Snapshot",
+    "State",
+]

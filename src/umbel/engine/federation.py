@@ -1,0 +1,508 @@
+"""``fed``: what the server's main works with. Exchanges become rounds, rounds become a run.
+
+Resuming runs main again with ``fed.state`` as of the last commit. Exchanges that were finished since then are
+recorded under (round, n-th call, digest of arguments) and are not repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import numpy as np
+
+from umbel import metrics as combiners
+from umbel import rng, schedule
+from umbel.aggregate import Aggregator, mean
+from umbel.aggregate.expected import check_finite
+from umbel.aggregate.weighted_sum import WeightedSum, sum_spec
+from umbel.arrays import Arrays
+from umbel.codec import fingerprint
+from umbel.correction import LocalRule
+from umbel.engine.checkpoint import Checkpoint
+from umbel.engine.driver import Gather, Keep, Loop, Publish, conduct
+from umbel.engine.exchange import Exchange
+from umbel.engine.history import History, Row
+from umbel.engine.ports import Commit, Record
+from umbel.engine.question import Answer, Kind, Question
+from umbel.engine.reduction import Reduced
+from umbel.engine.totals import OpenRound, Totals, totals_of
+from umbel.errors import (
+    BadUpdate,
+    EmptyPopulation,
+    Failure,
+    HandlerMissing,
+    NotReproducible,
+    QuorumMissed,
+    RunError,
+    UsageError,
+)
+from umbel.policy import RoundPolicy
+from umbel.sample import Population, Sampler
+from umbel.transforms import Chain, Facts, Noise, Transform
+
+Central = Callable[[Arrays, int], tuple[Mapping[str, Any], Failure | None]]
+"""Evaluates a model where the server is: (model, round) -> (metrics, what went wrong)."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is made of, as far as the loop needs to know.
+
+    Attributes:
+        seed: of the run.
+        initial: the model at the start; None where there is none.
+        rounds: how many in all; None where main decides.
+        handlers: what the clients can be asked: "train", "evaluate", and names of queries.
+        central: evaluates a model where the server is; None where nothing does.
+        checkpoint: what to keep.
+        durable: does the store outlive the process?
+        noise: a source of cryptographically random bytes.
+    """
+
+    seed: int
+    initial: Arrays | None
+    rounds: int | None
+    handlers: frozenset[str]
+    central: Central | None = None
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    durable: bool = False
+    noise: Noise = os.urandom
+
+
+@final
+class Federation:
+    """What ``@server.main`` receives as ``fed``.
+
+    Attributes:
+        initial: the model at the start.
+        state: what the last commit held; None at the start.
+        round: the round that is under way, from 1.
+        history: the committed rounds.
+        totals: what adds up over them.
+        stopped: why the run ends early, or "".
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        perform: Callable[[Loop], Any],
+        *,
+        commits: Sequence[Commit] = (),
+        records: Sequence[Record] = (),
+        best: Arrays | None = None,
+    ) -> None:
+        self._plan = plan
+        self._perform = perform
+        last = commits[-1] if commits else None
+        self.initial = plan.initial
+        self.state: Any = last.state if last else None
+        self.history = History([row for c in commits for row in c.rows])
+        self._done = self.history[-1]["round"] if len(self.history) else 0
+        self.round: int = self._done + 1
+        self.totals = totals_of(commits, best)
+        self.stopped = ""
+        self._sequence = max([last.sequence if last else 0, *(r.sequence for r in records)])
+        self._transforms: dict[str, Any] = dict(last.transforms) if last else {}
+        self._records = {(r.round, r.call): r for r in records}
+        self._calls = 0
+        self._open = OpenRound()
+        self._unkept, self._rows = Totals(), list[Row]()  # since the last durable commit
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self._plan.seed
+
+    @property
+    def handlers(self) -> frozenset[str]:
+        """What the clients can be asked: "train", "evaluate", and names of queries."""
+        return self._plan.handlers
+
+    @property
+    def total_rounds(self) -> int | None:
+        """How many rounds the run has in all, if it was said."""
+        return self._plan.rounds
+
+    def rng(self, *names: str | int) -> np.random.Generator:
+        """A stream of random numbers for the server's own decisions, by name and round."""
+        return rng.stream(self.seed, "main", self.round, *names)
+
+    def rounds(self, count: int | None = None) -> Iterator[int]:
+        """The rounds that are still to be done, after the last commit.
+
+        Args:
+            count: how many in all; what ``umbel.run(rounds=)`` or the server app says has precedence.
+
+        Raises:
+            UsageError: nobody says how many.
+        """
+        total = self._plan.rounds if self._plan.rounds is not None else count
+        if total is None:
+            raise UsageError("nobody says how many rounds", advice="write fed.rounds(20), or give rounds= to umbel.run")
+        first = self._done + 1
+        for r in range(first, total + 1):
+            if self.stopped:
+                return
+            self.round, self._calls = r, 0 if r > first else self._calls
+            yield r
+
+    # --- exchanges ---------------------------------------------------------------------------
+
+    def train(
+        self,
+        model: Arrays,
+        *,
+        cohort: Sampler,
+        aggregator: Aggregator | None = None,
+        config: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Arrays] | None = None,
+        aggregators: Mapping[str, Aggregator] | None = None,
+        transforms: Sequence[Transform] | Chain = (),
+        local: LocalRule | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        policy: RoundPolicy | None = None,
+    ) -> Answer:
+        """Have a cohort train a model.
+
+        Args:
+            model: what is sent.
+            cohort: who is asked.
+            aggregator: how updates become one; by default their weighted mean.
+            config: settings of this round; schedules in it are resolved.
+            extra: more named arrays that are sent, as ``ctx.extra``.
+            aggregators: how the updates' extra arrays become one, by name; by default the weighted mean.
+            transforms: what happens to each update on its way.
+            local: how local training is corrected.
+            metrics: how the clients' metrics combine, by name; by default the weighted mean.
+            policy: quorum, deadline, spares; see `umbel.rounds`.
+
+        Raises:
+            QuorumMissed: too few answered, as often as the policy asks again.
+        """
+        question = self._question("train", "train", model, config, extra)
+        question = replace(
+            question,
+            aggregator=aggregator or mean(),
+            extra_aggregators=dict(aggregators or {}),
+            chain=_chain(transforms, aggregator or mean()),
+            rule=local,
+        )
+        return self._ask(question, cohort, metrics, policy)
+
+    def evaluate(
+        self,
+        model: Arrays,
+        *,
+        cohort: Sampler,
+        config: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Arrays] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        policy: RoundPolicy | None = None,
+    ) -> Answer:
+        """Have a cohort evaluate a model; the answer has metrics only. Arguments as for `train`."""
+        return self._ask(self._question("evaluate", "evaluate", model, config, extra), cohort, metrics, policy)
+
+    def query(
+        self,
+        name: str,
+        model: Arrays | None = None,
+        *,
+        cohort: Sampler,
+        aggregator: Aggregator | None = None,
+        config: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Arrays] | None = None,
+        aggregators: Mapping[str, Aggregator] | None = None,
+        transforms: Sequence[Transform] | Chain = (),
+        metrics: Mapping[str, Any] | None = None,
+        policy: RoundPolicy | None = None,
+    ) -> Answer:
+        """Ask a cohort the query called ``name``; its handler returns values. Arguments as for `train`."""
+        question = self._question("query", name, model, config, extra)
+        question = replace(
+            question,
+            aggregator=aggregator or mean(),
+            extra_aggregators=dict(aggregators or {}),
+            chain=_chain(transforms, aggregator or mean()),
+        )
+        return self._ask(question, cohort, metrics, policy)
+
+    def _question(
+        self,
+        kind: Kind,
+        name: str,
+        model: Arrays | None,
+        config: Mapping[str, Any] | None,
+        extra: Mapping[str, Arrays] | None,
+    ) -> Question:
+        if name not in self._plan.handlers:
+            raise HandlerMissing(
+                f"the client app has no handler for {name!r}",
+                advice=f"write @client.{f'query({name!r})' if kind == 'query' else kind} in front of a function",
+            )
+        if model is None and kind != "query":
+            raise UsageError(f"fed.{kind} needs a model", advice="give model= to ServerApp, or pass umbel.Arrays")
+        return Question(
+            kind=kind,
+            name=name,
+            seed=self.seed,
+            round=self.round,
+            call=self._calls + 1,
+            model=model.canonical() if model is not None else None,
+            extra={k: v.canonical() for k, v in (extra or {}).items()},
+            config=schedule.resolve(config or {}, self.round),
+        )
+
+    def _ask(
+        self, question: Question, cohort: Sampler, metrics: Mapping[str, Any] | None, policy: RoundPolicy | None
+    ) -> Answer:
+        rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
+        self._calls += 1
+        answer: Answer = self._perform(self._recorded(question, cohort, rules, policy or RoundPolicy()))
+        evaluation = question.kind == "evaluate"
+        self._open.add(answer, evaluation=evaluation)
+        for totals in (self.totals, self._unkept):
+            totals.add_answer(answer, evaluation=evaluation)
+        return answer
+
+    def _recorded(
+        self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy
+    ) -> Generator[Any, Any, Answer]:
+        """The answer of an exchange: the recorded one, or a new one that is recorded before it is used."""
+        digest = _digest(question, cohort, policy) if self._plan.durable else {}
+        record = self._records.get((self.round, self._calls))
+        if record is None:
+            answer, states = yield from self._exchange(question, cohort, rules, policy)
+            record = Record(
+                round=self.round,
+                call=self._calls,
+                digest=digest,
+                sequence=self._sequence,
+                answer=answer,
+                transforms=states,
+            )
+            yield Keep(record)
+        else:
+            _check_record(record, digest)
+        self._transforms.update(record.transforms)
+        return record.answer
+
+    def _exchange(
+        self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy
+    ) -> Generator[Any, Any, tuple[Answer, dict[str, Any]]]:
+        chain_name = fingerprint(question.chain)
+        missed: tuple[Failure, ...] = ()
+        for attempt in range(1 + (policy.retries if policy.on_miss == "retry" else 0)):
+            population = yield Gather(policy.min_nodes, policy.wait)
+            _check_population(population, question, policy)
+            states = self._chain_states(question, chain_name, population, cohort)
+            self._sequence += 1
+            plans = question.chain.plan(states, question.round)
+            question = replace(question, sequence=self._sequence, attempt=attempt, plans=plans)
+            exchange = self._draw(population, cohort, policy, attempt)
+            close, reduced = yield from conduct(question, exchange, policy.deadline)
+            if close.met:
+                answer, states = self._conclude(question, reduced, rules, states)
+                answer = replace(answer, cohort=len(exchange.places), failures=missed + close.failures)
+                return answer, ({chain_name: states} if states else {})
+            missed += close.failures
+        if policy.on_miss != "skip":
+            raise _quorum_missed(question, len(exchange.places), close.folded, missed, policy)
+        return replace(_nothing(question), cohort=len(exchange.places), failures=missed, met=False), {}
+
+    def _chain_states(self, question: Question, name: str, population: Population, cohort: Sampler) -> tuple[Any, ...]:
+        if name not in self._transforms and question.chain.steps:
+            spec = question.model.spec if question.model is not None else Arrays({}).spec
+            rate = cohort.rate(len(population))
+            question.chain.check(Facts(rounds=self._plan.rounds or 0, population=len(population), spec=spec, rate=rate))
+            self._transforms[name] = question.chain.init(spec)
+        states: tuple[Any, ...] = self._transforms.get(name, ())
+        return states
+
+    def _draw(self, population: Population, cohort: Sampler, policy: RoundPolicy, attempt: int) -> Exchange:
+        names = (self.round, self._calls, attempt)
+        drawn = cohort.draw(population, round=self.round, rng=rng.stream(self.seed, "cohort", *names))
+        spares: list[str] = []
+        if policy.spare:
+            rest = sorted(set(population.names) - set(drawn))
+            order = rng.stream(self.seed, "spare", *names).permutation(len(rest))
+            spares = [rest[i] for i in order[: policy.spare]]
+        return Exchange(drawn, spares, quorum=policy.quorum)
+
+    def _conclude(
+        self, question: Question, reduced: Reduced, rules: Mapping[str, Any], states: tuple[Any, ...]
+    ) -> tuple[Answer, tuple[Any, ...]]:
+        aggregator, acc = question.aggregator, reduced.acc
+        if question.chain.steps and isinstance(acc, WeightedSum) and acc.total is not None:
+            acc.total, states = question.chain.release(acc.total, acc.count, question.plans, states, self._plan.noise)
+        answer = _nothing(question)
+        value = aggregator.finish(acc) if aggregator is not None else None
+        extra = {name: _aggregator(question, name).finish(acc) for name, acc in sorted(reduced.extra.items())}
+        answer = replace(
+            answer,
+            value=answer.value if value is None else value,
+            extra={name: arrays for name, arrays in extra.items() if arrays is not None},
+            metrics=combiners.combine(rules, reduced.rows),
+            clients=tuple(reduced.names),
+            rows=tuple(m for _, m in reduced.rows) if question.kind == "evaluate" else (),
+        )
+        for arrays in (answer.value, *answer.extra.values()):
+            _check_aggregate(question, arrays)
+        return answer, states
+
+    # --- commits -----------------------------------------------------------------------------
+
+    def commit(
+        self,
+        state: Any,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        train: Mapping[str, Any] | None = None,
+        evaluate: Mapping[str, Any] | None = None,
+    ) -> None:
+        """End the round: state, metrics, clients' states and the privacy ledger become durable together.
+
+        Args:
+            state: what the next round needs, and a resumed run finds in ``fed.state``: a tree of plain values,
+                arrays, `Arrays` and dataclasses. What it holds as "model" is the run's model.
+            metrics: the round's metrics for the history.
+            train, evaluate: the same, for rounds that keep these stages apart.
+        """
+        model = model_of(state)
+        stages = {"": metrics, "train": train, "evaluate": evaluate}
+        if model is not None and self._plan.central is not None:
+            stages["central"], failure = self._plan.central(model, self.round)
+            for totals in (self.totals, self._unkept):
+                totals.failures.extend([failure] if failure else [])
+        row = self._open.row(self.round, {stage: dict(values) for stage, values in stages.items() if values})
+        self.history.append(row)
+        self._rows.append(row)
+        if self._plan.checkpoint.is_best(self.history):
+            self.totals.best = self._unkept.best = model
+        self.state, self._open = state, OpenRound()
+        self._done, self.round, self._calls = self.round, self.round + 1, 0
+        self._perform(self._committed())
+
+    def _committed(self) -> Loop:
+        if self._plan.checkpoint.due(self._done):
+            yield from self._keep()
+        self.stopped = self.stopped or (yield Publish(self.history))
+
+    def flush(self) -> None:
+        """Write down what was committed but not yet due."""
+        if self._rows:
+            self._perform(self._keep())
+
+    def _keep(self) -> Loop:
+        unkept, rows = self._unkept, tuple(self._rows)
+        yield Keep(
+            Commit(
+                rows=rows,
+                state=self.state,
+                transforms=dict(self._transforms),
+                sequence=self._sequence,
+                failures=tuple(unkept.failures),
+                counted=dict(unkept.counted),
+                clients=unkept.clients,
+                best=unkept.best,
+            )
+        )
+        self._unkept = Totals()
+        self._rows.clear()
+
+
+def model_of(state: Any) -> Arrays | None:
+    """The model in a committed state: what it holds under, or as, "model"."""
+    model = state.get("model") if isinstance(state, Mapping) else getattr(state, "model", None)
+    return model if isinstance(model, Arrays) else None
+
+
+def _chain(transforms: Sequence[Transform] | Chain, aggregator: Aggregator) -> Chain:
+    chain = transforms if isinstance(transforms, Chain) else Chain(tuple(transforms))
+    chain.check_order(aggregator)
+    return chain
+
+
+def _aggregator(question: Question, name: str) -> Aggregator:
+    return question.extra_aggregators.get(name) or mean()
+
+
+def _nothing(question: Question) -> Answer:
+    """The answer when nobody was counted: of models an update of zeros."""
+    value = None
+    if question.sent is not None:
+        value = Arrays.blank(sum_spec(question.sent.spec, model=True)).zeros()
+    return Answer(value=value, result=question.aggregator.result if question.aggregator else "metrics")
+
+
+def _digest(question: Question, cohort: Sampler, policy: RoundPolicy) -> dict[str, str]:
+    """What identifies a call, part by part, so that a difference can be named."""
+    parts = {
+        "the call": (question.kind, question.name),
+        "the model": question.model,
+        "extra": dict(question.extra),
+        "config": dict(question.config),
+        "the aggregator": question.aggregator,
+        "the aggregators of extra": dict(question.extra_aggregators),
+        "the transforms": question.chain,
+        "the local rule": question.rule,
+        "the cohort": cohort,
+        "the policy": policy,
+    }
+    return {name: fingerprint(value) for name, value in parts.items()}
+
+
+def _check_record(record: Record, digest: Mapping[str, str]) -> None:
+    changed = [name for name, value in digest.items() if record.digest.get(name) != value]
+    if changed:
+        raise NotReproducible(
+            f"round {record.round}, call {record.call}: before the interruption main asked for something else; "
+            f"what differs: {', '.join(changed)}",
+            advice="main must ask the same again when it starts from the same fed.state: draw from fed.rng, not from "
+            "the time or a global generator; if you changed the program, start in another directory",
+        )
+
+
+def _check_population(population: Population, question: Question, policy: RoundPolicy) -> None:
+    if len(population) == 0:
+        raise EmptyPopulation(
+            f"round {question.round}: there is no client to ask",
+            advice="give umbel.Simulation(clients=...) at least one client, or check the labels that are asked for",
+        )
+    if len(population) < policy.min_nodes:
+        raise EmptyPopulation(
+            f"round {question.round} needs min_nodes={policy.min_nodes} clients, {len(population)} are there",
+            advice="lower min_nodes in umbel.rounds(...), or wait for more clients",
+        )
+
+
+def _check_aggregate(question: Question, arrays: Arrays | None) -> None:
+    try:
+        if arrays is not None:
+            check_finite(arrays)
+    except BadUpdate as error:
+        raise RunError(
+            f"round {question.round}: the aggregate overflowed, though each update was finite: {error.what}",
+            advice="clip the updates (umbel.transforms.clip), or lower the learning rate",
+        ) from error
+
+
+def _quorum_missed(
+    question: Question, cohort: int, folded: Sequence[str], failures: tuple[Failure, ...], policy: RoundPolicy
+) -> QuorumMissed:
+    shown = "\n".join(f"  {f}" for f in failures[:5]) + ("\n  ..." if len(failures) > 5 else "")
+    asked = f", asked {policy.retries + 1} times" if policy.on_miss == "retry" and policy.retries else ""
+    traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
+    return QuorumMissed(
+        f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked}; "
+        f"the quorum is {policy.quorum:.0%}.\n{shown}{traceback}",
+        failures=failures,
+        advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
+        'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',
+    )
+
+
+__all__ = ["Central", "Federation", "Plan", "model_of"]

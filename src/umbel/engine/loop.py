@@ -1,0 +1,102 @@
+"""The strategies' own loop: a main like any user's, written with the same ``fed``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from umbel.arrays import Arrays
+from umbel.engine.federation import Federation
+from umbel.errors import UsageError
+from umbel.spec import Entries
+from umbel.strategies.base import Strategy
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopState:
+    """What a strategy's round leaves to the next one.
+
+    Attributes:
+        model: the model.
+        optimizer: the server optimizer's state.
+    """
+
+    model: Arrays
+    optimizer: Any
+
+
+def strategy_main(strategy: Strategy) -> Callable[[Federation], None]:
+    """The main that runs a strategy."""
+
+    def main(fed: Federation) -> None:
+        state = fed.state or _start(strategy, fed)
+        for r in fed.rounds():
+            state, trained = _train(strategy, fed, state)
+            evaluated = _evaluate(strategy, fed, state.model, r)
+            fed.commit(state, train=trained, evaluate=evaluated)
+
+    return main
+
+
+def _start(strategy: Strategy, fed: Federation) -> LoopState:
+    if fed.initial is None:
+        raise UsageError("a strategy needs an initial model", advice="give model= to umbel.ServerApp, or initial=")
+    model = shared_only(fed.initial, strategy.share)
+    return LoopState(model=model, optimizer=strategy.optimizer.init(model))
+
+
+def shared_only(model: Arrays, share: Entries | None) -> Arrays:
+    """The model in which entries that are not shared have the role "local"."""
+    if share is None:
+        return model
+    chosen = [e.name for e in model.spec.entries if share.match(e.name)]
+    if not chosen:
+        raise UsageError(
+            f"share={share.include} but={share.but} matches no entry of the model",
+            advice=f"its entries are {', '.join(model.spec.names[:10])}",
+        )
+    # choices are tried in order: what is shared keeps its role, since a choice without one changes nothing
+    kept = set(chosen)
+    local = tuple(e.name for e in model.spec.entries if e.name not in kept)
+    return model.with_roles(Entries(tuple(_literal(n) for n in local), role="local")) if local else model
+
+
+def _literal(name: str) -> str:
+    """The pattern that matches this name only."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _train(strategy: Strategy, fed: Federation, state: LoopState) -> tuple[LoopState, Mapping[str, Any]]:
+    got = fed.train(
+        state.model,
+        cohort=strategy.cohort,
+        aggregator=strategy.aggregator,
+        config=strategy.config,
+        transforms=strategy.transforms,
+        local=strategy.local,
+        metrics=strategy.metrics,
+        policy=strategy.rounds,
+    )
+    if not got.clients or got.value is None:
+        return state, got.metrics
+    model, optimizer = strategy.optimizer.step(state.model, got.value, state.optimizer)
+    return LoopState(model=model, optimizer=optimizer), got.metrics
+
+
+def _evaluate(strategy: Strategy, fed: Federation, model: Arrays, r: int) -> Mapping[str, Any]:
+    every = strategy.evaluate.every
+    if not every or r % every or "evaluate" not in fed.handlers:
+        return {}
+    got = fed.evaluate(
+        model,
+        cohort=strategy.evaluate.cohort or strategy.cohort,
+        config=strategy.config,
+        metrics=strategy.metrics,
+        policy=strategy.rounds,
+    )
+    return got.metrics
+
+
+__all__ = ["LoopState", "shared_only", "strategy_main"]

@@ -1,0 +1,137 @@
+"""The live display of a run: rounds, cohort, metrics, time left. Quiet where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, final
+
+from umbel.engine.history import COUNTS, History
+
+
+class Display(Protocol):
+    """Shows how a run goes."""
+
+    def round_opened(self, round: int, cohort: int) -> None:  # the field's word
+        """An exchange with so many clients began."""
+
+    def client_done(self) -> None:
+        """One client answered."""
+
+    def committed(self, history: History) -> None:
+        """A round was committed."""
+
+    def close(self) -> None:
+        """The run has ended."""
+
+
+@final
+class Quiet:
+    """Shows nothing."""
+
+    def round_opened(self, round: int, cohort: int) -> None:
+        """Nothing."""
+
+    def client_done(self) -> None:
+        """Nothing."""
+
+    def committed(self, history: History) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@final
+class Bar:
+    """A progress bar on the terminal's last line, by rich."""
+
+    def __init__(self, name: str, rounds: int | None, console: Any) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[cohort]}{task.fields[metrics]}"),
+            console=console,
+            transient=False,
+        )
+        self._task = self._progress.add_task(name, total=rounds, cohort="", metrics="")
+        self._asked = self._answered = 0
+        self._progress.start()
+
+    def round_opened(self, round: int, cohort: int) -> None:  # noqa: ARG002
+        """Show how many are asked."""
+        self._asked, self._answered = cohort, 0
+        self._show_cohort()
+
+    def client_done(self) -> None:
+        """Count an answer."""
+        self._answered += 1
+        self._show_cohort()
+
+    def _show_cohort(self) -> None:
+        self._progress.update(self._task, cohort=f"cohort {self._answered}/{self._asked}  ")
+
+    def committed(self, history: History) -> None:
+        """Show the round's metrics."""
+        row = history[-1]
+        numbers = [f"{k} {v:.4g}" for k, v in row.items() if k not in COUNTS and isinstance(v, float)]
+        self._progress.update(self._task, completed=row["round"], metrics="  ".join(numbers[:4]))
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._progress.stop()
+
+
+def display(name: str, rounds: int | None) -> Display:
+    """A bar where a person watches: on a terminal or in a notebook; else nothing."""
+    if not (sys.stderr is not None and sys.stderr.isatty()) and "ipykernel" not in sys.modules:
+        return Quiet()
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return Bar(name, rounds, console) if console.is_terminal or console.is_jupyter else Quiet()
+
+
+@final
+class Watch:
+    """The engine's observer: passes on to the display, and to whoever is to be called after each round.
+
+    Args:
+        shown: the display.
+        after_round: called after each committed round; returns a reason to end the run, or "".
+    """
+
+    def __init__(self, shown: Display | None = None, after_round: Callable[[], str] = str) -> None:
+        self._shown, self._after_round = shown or Quiet(), after_round
+
+    def round_opened(self, round: int, cohort: int) -> None:
+        """Pass on."""
+        self._shown.round_opened(round, cohort)
+
+    def client_done(self, client: str) -> None:
+        """Pass on."""
+        del client
+        self._shown.client_done()
+
+    def committed(self, history: History) -> str:
+        """Show the round, then call the callbacks."""
+        self._shown.committed(history)
+        return self._after_round()
+
+
+@final
+class MonotonicClock:
+    """Seconds since some moment."""
+
+    def now(self) -> float:
+        """The time."""
+        return time.monotonic()
+
+
+__all__ = ["Bar", "Display", "MonotonicClock", "Quiet", "Watch", "display"]

@@ -1,0 +1,121 @@
+"""`Result`: what a run gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from umbel.arrays import Arrays
+from umbel.engine.history import COUNTS, History
+from umbel.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRecord:
+    """What a run knows of one client.
+
+    Attributes:
+        counted: how many of its answers were counted.
+        failed: how often it failed.
+        metrics: its own metrics in the run's last evaluation by clients; empty if it took no part.
+    """
+
+    counted: int = 0
+    failed: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run gives, and what callbacks see of it so far.
+
+    Attributes:
+        model: the model after the last committed round; None if the run has none.
+        best: the model of the best round, by ``Checkpoint(best_on=...)``; else None.
+        history: one row a round.
+        clients: by name, who was counted or failed how often, and its last metrics.
+        failures: every client that did not answer, and why.
+        privacy: what privacy was spent; None when nothing in the run spends any.
+        timing: seconds: "total", and "round", the mean.
+        dir: the run's directory, or None.
+        status: "finished"; "running"; or why the run ended early.
+        state: what the last commit held.
+        seed: of the run; give it again for the same bits.
+        name: of the run.
+    """
+
+    model: Arrays | None
+    best: Arrays | None
+    history: History
+    clients: Mapping[str, ClientRecord]
+    failures: Sequence[Failure]
+    privacy: Any
+    timing: Mapping[str, float]
+    dir: Path | None
+    status: str
+    state: Any
+    seed: int
+    name: str
+
+    def plot(self, *metrics: str) -> Figure:
+        """Metrics over rounds, one panel each.
+
+        Args:
+            metrics: columns of the history; by default all metrics that are single numbers.
+
+        Raises:
+            UsageError: matplotlib is not installed, or there is nothing to draw.
+        """
+        columns = metrics or tuple(
+            c for c in self.history.columns if c not in COUNTS and self.history[c].dtype != object
+        )
+        if not columns:
+            raise UsageError("the history has no metrics to draw", advice="return metrics= from train or evaluate")
+        figure = _figure(len(columns))
+        rounds = self.history["round"]
+        for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+            values = self.history[column]
+            there = ~np.isnan(values)
+            axes.plot(rounds[there], values[there], marker="o" if len(rounds) <= 50 else "", markersize=3)
+            axes.set_xlabel("round")
+            axes.set_title(column)
+            axes.grid(alpha=0.3)
+        return figure
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failures" if self.failures else ""
+        return f"Result({self.status} after {len(self.history)} rounds{failed}, seed={self.seed}; {self.history!r})"
+
+
+def _figure(panels: int) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("a plot needs matplotlib", advice="pip install 'umbel[plot]'") from None
+    return Figure(figsize=(4 * panels, 3.2), layout="constrained")
+
+
+def as_model(model: Any) -> Arrays:
+    """A model from arrays, a mapping of names to arrays, or the path of a ``.safetensors`` file."""
+    if isinstance(model, Arrays):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return Arrays.load(model)
+    if isinstance(model, Mapping):
+        return Arrays(model)
+    raise UsageError(
+        f"a model is umbel.Arrays, a mapping, or the path of a .safetensors file, not a {type(model).__name__}"
+    )
+
+
+__all__ = ["ClientRecord", "Result", "as_model"]

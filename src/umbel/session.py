@@ -1,0 +1,269 @@
+"""One call of `umbel.run`: from the directory's opening to the result."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast, final
+
+from umbel import rng
+from umbel.arrays import Arrays
+from umbel.client.app import ClientApp
+from umbel.client.context import ClientInfo, Context, pick_device
+from umbel.client.determinism import seed_all
+from umbel.codec import Json
+from umbel.engine.app import CentralTest, ServerApp
+from umbel.engine.checkpoint import Checkpoint, EarlyStopping
+from umbel.engine.driver import Loop, drive
+from umbel.engine.federation import Federation, Plan, model_of
+from umbel.engine.loop import strategy_main
+from umbel.errors import Failure, RecipeChanged, UsageError
+from umbel.progress import MonotonicClock, Watch, display
+from umbel.recipe import changed_code, differences, write_recipe
+from umbel.result import ClientRecord, Result, as_model
+from umbel.simulation.simulation import Simulation
+from umbel.store.files import FileStore
+from umbel.store.memory import MemoryClientStates, MemoryStore
+from umbel.update import Metrics
+
+logger = logging.getLogger("umbel")
+Callback = Any  # an object with on_round(result), or a function of the result
+
+
+@contextmanager
+def opened(directory: str | os.PathLike[str] | None) -> Iterator[FileStore | None]:
+    """The store of a run directory, closed whatever happens; None where there is no directory."""
+    store = FileStore(directory) if directory is not None else None
+    try:
+        yield store
+    finally:
+        if store is not None:
+            store.close()
+
+
+@final
+class Session:
+    """One call of `umbel.run`; its arguments are those of `run`."""
+
+    def __init__(
+        self,
+        *,
+        server: ServerApp,
+        client: ClientApp,
+        place: Simulation,
+        store: FileStore | None,
+        seed: int | None,
+        rounds: int | None,
+        given: Any,
+        callbacks: Sequence[Callback],
+        name: str | None,
+    ) -> None:
+        self._server, self._client, self._place = server, client, place
+        self._files = store
+        self._kept: Json = store.recipe if store is not None else None
+        self._seed = seed if seed is not None else self._kept["recipe"]["seed"] if self._kept else secrets.randbits(32)
+        self._rounds = rounds if rounds is not None else server.rounds
+        self._given = given
+        self._checkpoint = next((c for c in callbacks if isinstance(c, Checkpoint)), Checkpoint())
+        self._callbacks = [(c, _as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
+        self._name = name or (store.directory.name if store is not None else "run")
+        self._began = time.monotonic()
+
+    def run(self, *, debug: bool) -> Result:
+        """Do what is left of the run, and give its result."""
+        initial = self._initial()
+        if self._files is not None and self._is_done(self._files, initial):
+            fed = self._federation(self._files, None, lambda _: None)
+            return self._result(fed, self._files.status)
+        store = self._files or MemoryStore()
+        states = self._files.client_states if self._files is not None else MemoryClientStates()
+        runner = self._place.runner(self._client, self._seed, states, debug=debug)
+        clock, shown = MonotonicClock(), display(self._name, self._rounds)
+        watch = Watch(shown, lambda: self._after_round(fed))
+        fed = self._federation(store, initial, lambda loop: drive(loop, runner, store, clock, watch))
+        try:
+            self._main(fed)
+        finally:
+            shown.close()
+        status = f"stopped early: {fed.stopped}" if fed.stopped else "finished"
+        if self._files is not None:
+            self._files.finish(status, fed.state)
+        return self._result(fed, status)
+
+    def _main(self, fed: Federation) -> None:
+        main = self._server.loop or strategy_main(cast(Any, self._server.strategy))
+        fed.stopped = self._stopped_before(fed)
+        seed_all(rng.derive(self._seed, "main"))
+        try:
+            main(fed)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{len(fed.history)} rounds are committed; with dir= the same call goes on from there.")
+            raise
+        finally:
+            fed.flush()
+
+    # --- the model and the recipe ------------------------------------------------------------
+
+    def _initial(self) -> Arrays | None:
+        if self._given is not None:
+            return as_model(self._given).canonical()
+        seed_all(rng.derive(self._seed, "initial"))
+        return self._server.initial_model()
+
+    def _is_done(self, store: FileStore, initial: Arrays | None) -> bool:
+        """Compare the recipe with the directory's; is there nothing left to do?"""
+        place = self._place.recipe()
+        now = write_recipe(self._server, self._client, place, seed=self._seed, rounds=self._rounds, initial=initial)
+        if self._kept is None:
+            store.keep_initial(initial)
+            store.begin(now)
+            return False
+        ended = bool(store.status) and self._rounds == self._kept["rounds"]
+        code = changed_code(self._kept, now)
+        changed = self._differences(store, now, initial)
+        if ended:
+            changed += [f"{name}: its code has changed since the run ended" for name in code]
+        if changed:
+            raise RecipeChanged(
+                f"{store.directory} holds a run made from another recipe:\n" + "\n".join(f"  {c}" for c in changed),
+                differences=changed,
+                advice="give another dir= for the new run, or make the program what it was to go on with the old one; "
+                f"to start a new run from the old one's model, give initial={str(store.directory)!r}"
+                " + '/model.safetensors'",
+            )
+        if code:
+            logger.warning("code-changed: %s differs from what the run began with; it goes on", ", ".join(code))
+        if code or self._rounds != self._kept["rounds"]:
+            store.begin({**now, "recipe": self._kept["recipe"]})
+        return ended
+
+    def _differences(self, store: FileStore, now: Json, initial: Arrays | None) -> list[str]:
+        changed = differences(self._kept, now)
+        # a factory that draws from a generator nobody seeded gives another model each time: the first one stays
+        if changed and all(line.startswith("initial model.digest") for line in changed) and self._given is None:
+            changed = changed if self._initial() == initial else []
+        done = sum(len(c.rows) for c in store.commits())
+        if self._rounds is not None and self._rounds < done:
+            changed.append(f"rounds: {done} are done, {self._rounds} are asked for now")
+        return changed
+
+    def _federation(
+        self, store: FileStore | MemoryStore, initial: Arrays | None, perform: Callable[[Loop], Any]
+    ) -> Federation:
+        files = store if isinstance(store, FileStore) else None
+        plan = Plan(
+            seed=self._seed,
+            initial=files.initial() if files is not None else initial,
+            rounds=self._rounds,
+            handlers=self._client.names(),
+            central=self._central if self._server.tests else None,
+            checkpoint=self._checkpoint,
+            durable=files is not None,
+        )
+        best = files.best() if files is not None else None
+        return Federation(plan, perform, commits=store.commits(), records=store.records(), best=best)
+
+    # --- what runs beside the loop -----------------------------------------------------------
+
+    def _central(self, model: Arrays, round: int) -> tuple[Mapping[str, Any], Failure | None]:
+        values: dict[str, Any] = {}
+        for n, test in enumerate(self._server.tests):
+            try:
+                if round % test.every == 0:
+                    values |= self._test(test, n, model, round)
+            except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
+                return values, _report("server", round, "central evaluation", error)
+        return values, None
+
+    def _test(self, test: CentralTest, n: int, model: Arrays, round: int) -> Mapping[str, Any]:
+        key = rng.derive(self._seed, "central", n, round)
+        seed_all(key)
+        ctx = Context(
+            ClientInfo(name="server"),
+            kind="server.evaluate",
+            key=key,
+            round=round,
+            device=lambda: pick_device(self._place.devices),
+        )
+        try:
+            returned = test.function(model, ctx)
+        finally:
+            ctx.close()
+        if not isinstance(returned, Metrics):
+            raise UsageError(f"it returned a {type(returned).__name__}", advice='return umbel.Metrics({"test": ...})')
+        return returned.values
+
+    def _after_round(self, fed: Federation) -> str:
+        if not self._callbacks:
+            return ""
+        result = self._result(fed, "running")
+        reasons = [self._call(callback, function, result, fed) for callback, function in self._callbacks]
+        return next((reason for reason in reasons if reason), "")
+
+    def _call(self, callback: Callback, function: Callable[[Result], Any], result: Result, fed: Federation) -> str:
+        try:
+            reason = function(result)
+        except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
+            name = getattr(callback, "__name__", type(callback).__name__)
+            fed.totals.failures.append(_report(name, fed.history[-1]["round"], "callback", error))
+            return ""
+        return reason if isinstance(reason, str) else ""
+
+    def _stopped_before(self, fed: Federation) -> str:
+        """Would an early stopping have ended the run where it stands?"""
+        rules = [c for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
+        return next((reason for c in rules if (reason := c.on_round(self._result(fed, "running")))), "")
+
+    def _result(self, fed: Federation, status: str) -> Result:
+        seconds = time.monotonic() - self._began
+        failed = Counter(f.client for f in fed.totals.failures)
+        names = dict.fromkeys((*fed.totals.counted, *failed, *fed.totals.clients))
+        return Result(
+            model=model_of(fed.state) if fed.state is not None else fed.initial,
+            best=fed.totals.best,
+            history=fed.history,
+            clients={
+                name: ClientRecord(
+                    counted=fed.totals.counted[name], failed=failed[name], metrics=fed.totals.clients.get(name, {})
+                )
+                for name in names
+                if name in self._place.clients
+            },
+            failures=tuple(fed.totals.failures),
+            privacy=None,
+            timing={"total": seconds, "round": seconds / max(1, len(fed.history))},
+            dir=self._files.directory if self._files is not None else None,
+            status=status,
+            state=fed.state,
+            seed=self._seed,
+            name=self._name,
+        )
+
+
+def _as_function(callback: Callback) -> Callable[[Result], Any]:
+    function = getattr(callback, "on_round", callback)
+    if not callable(function):
+        raise UsageError(
+            f"callback {callback!r} is a {type(callback).__name__}",
+            advice="give an object with on_round(result), or a function of the result",
+        )
+    return cast(Callable[[Result], Any], function)
+
+
+def _report(who: str, round: int, what: str, error: Exception) -> Failure:
+    """Someone's code beside the clients' failed: log it, and make it a value."""
+    text = "".join(traceback.format_exception(error))
+    logger.error("%s-failed: %s in round %d; the run goes on\n%s", what.split(maxsplit=1)[0], who, round, text)
+    message = f"{what} raised {type(error).__name__}: {error}"
+    return Failure(
+        client=who, round=round, kind=what, code=f"{what.split(maxsplit=1)[0]}-failed", message=message, traceback=text
+    )
+
+
+__all__ = ["Callback", "Session", "opened"]

@@ -1,0 +1,179 @@
+"""`Simulation`: who the clients are, and the engine that runs them on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, Self, final
+
+import numpy as np
+
+from umbel.client.app import ClientApp
+from umbel.client.context import ClientInfo
+from umbel.client.determinism import isolated
+from umbel.client.work import Bench
+from umbel.codec import describe
+from umbel.errors import UsageError
+from umbel.sample import Population
+from umbel.simulation.inline import ClientStates, Inline
+
+Engine = Literal["auto", "inline"]
+
+
+@final
+class Roster:
+    """The clients of a simulation, by name."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        parts: Sequence[Any] | None = None,
+        sites: Mapping[str, Mapping[str, Any]] | None = None,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        if len(set(names)) != len(names):
+            twice = next(n for n in names if list(names).count(n) > 1)
+            raise UsageError(f"two clients are called {twice!r}", advice="give each client a name of its own")
+        self.population = Population(tuple(names), {k: dict(v) for k, v in (labels or {}).items()})
+        self._parts = dict(zip(names, parts, strict=True)) if parts is not None else {}
+        self._sites = sites or {}
+
+    def __getitem__(self, name: str) -> ClientInfo:
+        return ClientInfo(
+            name=name,
+            labels=self.population.labels.get(name, {}),
+            part=self._parts.get(name),
+            site=self._sites.get(name, {}),
+        )
+
+    def __len__(self) -> int:
+        return len(self.population)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.population
+
+    def recipe(self) -> Mapping[str, Any]:
+        """What identifies these clients: how many, and digests of names, parts and settings."""
+        digest = hashlib.sha256()
+        for name in self.population.names:
+            digest.update(f"{len(name)}:{name}".encode())
+            if name in self._parts:
+                part = np.ascontiguousarray(self._parts[name])
+                digest.update(f"{part.dtype}{part.shape}".encode() + part.tobytes())
+        sites = {name: describe(site) for name, site in sorted(self._sites.items())}
+        labels = {name: dict(own) for name, own in self.population.labels.items()}
+        return {"count": len(self), "names and parts": digest.hexdigest()[:16], "sites": sites, "labels": labels}
+
+
+def roster(clients: Any, labels: Mapping[str, Mapping[str, str]] | None) -> Roster:
+    """Clients from a number, names, a partition, or settings by name.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(clients, bool) or clients is None:
+        raise UsageError(f"clients is {clients!r}", advice="give a number, names, a partition, or {name: settings}")
+    if isinstance(clients, int | np.integer):
+        if clients < 0:
+            raise UsageError(f"clients is {clients}", advice="give how many there are")
+        return Roster([str(i) for i in range(int(clients))], labels=labels)
+    if isinstance(clients, Mapping):
+        for name, site in clients.items():
+            if not isinstance(site, Mapping):
+                raise UsageError(
+                    f"the settings of client {name!r} are a {type(site).__name__}",
+                    advice='give a mapping: {"berlin": {"path": "berlin.csv"}}',
+                )
+        return Roster([str(n) for n in clients], sites={str(n): dict(s) for n, s in clients.items()}, labels=labels)
+    if isinstance(clients, str) or not isinstance(clients, Sequence):
+        raise UsageError(f"clients is a {type(clients).__name__}", advice="give a number, names, or a partition")
+    if all(isinstance(c, str) for c in clients):
+        return Roster(list(clients), labels=labels)
+    names = getattr(clients, "names", None) or [str(i) for i in range(len(clients))]
+    return Roster(list(names), parts=list(clients), labels=labels)
+
+
+@final
+class Simulation:
+    """A federation on this machine; give it to ``umbel.run(on=...)``.
+
+    Args:
+        clients: how many (they are called "0", "1", ...); or their names; or a partition, see `umbel.partition`,
+            whose index arrays become ``ctx.client.part``; or ``{name: settings}``, which become ``ctx.site``.
+        engine: "inline" does every task in the calling thread, one after the other; breakpoints work. "auto" is
+            that, too.
+        workers: how many processes work; the inline engine is one: "auto" or 1.
+        threads: how many threads each handler may compute with. Results depend on it.
+        devices: "auto" (a GPU if torch is in use and has one), or a name such as "cpu" or "cuda:0".
+        per_device: how many clients share a device; the inline engine does one after the other: 1.
+        labels: what is known of clients, for samplers that select by label: ``{name: {label: value}}``.
+
+    As a context manager it keeps what ``@client.setup`` and ``@client.data`` made from one run to the next, as long
+    as app and seed stay the same.
+
+    Raises:
+        UsageError: an argument that makes no sense.
+    """
+
+    def __init__(
+        self,
+        clients: Any,
+        *,
+        engine: Engine = "auto",
+        workers: int | Literal["auto"] = "auto",
+        threads: int = 1,
+        devices: str = "auto",
+        per_device: int = 1,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        if engine not in ("auto", "inline"):
+            raise UsageError(f"there is no engine {engine!r}", advice='take "auto" or "inline"')
+        for name, value in (("workers", workers), ("per_device", per_device)):
+            if value not in ("auto", 1) or isinstance(value, bool):
+                raise UsageError(f"{name} is {value!r}", advice="the inline engine does one client at a time: give 1")
+        if type(threads) is not int or threads < 1:
+            raise UsageError(f"threads is {threads!r}", advice="give a whole number >= 1")
+        self.clients = roster(clients, labels)
+        self.engine, self.threads, self.devices = engine, threads, devices
+        self._kept: dict[tuple[int, int], tuple[ClientApp, Bench]] | None = None
+
+    def __enter__(self) -> Self:
+        self._kept = {}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kept = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The conditions of a run: so many threads, and the caller's generators untouched."""
+        with isolated(self.threads):
+            yield
+
+    def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Inline:
+        """What does the tasks of one run."""
+        return Inline(self.clients, self._bench(app, seed), states, debug=debug)
+
+    def _bench(self, app: ClientApp, seed: int) -> Bench:
+        def make() -> Bench:
+            return Bench(app, seed, threads=self.threads, devices=self.devices)
+
+        if self._kept is None:
+            return make()
+        # the app stays referenced, so that its id stays its own
+        return self._kept.setdefault((id(app), seed), (app, make()))[1]
+
+    def recipe(self) -> Mapping[str, Any]:
+        """What a run's result depends on here."""
+        return {"clients": self.clients.recipe(), "threads": self.threads}
+
+    def __repr__(self) -> str:
+        return f"Simulation({len(self.clients)} clients, engine={self.engine!r})"
+
+
+__all__ = ["Engine", "Simulation"]

@@ -1,0 +1,1 @@
+"""Durable state: in memory, or in the files of a run directory."""

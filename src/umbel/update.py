@@ -1,0 +1,167 @@
+"""What comes back from a client: an `Update` from training or a query, `Metrics` from an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, final
+
+import numpy as np
+
+from umbel.arrays import Arrays
+from umbel.errors import BadUpdate, EntryError
+
+Kind = Literal["model", "delta", "value"]
+Metric = Any  # a float, or a small float64 array
+MAX_METRICS = 100  # what may leave a node as metrics: numbers that say something, not data in disguise
+
+
+@final
+class Update:
+    """What a client returns from ``train`` or from a query.
+
+    Args:
+        model: the trained model: a mapping of names to arrays, or `Arrays`. The engine subtracts what was sent.
+        delta: the change of the model, where the client computes it itself.
+        value: anything that is not shaped like the model: counts, trees (bytes), statistics.
+            Exactly one of these three is given.
+        weight: the update's share in a mean; usually the number of examples. Finite, >= 0.
+        metrics: at most 100 finite numbers by name.
+        extra: more named sets of arrays, each folded by its own aggregator.
+
+    Raises:
+        BadUpdate: the arguments make no update.
+    """
+
+    __slots__ = ("arrays", "extra", "kind", "metrics", "weight")
+
+    arrays: Arrays
+    kind: Kind
+    weight: float
+    metrics: Mapping[str, Metric]
+    extra: Mapping[str, Arrays]
+
+    def __init__(
+        self,
+        *,
+        model: Arrays | Mapping[str, Any] | None = None,
+        delta: Arrays | Mapping[str, Any] | None = None,
+        value: Arrays | Mapping[str, Any] | None = None,
+        weight: float = 1.0,
+        metrics: Mapping[str, Metric] | None = None,
+        extra: Mapping[str, Arrays | Mapping[str, Any]] | None = None,
+    ) -> None:
+        if (model is not None) + (delta is not None) + (value is not None) != 1:
+            raise BadUpdate("an update has exactly one of model=, delta= and value=")
+        self.kind = "model" if model is not None else "delta" if delta is not None else "value"
+        given = model if model is not None else delta if delta is not None else value
+        self.arrays = _as_arrays(given, f"{self.kind}=")
+        self.weight = check_weight(weight)
+        self.metrics = check_metrics(metrics) if metrics else {}
+        self.extra = {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()} if extra else {}
+
+    def replace(self, arrays: Arrays, *, kind: Kind | None = None, weight: float | None = None) -> Update:
+        """The same update with other arrays, as a transform returns it."""
+        made = Update.__new__(Update)
+        made.kind = kind or self.kind
+        made.arrays, made.metrics, made.extra = arrays, self.metrics, self.extra
+        made.weight = self.weight if weight is None else check_weight(weight)
+        return made
+
+    def __repr__(self) -> str:
+        return f"Update({self.kind}={self.arrays!r}, weight={self.weight}, metrics={dict(self.metrics)})"
+
+
+@final
+class Metrics:
+    """What an evaluation returns.
+
+    Args:
+        values: at most 100 finite numbers by name; a small array counts by its elements.
+        weight: the share of this client in a weighted mean; usually the number of examples.
+
+    Raises:
+        BadUpdate: a metric that is not finite, or too many.
+    """
+
+    __slots__ = ("values", "weight")
+
+    def __init__(self, values: Mapping[str, Metric], weight: float = 1.0) -> None:
+        self.values = check_metrics(values)
+        self.weight = check_weight(weight)
+
+    def __getitem__(self, name: str) -> Metric:
+        return self.values[name]
+
+    def __repr__(self) -> str:
+        return f"Metrics({dict(self.values)}, weight={self.weight})"
+
+
+def _as_arrays(given: Any, where: str) -> Arrays:
+    if isinstance(given, Arrays):
+        return given
+    if not isinstance(given, Mapping):
+        raise BadUpdate(
+            f"{where} is a {type(given).__name__}",
+            advice="return a mapping of names to arrays, or what umbel.torch.arrays(net) gives",
+        )
+    try:
+        return Arrays(given)
+    except EntryError as error:
+        raise BadUpdate(f"{where}: {error.what}", entry=error.entry, advice=error.advice) from error
+
+
+def check_weight(weight: Any) -> float:
+    """The weight as a float.
+
+    Raises:
+        BadUpdate: it is negative, not finite, or no number.
+    """
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise BadUpdate(f"weight is {weight!r}", advice="return a finite number >= 0, such as the number of examples")
+    return number
+
+
+def check_metrics(metrics: Any) -> dict[str, Metric]:
+    """Metrics as floats and small float64 arrays.
+
+    Raises:
+        BadUpdate: one is not finite or no number, or there are more than 100.
+    """
+    if not isinstance(metrics, Mapping):
+        raise BadUpdate(f"metrics are a {type(metrics).__name__}", advice='return a mapping such as {"loss": 0.3}')
+    checked: dict[str, Metric] = {}
+    count = 0
+    for name, value in metrics.items():
+        if type(value) is float and math.isfinite(value):
+            checked[name] = value
+            count += 1
+            continue
+        array = _metric_array(name, value)
+        count += array.size
+        checked[str(name)] = float(array) if array.ndim == 0 else array
+    if count > MAX_METRICS:
+        raise BadUpdate(
+            f"there are {count} numbers in metrics, {MAX_METRICS} may leave a client",
+            advice="return them as a value of a query instead",
+        )
+    return checked
+
+
+def _metric_array(name: Any, value: Any) -> Any:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadUpdate(f"metric {name!r} is no number: {error}") from error
+    if not np.isfinite(array).all():
+        raise BadUpdate(
+            f"metric {name!r} is {value!r}", advice="leave it out where it is not defined, e.g. on an empty test set"
+        )
+    return array
+
+
+__all__ = ["Metrics", "Update"]

@@ -1,0 +1,95 @@
+"""tools/reference.py, on a package that it must describe or reject."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tools.reference import complaints, names, render
+
+INIT = '''
+"""A package made for this test."""
+from sample_package import deep
+from sample_package.inner import Thing, UNIT
+__version__ = "1"
+__all__ = ["Thing", "UNIT", "__version__", "deep", "shallow", "undocumented"]
+
+def shallow():
+    """Shallow."""
+
+def undocumented(): ...
+'''
+INNER = '''
+"""Not public: no list of names."""
+from dataclasses import dataclass
+
+UNIT = 3
+"""What every weight is counted in | by."""
+
+@dataclass
+class Thing:
+    x: int
+
+class Hidden: ...
+'''
+DEEP = '''
+"""A public module of the package."""
+__all__ = ["walk"]
+
+def walk():
+    """Walk through all of it.
+
+    More.
+    """
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    folder = tmp_path / "sample_package"
+    folder.mkdir()
+    for name, text in {"__init__": INIT, "inner": INNER, "deep": DEEP}.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("sample_package")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sample_package"]:
+        del sys.modules[name]
+
+
+def test_it_finds_public_names_and_their_first_lines(package: ModuleType) -> None:
+    found = {f"{entry.module}.{entry.name}": entry.summary for entry in names(package)}
+    assert set(found) == {
+        *(f"sample_package.{name}" for name in ("Thing", "UNIT", "deep", "shallow", "undocumented")),
+        "sample_package.deep.walk",
+    }
+    assert found["sample_package.deep.walk"] == "Walk through all of it."
+    assert found["sample_package.UNIT"] == "What every weight is counted in | by."
+
+
+def test_it_rejects_what_is_not_documented(package: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "reference.md"
+    page.write_text(render(names(package)))
+    assert {complaint.partition(":")[0] for complaint in complaints(names(package), page)} == {
+        "sample_package.Thing",  # has only the docstring that `dataclass` writes
+        "sample_package.shallow",
+        "sample_package.undocumented",
+    }
+
+
+def test_it_rejects_a_missing_or_stale_page(package: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "reference.md"
+    found = [entry for entry in names(package) if entry.documented]
+    stale = ["reference.md: is not what the docstrings say; run `make docs`"]
+    assert complaints(found, page) == stale
+    page.write_text(render(found))
+    assert complaints(found, page) == []
+    assert complaints(found[1:], page) == stale
+
+
+def test_a_bar_does_not_break_the_table(package: ModuleType) -> None:
+    assert "| `UNIT` | What every weight is counted in \\| by. |" in render(names(package))

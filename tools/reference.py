@@ -1,0 +1,130 @@
+"""Writes docs/reference.md: every public name of Umbel, with the first line of its docstring.
+
+Public is what stands in `__all__` of `umbel` and of the modules directly below it.
+
+python tools/reference.py            writes the page
+python tools/reference.py --check    says which names lack a docstring of substance, and whether the page is stale
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reference.md"
+HEAD = """# Reference
+
+Every public name, with the first line of its documentation; `help(umbel.NAME)` shows the rest.
+This page is written by `make docs`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """One public name of one module, and what its documentation says first."""
+
+    module: str
+    name: str
+    summary: str
+
+    @property
+    def documented(self) -> bool:
+        """Whether the summary says something: three words at least, not what a dataclass makes by itself."""
+        words = self.summary.split()
+        return len(words) >= 3 and not self.summary.startswith(f"{self.name}(")
+
+
+def public_modules(package: ModuleType) -> list[ModuleType]:
+    """Import the package's modules that declare `__all__`; the package itself comes first."""
+    folder = Path(str(package.__file__)).parent
+    found = [package]
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
+        name = path.parent.name if path.name == "__init__.py" else path.stem
+        if path.parent == folder and path.name == "__init__.py":
+            continue
+        if not name.startswith("_") and declares_all(path):
+            found.append(importlib.import_module(f"{package.__name__}.{name}"))
+    return found
+
+
+def declares_all(path: Path) -> bool:
+    """Whether the module assigns `__all__` at its top level."""
+    return any("__all__" in assigned(node) for node in ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+def assigned(node: ast.stmt) -> list[str]:
+    """Return the plain names that a statement assigns."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def names(package: ModuleType) -> list[Name]:
+    """Return every public name of the package, module by module; names of the language's own (`__x__`) apart."""
+    return [
+        Name(module=module.__name__, name=name, summary=summary(getattr(module, name), name, package.__name__))
+        for module in public_modules(package)
+        for name in sorted(module.__all__)
+        if not name.startswith("__")
+    ]
+
+
+def summary(value: object, name: str, package: str) -> str:
+    """Return the first line of a value's own documentation, or nothing."""
+    if isinstance(value, ModuleType) or inspect.isclass(value) or inspect.isroutine(value):
+        doc = value.__doc__
+    else:
+        doc = constant_doc(value, name, package)
+    return next(iter(inspect.cleandoc(doc or "").splitlines()), "")
+
+
+def constant_doc(value: object, name: str, package: str) -> str | None:
+    """Find the string below `NAME = value` in the module that defines it."""
+    for module in [m for key, m in sys.modules.items() if f"{key}.".startswith(f"{package}.")]:
+        if vars(module).get(name) is value and module.__file__:
+            body = ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+            for node, after in pairwise(body):
+                if name in assigned(node) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                    return str(after.value.value)
+    return None
+
+
+def render(found: list[Name]) -> str:
+    """Return the page."""
+    lines = [HEAD]
+    for module in dict.fromkeys(entry.module for entry in found):
+        lines += [f"## {module}", "", "| Name | What it is |", "| --- | --- |"]
+        for entry in found:
+            if entry.module == module:
+                lines.append(f"| `{entry.name}` | {entry.summary.replace('|', chr(92) + '|')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def complaints(found: list[Name], page: Path) -> list[str]:
+    """Say which names are not documented, and whether the page differs from what it would be."""
+    bad = [f"{entry.module}.{entry.name}: has no docstring of substance" for entry in found if not entry.documented]
+    if not page.exists() or page.read_text(encoding="utf-8") != render(found):
+        bad.append(f"{page.name}: is not what the docstrings say; run `make docs`")
+    return bad
+
+
+def main(*, check: bool) -> int:
+    found = names(importlib.import_module("umbel"))
+    if not check:
+        PAGE.write_text(render(found), encoding="utf-8")
+        return 0
+    bad = complaints(found, PAGE)
+    for complaint in bad:
+        print(complaint)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv[1:]))
