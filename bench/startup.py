@@ -61,14 +61,16 @@ class Figure:
 
 def imports() -> Iterator[Figure]:
     """Measure `import umbel` against `import numpy`."""
-    numpy, ours = [], []
+    numpy, ours, touched = [], [], []
     for _ in range(REPEATS):
         numpy.append(import_seconds("numpy"))
         ours.append(import_seconds("umbel"))
+        touched.append(import_seconds("umbel; [getattr(umbel, name) for name in umbel.__all__]"))
     base, total = statistics.median(numpy), statistics.median(ours)
     yield Figure(figure="import numpy", value=1e3 * base, unit="ms")
     yield Figure(figure="import umbel", value=1e3 * total, unit="ms")
     yield Figure(figure="import umbel over numpy", value=1e3 * (total - base), unit="ms", budget=40)
+    yield Figure(figure="every public name touched", value=1e3 * statistics.median(touched), unit="ms")
     yield Figure(figure="import umbel / import numpy", value=total / base, unit="x")
     loaded = python(f"import umbel, sys; print(*(m for m in {HEAVY!r} if m in sys.modules))")
     yield Figure(figure="heavy modules loaded", value=len(loaded.split()), unit="modules", budget=0, detail=loaded)

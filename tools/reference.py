@@ -1,6 +1,6 @@
 """Writes docs/reference.md: every public name of Umbel, with the first line of its docstring.
 
-Public is what stands in `__all__` of `umbel` and of the modules directly below it.
+Public is what stands in `umbel.__all__`, and in `__all__` of each module named there or in APART.
 
 python tools/reference.py            writes the page
 python tools/reference.py --check    says which names lack a docstring of substance, and whether the page is stale
@@ -19,6 +19,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
+APART = ("sklearn", "testing", "torch")  # not in `__all__`: `from umbel import *` must not load a framework
 HEAD = """# Reference
 
 Every public name, with the first line of its documentation; `help(umbel.NAME)` shows the rest.
@@ -42,21 +43,11 @@ class Name:
 
 
 def public_modules(package: ModuleType) -> list[ModuleType]:
-    """Import the package's modules that declare `__all__`; the package itself comes first."""
+    """Return the package, the modules that it names as public, and those of APART that it has."""
+    named = [name for name in package.__all__ if isinstance(getattr(package, name), ModuleType)]
     folder = Path(str(package.__file__)).parent
-    found = [package]
-    for path in sorted([*folder.glob("*.py"), *folder.glob("*/__init__.py")]):
-        name = path.parent.name if path.name == "__init__.py" else path.stem
-        if path.parent == folder and path.name == "__init__.py":
-            continue
-        if not name.startswith("_") and declares_all(path):
-            found.append(importlib.import_module(f"{package.__name__}.{name}"))
-    return found
-
-
-def declares_all(path: Path) -> bool:
-    """Whether the module assigns `__all__` at its top level."""
-    return any("__all__" in assigned(node) for node in ast.parse(path.read_text(encoding="utf-8")).body)
+    apart = [name for name in APART if (folder / name).is_dir() or (folder / f"{name}.py").is_file()]
+    return [package, *(importlib.import_module(f"{package.__name__}.{name}") for name in sorted({*named, *apart}))]
 
 
 def assigned(node: ast.stmt) -> list[str]:
@@ -70,7 +61,7 @@ def names(package: ModuleType) -> list[Name]:
     return [
         Name(module=module.__name__, name=name, summary=summary(getattr(module, name), name, package.__name__))
         for module in public_modules(package)
-        for name in sorted(module.__all__)
+        for name in sorted(getattr(module, "__all__", ()))
         if not name.startswith("__")
     ]
 

@@ -4,8 +4,8 @@ python examples/heart_disease/flamby.py    prints the published accuracies besid
 
 All train a logistic regression: 15 rounds in which each hospital takes 100 steps of plain SGD, four patients a step,
 from one endless shuffled stream of its patients; the mean weighs each hospital by its training patients. What counts
-is the accuracy on all 254 test patients, standardised like pooled training data. Initial weights are drawn as
-torch.nn.Linear draws them. `flamby.csv` holds the published results: correctly judged test patients for each seed.
+is the accuracy on all 254 test patients, standardised like pooled training data. `flamby.csv` holds the published
+results: correctly judged test patients for each seed.
 
 Source: Ogier du Terrail et al., FLamby, NeurIPS 2022 Datasets and Benchmarks. https://arxiv.org/abs/2210.04620
     At owkin/FLamby, commit edacf54: hyper-parameters in flamby/config_heart_disease.json, rounds, epochs and batch in
@@ -19,6 +19,7 @@ Differs: FLamby's adaptive methods start at v = 0, ours as in their paper at tau
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -83,7 +84,7 @@ def federated(
     method: str, seed: int, *, initial: Mapping[str, Any] | None = None, client: umbel.ClientApp | None = None
 ) -> umbel.Arrays:
     """The model that the four hospitals train together."""
-    server = umbel.ServerApp(model=initial or linear(seed), strategy=STRATEGIES[method], rounds=ROUNDS)
+    server = umbel.ServerApp(model=initial or logistic.start(seed), strategy=STRATEGIES[method], rounds=ROUNDS)
     sites = {name: {"hospital": name} for name in hospitals.HOSPITALS}
     return umbel.run(server, client or hospital_app(), on=umbel.Simulation(clients=sites), seed=seed).model
 
@@ -91,15 +92,9 @@ def federated(
 def pooled(seed: int) -> dict[str, Floats]:
     """The model trained with Adam on all data in one place."""
     everyone = hospitals.load(*hospitals.HOSPITALS).train
-    steps = EPOCHS * -(-len(everyone) // logistic.BATCH)
-    return adam(linear(seed), everyone, islice(logistic.batches(len(everyone), np.random.default_rng(seed)), steps))
-
-
-def linear(seed: int) -> dict[str, Floats]:
-    """Initial weights like those of torch.nn.Linear(13, 1): uniform, at most 1 / sqrt(13)."""
-    rng = np.random.default_rng(seed)
-    bound = len(hospitals.FEATURES) ** -0.5
-    return {"weights": rng.uniform(-bound, bound, len(hospitals.FEATURES)), "bias": rng.uniform(-bound, bound, 1)}
+    batches = logistic.batches(len(everyone), np.random.default_rng(seed))
+    steps = EPOCHS * math.ceil(len(everyone) / logistic.BATCH)
+    return adam(logistic.start(seed), everyone, islice(batches, steps))
 
 
 def adam(

@@ -13,7 +13,7 @@ Differs: one file for all hospitals instead of four, in words instead of codes; 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -59,9 +59,12 @@ class Hospital:
     train: Patients
     test: Patients
 
+    def __len__(self) -> int:
+        return len(self.train) + len(self.test)
+
 
 def load(*names: str) -> Hospital:
-    """One hospital's patients; or with several names, the patients of these hospitals as if they were one.
+    """One hospital's patients; or with several names, the patients of these hospitals as if it were one.
 
     The features are standardised with the mean and the standard deviation of the training patients that are loaded
     together. So `load("cleveland")` needs nobody else's data; `load(*HOSPITALS)` is what a central database would be.
@@ -80,6 +83,16 @@ def load(*names: str) -> Hospital:
     mean, deviation = x[train].mean(axis=0), x[train].std(axis=0, ddof=1)
     x = (x - mean) / (deviation + 1e-9)  # Switzerland knows nobody's cholesterol: all zeros
     return Hospital(Patients(x[train], y[train]), Patients(x[~train], y[~train]))
+
+
+def join(several: Iterable[Hospital]) -> Hospital:
+    """The patients of several hospitals in one place, each as its own hospital standardised them."""
+    each = list(several)
+    return Hospital(_join([one.train for one in each]), _join([one.test for one in each]))
+
+
+def _join(groups: list[Patients]) -> Patients:
+    return Patients(np.concatenate([g.x for g in groups]), np.concatenate([g.y for g in groups]))
 
 
 def rows(name: str) -> list[Row]:

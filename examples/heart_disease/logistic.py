@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hospitals import Floats, Patients
+from hospitals import FEATURES, Floats, Patients
 
 BATCH = 4  # patients a step
 
 
-def start(features: int = 13) -> dict[str, Floats]:
-    """A model that knows nothing yet."""
-    return {"weights": np.zeros(features), "bias": np.zeros(1)}
+def start(seed: int) -> dict[str, Floats]:
+    """A model that knows nothing yet: random weights like those of torch.nn.Linear, at most 1 / sqrt(features)."""
+    rng = np.random.default_rng(seed)
+    bound = len(FEATURES) ** -0.5
+    return {"weights": rng.uniform(-bound, bound, len(FEATURES)), "bias": rng.uniform(-bound, bound, 1)}
 
 
 def batches(patients: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:

@@ -14,14 +14,16 @@ from umbel import aggregate, errors, metrics, optimize, partition, sample, sched
 from umbel.api import Evaluation, evaluate, run
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
+from umbel.client.context import Context
 from umbel.engine.app import ServerApp
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping
+from umbel.engine.federation import Federation
 from umbel.errors import UmbelError
 from umbel.policy import evaluation, rounds
 from umbel.result import Result
 from umbel.simulation.simulation import Simulation
 from umbel.spec import entries
-from umbel.strategies import fed_adagrad, fed_adam, fed_avg, fed_avgm, fed_prox, fed_yogi, q_fed_avg
+from umbel.strategies import Strategy, fed_adagrad, fed_adam, fed_avg, fed_avgm, fed_prox, fed_yogi, q_fed_avg
 from umbel.update import Metrics, Update
 
 if TYPE_CHECKING:
@@ -45,12 +47,15 @@ __all__ = [
     "Arrays",
     "Checkpoint",
     "ClientApp",
+    "Context",
     "EarlyStopping",
     "Evaluation",
+    "Federation",
     "Metrics",
     "Result",
     "ServerApp",
     "Simulation",
+    "Strategy",
     "UmbelError",
     "Update",
     "aggregate",

@@ -41,7 +41,7 @@ def from_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
 
 
 @final
-class Arrays(Mapping[str, Any]):
+class Arrays:
     """A model, or anything else made of named arrays.
 
     Values do not change: what indexing gives is read-only, and arithmetic returns new arrays.
@@ -144,6 +144,21 @@ class Arrays(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.spec.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.spec.by_name
+
+    def keys(self) -> tuple[str, ...]:
+        """All names, aliases among them, in the user's order."""
+        return self.spec.names
+
+    def values(self) -> list[Any]:
+        """All arrays, in the user's order."""
+        return [self[name] for name in self]
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and arrays, in the user's order."""
+        return [(name, self[name]) for name in self]
 
     def raw(self, name: str) -> Array:
         """The stored array: like indexing, but bfloat16 as its bits and a payload as uint8."""

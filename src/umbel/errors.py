@@ -25,7 +25,7 @@ The message tells what happened and which one; ``advice`` tells what to do now.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 
@@ -125,7 +125,7 @@ class Failure:
     kind: str
     code: str
     message: str
-    traceback: str = ""
+    traceback: str = field(default="", repr=False)  # as long as a screen; print it to read it
 
     def __str__(self) -> str:
         return f"round {self.round}, client {self.client!r}, {self.kind}: {self.message}"

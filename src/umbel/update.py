@@ -153,6 +153,8 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
 
 
 def _metric_array(name: Any, value: Any) -> Any:
+    for method in ("detach", "cpu"):  # a tensor that still has its graph, or lies on a GPU
+        value = getattr(value, method, lambda it=value: it)()
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import importlib
 import statistics
+import sys
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 import umbel
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "heart_disease"
+README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
 SEEDS = range(42, 47)
 ALGORITHMS = ("FedAvg", "FedProx", "FedAdam", "FedAdagrad", "FedYogi")
 
@@ -34,10 +36,12 @@ COUNTS = {
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> Any:
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Imports a module of the example, as the modules import each other when they run as programs."""
     monkeypatch.syspath_prepend(EXAMPLE)
-    return importlib.import_module
+    yield importlib.import_module
+    for path in EXAMPLE.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 # --- the data ------------------------------------------------------------------------------------------------------
@@ -114,7 +118,9 @@ WITHIN = {"FedAvg": 0.027, "FedProx": 0.027, "FedAdam": 0.016, "FedAdagrad": 0.0
 @pytest.mark.parametrize("method", WITHIN)
 def test_the_published_accuracy_comes_out(method: str, example: Any) -> None:
     flamby = example("flamby")
-    assert statistics.mean(flamby.accuracies(method)) == pytest.approx(flamby.PUBLISHED[method], abs=WITHIN[method])
+    here, published = statistics.mean(flamby.accuracies(method)), flamby.PUBLISHED[method]
+    assert here == pytest.approx(published, abs=WITHIN[method])
+    assert f"| {method} | {published:.4f} | {here:.4f} |".replace("0.", ".") in README
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -153,14 +159,15 @@ def flambys_draws(seed: int, sizes: list[int], *, steps: int, turns: int) -> tup
     import torch
     from torch.utils.data import DataLoader
 
-    def endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    def endless(loader: Any) -> Iterator[Any]:
         first = iter(loader)  # takes a number from the generator, now
         return (batch.numpy() for batches in chain([first], repeat(loader)) for batch in batches)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         linear = torch.nn.Linear(13, 1)
-        loaders = [DataLoader(torch.arange(n), batch_size=4, shuffle=True) for n in sizes]
+        patients: list[Any] = [range(n) for n in sizes]
+        loaders = [DataLoader(numbers, batch_size=4, shuffle=True) for numbers in patients]
         streams = [endless(loader) for loader in loaders] if turns > 1 else []  # federated: made before the seed is set
         torch.manual_seed(seed)
         streams = streams or [endless(loader) for loader in loaders]
@@ -211,10 +218,15 @@ def test_the_demo_shows_the_comparison_and_writes_its_files(
     demo = example("demo")
     demo.main(tmp_path)
     first = capsys.readouterr().out
-    assert_lesson(first)
+    table = comparison(first)
+    assert_lesson(table)
+    for title, cells in table.items():
+        row = [title, *cells] if len(cells) > 2 else [title, "", *cells, ""]
+        assert f"| {' | '.join(row)} |".replace("|  |", "| |") in README
     with (tmp_path / "history.csv").open(newline="") as file:
         history = list(csv.DictReader(file))
     assert len(history) == demo.ROUNDS
+    assert f"{float(history[-1]['accuracy']):.1%}" == table["all four"][0]
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
     model = umbel.Arrays.load(tmp_path / "model.safetensors")
 
@@ -223,13 +235,17 @@ def test_the_demo_shows_the_comparison_and_writes_its_files(
     assert umbel.Arrays.load(tmp_path / "model.safetensors") == model
 
 
-def assert_lesson(shown: str) -> None:
-    """What README.md says one sees: alone is good at home only, and federated is as good as pooled."""
+def comparison(shown: str) -> dict[str, list[str]]:
+    """The rates in the demo's table, by hospital."""
     titles = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach", "all four")
-    lines = {title: line[15:].split() for line in shown.splitlines() for title in titles if line.startswith(title)}
-    rates = {title: [float(cell.rstrip("%")) for cell in cells[1:]] for title, cells in lines.items()}
+    return {t: line[15:].split()[1:] for line in shown.splitlines() for t in titles if line.startswith(t)}
+
+
+def assert_lesson(table: dict[str, list[str]]) -> None:
+    """What README.md says one sees: alone is good at home only, and federated is as good as pooled."""
+    rates = {title: [float(cell.rstrip("%")) for cell in cells] for title, cells in table.items()}
     federated, pooled = rates.pop("all four")
-    assert federated > 78
+    assert federated > 72
     assert abs(federated - pooled) < 2
     assert all(alone_on_all < federated for *_, alone_on_all in rates.values())
     alone, _, _, alone_on_all = rates["Switzerland"]

@@ -59,5 +59,15 @@ def test_strategy_is_the_published_one(oracle: str, case: dict[str, Any]) -> Non
     assert_trajectory(models, case["models"], start=as_arrays(inputs["model"], dtype), dtype=dtype)
 
 
+@pytest.mark.parametrize("name", ["fed_avg", "fed_avgm", "fed_adam", "fed_yogi", "fed_adagrad", "q_fed_avg"])
+def test_defaults_are_recorded_ones(name: str) -> None:
+    recorded = {"q_fed_avg": {"q": 0.2, "lr": 0.1}}
+    mine = [case for oracle, case in CASES if oracle == "paper" and case["strategy"] == name]
+    case = next(case for case in mine if case["hyper"] == recorded.get(name, mine[0]["hyper"]))
+    inputs = INPUTS[case["inputs"]]
+    models = played(built(name, {}), inputs, "float64")
+    assert_trajectory(models, case["models"], start=inputs["model"], dtype="float64")
+
+
 def _id(case: dict[str, Any]) -> str:
     return f"{case['strategy']}-{case['inputs']}-{case['dtype']}-{case['hyper']}"

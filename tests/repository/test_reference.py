@@ -25,8 +25,10 @@ def shallow():
 def undocumented(): ...
 '''
 INNER = '''
-"""Not public: no list of names."""
+"""Not public: the package does not name it."""
 from dataclasses import dataclass
+
+__all__ = ["Hidden", "Thing", "UNIT"]
 
 UNIT = 3
 """What every weight is counted in | by."""
@@ -36,6 +38,13 @@ class Thing:
     x: int
 
 class Hidden: ...
+'''
+TESTING = '''
+"""Public, though not in `__all__` of the package."""
+__all__ = ["check"]
+
+def check():
+    """Check one part thoroughly."""
 '''
 DEEP = '''
 """A public module of the package."""
@@ -53,7 +62,7 @@ def walk():
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     folder = tmp_path / "sample_package"
     folder.mkdir()
-    for name, text in {"__init__": INIT, "inner": INNER, "deep": DEEP}.items():
+    for name, text in {"__init__": INIT, "inner": INNER, "deep": DEEP, "testing": TESTING}.items():
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("sample_package")
@@ -66,6 +75,7 @@ def test_it_finds_public_names_and_their_first_lines(package: ModuleType) -> Non
     assert set(found) == {
         *(f"sample_package.{name}" for name in ("Thing", "UNIT", "deep", "shallow", "undocumented")),
         "sample_package.deep.walk",
+        "sample_package.testing.check",
     }
     assert found["sample_package.deep.walk"] == "Walk through all of it."
     assert found["sample_package.UNIT"] == "What every weight is counted in | by."

@@ -9,7 +9,7 @@ import numpy as np
 
 from umbel.aggregate.base import Aggregator
 from umbel.aggregate.expected import Expected
-from umbel.arrays import Arrays
+from umbel.arrays import Array, Arrays
 from umbel.errors import BadUpdate
 from umbel.spec import Entry, layout
 from umbel.update import Update
@@ -63,23 +63,28 @@ class Concat(Aggregator):
             return None
         wanted: list[Entry] = []
         for e in acc.arrays[0].spec.entries:
-            lengths = [a.raw(e.name).shape[0] for a in acc.arrays]
+            lengths = [_rows(a, e.name).shape[0] for a in acc.arrays]
             wanted.append(Entry(e.name, e.dtype, (int(np.sum(lengths)), *e.shape[1:]), e.role))
             wanted.append(Entry(e.name + SIZES, "I64", (len(lengths),), "counter"))
 
         def write(name: str, out: Any) -> None:
             if name.endswith(SIZES) and name not in acc.arrays[0].spec.by_name:
-                out[:] = [a.raw(name.removesuffix(SIZES)).shape[0] for a in acc.arrays]
+                out[:] = [_rows(a, name.removesuffix(SIZES)).shape[0] for a in acc.arrays]
             else:
-                np.concatenate([a.raw(name) for a in acc.arrays], out=out)
+                np.concatenate([_rows(a, name) for a in acc.arrays], out=out)
 
         return Arrays.build(layout(wanted), write)
+
+
+def _rows(arrays: Arrays, name: str) -> Array:
+    """An entry as an array with a first axis; a number is a row."""
+    return np.atleast_1d(arrays.raw(name))
 
 
 def _check_joins(first: Arrays, other: Arrays) -> None:
     for name in (*first.spec.by_name, *other.spec.by_name):
         a, b = first.spec.by_name.get(name), other.spec.by_name.get(name)
-        if a is None or b is None or not b.shape or (a.dtype, a.shape[1:]) != (b.dtype, b.shape[1:]):
+        if a is None or b is None or (a.dtype, a.shape[1:]) != (b.dtype, b.shape[1:]):
             raise BadUpdate(
                 f"entry {name!r} is {b.describe() if b else 'missing'}, others are {a.describe() if a else 'missing'}",
                 entry=name,
@@ -88,7 +93,9 @@ def _check_joins(first: Arrays, other: Arrays) -> None:
 
 
 def concat(*, max_bytes: int = 256 << 20) -> Aggregator:
-    """Join the clients' values end to end, in cohort order: bytes, and arrays along their first axis.
+    """Join the clients' values end to end, in cohort order.
+
+    Bytes are joined, arrays along their first axis; numbers become the elements of a vector.
 
     Beside each entry the result holds its parts' lengths as "<entry>.sizes"; `split` takes it apart again.
 

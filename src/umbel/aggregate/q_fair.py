@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import numpy as np
+
 from umbel.aggregate.base import Aggregator
 from umbel.aggregate.expected import Expected
-from umbel.aggregate.weighted_sum import WeightedSum, divided
+from umbel.aggregate.weighted_sum import WeightedSum, divided, sum_spec
 from umbel.arrays import Arrays
 from umbel.errors import BadUpdate, UsageError
 from umbel.update import Update
@@ -16,7 +18,7 @@ from umbel.update import Update
 @final
 @dataclass(slots=True)
 class FairSum:
-    """Sum of F^q * (w_k - w), and of the step's denominators."""
+    """Sum of F^q * (w_k - w), and of the step's denominators; in float64, since F^q may be huge or tiny."""
 
     delta: WeightedSum
     denominator: float = 0.0
@@ -44,7 +46,7 @@ class QFair(Aggregator):
 
     def init(self, sent: Arrays | None) -> FairSum:
         """Empty sums."""
-        return FairSum(WeightedSum(sent))
+        return FairSum(WeightedSum(sent, double=True))
 
     def admit(self, acc: FairSum, update: Update) -> None:  # noqa: ARG002
         """The update needs its loss."""
@@ -57,10 +59,8 @@ class QFair(Aggregator):
 
     def fold(self, acc: FairSum, update: Update) -> FairSum:
         """Add F^q * L * (w_k - w) and h_k = q F^(q-1) |L (w_k - w)|^2 + L F^q."""
-        loss = max(
-            float(update.metrics[self.loss]), 1e-10
-        )  # as the authors' code: F^(q-1) has no value at 0 where q < 1
-        alone = WeightedSum(acc.delta.sent)
+        loss = max(float(update.metrics[self.loss]), 1e-10)  # F^(q-1) has no value at 0 where q < 1
+        alone = WeightedSum(acc.delta.sent, double=True)
         alone.add(update, 1.0)
         assert alone.total is not None
         moved = self.lipschitz * alone.total.norm()
@@ -78,7 +78,10 @@ class QFair(Aggregator):
         """The step: sum of the reweighed updates over the sum of the h_k."""
         if acc.delta.total is None or not acc.denominator > 0:
             return None
-        return divided(acc.delta.total, acc.denominator)
+        assert acc.delta.sent is not None
+        step = divided(acc.delta.total, acc.denominator)
+        wanted = sum_spec(acc.delta.sent.spec, model=True)
+        return Arrays.build(wanted, lambda name, out: np.copyto(out, step[name], casting="same_kind"))
 
 
 def q_fair(*, q: float, lr: float, loss: str = "loss") -> Aggregator:
@@ -91,7 +94,8 @@ def q_fair(*, q: float, lr: float, loss: str = "loss") -> Aggregator:
 
     Source: Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, Algorithm 2.
     https://arxiv.org/abs/1905.10497
-    Differs: the norm is over trained entries only; a loss below 1e-10 counts as 1e-10, as in the authors' code.
+    Differs: the norm is over trained entries only; a loss below 1e-10 counts as 1e-10, where
+    the authors' code adds 1e-10 to each.
     """
     if not lr > 0:
         raise UsageError(f"lr is {lr}", advice="q-FedAvg needs the clients' learning rate, > 0")

@@ -40,15 +40,19 @@ class _Piece:
     wide: str
 
 
-def sum_spec(spec: Spec, *, model: bool) -> Spec:
+def sum_spec(spec: Spec, *, model: bool, double: bool = False) -> Spec:
     """The spec of a sum of such arrays.
 
     Args:
         spec: the spec of one summand.
         model: is it a model, of which only trained entries and buffers are summed? Else all but payloads are.
+        double: floats are summed in float64, whatever their dtype.
     """
     kept = [e for e in spec.entries if (e.role in FOLDED if model else e.role != "payload")]
-    return layout(Entry(e.name, _WIDE.get(e.dtype, e.dtype), e.shape, e.role) for e in kept)
+    return layout(
+        Entry(e.name, "F64" if double and e.dtype in FLOATS else _WIDE.get(e.dtype, e.dtype), e.shape, e.role)
+        for e in kept
+    )
 
 
 @lru_cache(maxsize=256)
@@ -83,6 +87,10 @@ def _adjoin(a: _Piece, b: _Piece, sent: bool) -> bool:
 class WeightedSum:
     """The sum of weight * (update - sent), and of the weights.
 
+    Args:
+        sent: the model that was sent; None for values.
+        double: sum models in float64, whatever their dtype.
+
     Attributes:
         sent: what is subtracted from a returned model.
         total: the sum so far, writable; None before the first value, whose spec it takes.
@@ -92,10 +100,12 @@ class WeightedSum:
 
     __slots__ = ("count", "model", "sent", "total", "weight")
 
-    def __init__(self, sent: Arrays | None) -> None:
+    def __init__(self, sent: Arrays | None, *, double: bool = False) -> None:
         self.sent, self.model = sent, sent is not None
         self.weight, self.count = 0.0, 0
-        self.total: Arrays | None = _zeros(sum_spec(sent.spec, model=True)) if sent is not None else None
+        self.total: Arrays | None = None
+        if sent is not None:
+            self.total = _zeros(sum_spec(sent.spec, model=True, double=double))
 
     def admit(self, update: Update) -> None:
         """Refuse a value that has other entries or shapes than the values before it.

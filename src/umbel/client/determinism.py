@@ -6,6 +6,7 @@ one thread computes: PyTorch gives other weights with two threads than with one.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def seed_all(key: int) -> None:
@@ -29,9 +32,12 @@ def seed_all(key: int) -> None:
 
 
 def set_threads(threads: int) -> None:
-    """PyTorch's threads, in case user code imported it or changed them."""
+    """PyTorch's threads, in case user code imported it or changed them.
+
+    Not only where ``get_num_threads`` differs: that asks OpenMP, and MKL inside PyTorch counts for itself.
+    """
     torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "get_num_threads") and torch.get_num_threads() != threads:
+    if torch is not None and hasattr(torch, "set_num_threads"):
         torch.set_num_threads(threads)
 
 
@@ -39,18 +45,42 @@ def set_threads(threads: int) -> None:
 def isolated(threads: int) -> Iterator[None]:
     """Limit threads, and give the caller's generators and threads back afterwards."""
     numbers, arrays = random.getstate(), np.random.get_state()
+    with _torch_given_back(), _environment(threads), threadpool_limits(limits=threads):
+        set_threads(threads)
+        try:
+            yield
+        finally:
+            random.setstate(numbers)
+            np.random.set_state(arrays)
+
+
+@contextmanager
+def _torch_given_back() -> Iterator[None]:
     torch: Any = sys.modules.get("torch")
     before = (torch.get_num_threads(), torch.default_generator.get_state()) if torch is not None else None
     try:
-        with threadpool_limits(limits=threads):
-            set_threads(threads)
-            yield
+        yield
     finally:
-        random.setstate(numbers)
-        np.random.set_state(arrays)
         if before is not None:
             torch.set_num_threads(before[0])
             torch.default_generator.set_state(before[1])
+        elif (torch := sys.modules.get("torch")) is not None and hasattr(torch, "set_num_threads"):
+            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Limit the libraries, too, that a handler imports later: they ask the environment when they are loaded."""
+    before = {name: os.environ.get(name) for name in _LIMITS}
+    os.environ.update(dict.fromkeys(_LIMITS, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 __all__ = ["isolated", "seed_all", "set_threads"]

@@ -369,7 +369,8 @@ class Federation:
             state: what the next round needs, and a resumed run finds in ``fed.state``: a tree of plain values,
                 arrays, `Arrays` and dataclasses. What it holds as "model" is the run's model.
             metrics: the round's metrics for the history.
-            train, evaluate: the same, for rounds that keep these stages apart.
+            train: the same, of a stage of its own.
+            evaluate: the same, of a stage of its own.
         """
         model = model_of(state)
         stages = {"": metrics, "train": train, "evaluate": evaluate}

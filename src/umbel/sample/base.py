@@ -124,13 +124,13 @@ class Sampler(ABC):
         """
 
     def rate(self, population_size: int) -> float | None:  # noqa: ARG002
-        """The probability that a given client is in a given round's cohort.
+        """The probability that a given client, one that can be drawn at all, is in a given round's cohort.
 
         Args:
             population_size: how many clients there are.
 
         Returns:
-            The probability, if it is the same for all clients and the draw of each round is a new one;
+            The probability, if it is the same for all of them and the draw of each round is a new one;
             otherwise None.
         """
         return None
@@ -169,6 +169,10 @@ class Filtered(Sampler):
     def is_poisson(self) -> bool:  # type: ignore[override]  # as of the sampler inside
         """Does each client take part independently of the others?"""
         return self.sampler.is_poisson
+
+    def rate(self, population_size: int) -> float | None:
+        """The sampler's, where it does not depend on how many clients have the labels."""
+        return self.sampler.rate(population_size) if self.is_poisson else None
 
     def draw(self, population: Population, *, round: int, rng: np.random.Generator) -> tuple[str, ...]:
         """What the sampler draws from those who have the labels."""

@@ -2,8 +2,8 @@
 
 Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir, Information Processing Letters 97,
 2006, algorithm A-ES. https://doi.org/10.1016/j.ipl.2005.11.003
-Differs: the keys are -log(u) / w, smallest first, instead of u^(1 / w), largest first; the order is the same,
-and no key is rounded to 0.
+Differs: the keys are log(-log(u)) - log(w), smallest first, instead of u^(1 / w), largest first; the order is the
+same, and weights of any size have keys of their own.
 """
 
 from __future__ import annotations
@@ -50,9 +50,8 @@ class Weighted(Sampler):
             source = f"the label {self.label!r} with a number > 0" if self.label else "a weight > 0"
             raise EmptyPopulation(f"none of {len(population)} clients has {source}", advice="check the spelling")
         if len(able) > self.size:
-            share = weights[able] / weights[able].max()
-            with np.errstate(over="ignore"):
-                keys = rng.standard_exponential(len(able)) / share
+            with np.errstate(divide="ignore"):  # log(0), once in 2^64 draws, is -inf: the first of all, as it should
+                keys = np.log(rng.standard_exponential(len(able))) - np.log(weights[able])
             able = np.sort(able[np.argpartition(keys, self.size - 1)[: self.size]])
         return population.at(able)
 

@@ -1,0 +1,179 @@
+"""Same seed, same answers: same bits, whoever calls and in whatever order things are done.
+
+The federation is one that shows threads and generators: a CNN with dropout, a shuffling DataLoader, FedAdam,
+clipping, and client state.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import umbel
+
+torch = pytest.importorskip("torch", reason="needs PyTorch")
+nn = torch.nn
+
+
+class Net(nn.Module):  # type: ignore[misc,name-defined]  # torch comes from importorskip
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 64, 10)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x: Any) -> Any:
+        return self.fc(self.drop(torch.relu(self.norm(self.conv(x))).flatten(1)))
+
+
+def make_client() -> umbel.ClientApp:
+    client = umbel.ClientApp()
+
+    @client.setup
+    def setup(ctx: Any) -> Any:
+        return Net()
+
+    @client.data
+    def load(ctx: Any) -> Any:
+        x = torch.from_numpy(ctx.rng.normal(size=(24, 1, 8, 8)).astype(np.float32))
+        y = torch.from_numpy(ctx.rng.integers(0, 10, 24))
+        return torch.utils.data.TensorDataset(x, y)
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        net = umbel.torch.into(ctx.shared, model)
+        net.train()
+        optimizer = torch.optim.SGD(net.parameters(), lr=ctx.config["lr"], momentum=0.9)
+        for x, y in torch.utils.data.DataLoader(ctx.data, batch_size=8, shuffle=True):
+            x = x + 0.01 * random.random() + 0.01 * np.random.rand()  # noqa: NPY002, PLW2901  # as user code draws
+            loss = nn.functional.cross_entropy(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        ctx.state["trainings"] = ctx.state.get("trainings", 0) + 1
+        return umbel.Update(model=umbel.torch.arrays(net), weight=24, metrics={"loss": loss.item()})
+
+    return client
+
+
+def federate(clients: int = 5, rounds: int = 3, **arguments: Any) -> umbel.Result:
+    strategy = umbel.fed_adam(
+        lr=0.01,
+        cohort=umbel.sample.fraction(0.6),
+        config={"lr": umbel.schedule.cosine(0.1, rounds=6)},
+    ).with_(umbel.transforms.clip(1.0))
+    server = umbel.ServerApp(model=lambda: umbel.torch.arrays(Net()), strategy=strategy, rounds=rounds)
+    return umbel.run(server, make_client(), on=umbel.Simulation(clients=clients), seed=11, **arguments)
+
+
+def same(a: umbel.Result, b: umbel.Result) -> bool:
+    assert a.model is not None
+    assert b.model is not None
+    return a.model == b.model and a.history == b.history
+
+
+def test_twice_the_same() -> None:
+    assert same(federate(), federate())
+
+
+def test_a_caller_with_two_threads_and_used_generators() -> None:
+    plain = federate()
+    threads, state = torch.get_num_threads(), torch.random.get_rng_state()
+    torch.set_num_threads(2)
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002  # what a caller does
+    random.seed(5)
+    try:
+        drawn = (torch.rand(3).tolist(), np.random.rand(), random.random())  # noqa: NPY002
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        random.seed(5)
+        assert same(plain, federate())
+        assert torch.get_num_threads() == 2, "threads are given back"
+        assert drawn == (torch.rand(3).tolist(), np.random.rand(), random.random()), "generators are given back"  # noqa: NPY002
+    finally:
+        torch.set_num_threads(threads)
+        torch.random.set_rng_state(state)
+
+
+def test_user_code_that_changes_the_threads_is_set_back() -> None:
+    client = make_client()
+
+    @client.use
+    def greedy(model: Any, ctx: Any, call: Any) -> Any:
+        answer = call(model, ctx)
+        torch.set_num_threads(2)
+        return answer
+
+    server = umbel.ServerApp(model=lambda: umbel.torch.arrays(Net()), strategy=umbel.fed_avg(config={"lr": 0.1}), rounds=2)
+    results = [
+        umbel.run(server, c, on=umbel.Simulation(clients=3), seed=1) for c in (client, make_client())
+    ]
+    assert same(*results)
+
+
+def test_evaluating_more_often_does_not_change_the_training() -> None:
+    def with_evaluation(every: int) -> umbel.Result:
+        client = make_client()
+
+        @client.evaluate
+        def evaluate(model: umbel.Arrays, ctx: Any) -> umbel.Metrics:
+            net = umbel.torch.into(ctx.shared, model)
+            net.eval()
+            torch.rand(7)
+            return umbel.Metrics({"logit": net(ctx.data.tensors[0]).mean().item()})
+
+        strategy = umbel.fed_avg(config={"lr": 0.1}, evaluate=umbel.evaluation(every=every))
+        server = umbel.ServerApp(model=lambda: umbel.torch.arrays(Net()), strategy=strategy, rounds=4)
+        return umbel.run(server, client, on=umbel.Simulation(clients=4), seed=2)
+
+    often, seldom = with_evaluation(1), with_evaluation(3)
+    assert often.model == seldom.model
+    assert np.isfinite(often.history["logit"]).tolist() == [True] * 4
+    assert np.isfinite(seldom.history["logit"]).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("cohort", [1, 63, 64, 65, 200])
+def test_cohorts_around_the_size_of_a_shard(cohort: int, tmp_path: Any) -> None:
+    """In memory, durable in steps, and kept data: the same bits, and states that count their folded updates."""
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        ctx.state["trainings"] = ctx.state.get("trainings", 0) + 1
+        if ctx.rng.random() < 0.05:
+            raise RuntimeError("drawn")
+        x = (model["w"] + ctx.rng.normal(size=50)).astype(np.float32)
+        return umbel.Update(model={"w": x}, weight=ctx.rng.integers(1, 9), metrics={"n": ctx.state["trainings"]})
+
+    @client.query("trainings")
+    def trainings(model: Any, ctx: Any) -> umbel.Update:
+        return umbel.Update(value={"n": ctx.state.get("trainings", 0)}, metrics={})
+
+    strategy = umbel.fed_avg(cohort=umbel.sample.count(cohort), rounds=umbel.rounds(quorum=0.5, retries=20))
+    server = umbel.ServerApp(model={"w": np.zeros(50, np.float32)}, strategy=strategy, rounds=5)
+    on = umbel.Simulation(clients=250)
+    straight = umbel.run(server, client, on=on, seed=3)
+    for rounds in (2, 5):
+        stepped = umbel.run(server, client, on=on, seed=3, dir=tmp_path / "run", rounds=rounds)
+    assert same(straight, stepped)
+
+    counting = umbel.ServerApp()
+
+    @counting.main
+    def main(fed: Any) -> None:
+        for name in ("a", "b"):
+            fed.train(umbel.Arrays({"w": np.zeros(50, np.float32)}), cohort=umbel.sample.everyone(), policy=umbel.rounds(quorum=0))
+            del name
+        got = fed.query("trainings", cohort=umbel.sample.everyone(), aggregator=umbel.aggregate.concat())
+        fed.commit({"n": got.value})
+
+    # the state that a client has at the end is the number of its updates that were counted
+    counted = umbel.run(counting, client, on=umbel.Simulation(clients=cohort), seed=4, rounds=1)
+    order = sorted(counted.clients)
+    by_query = counted.state["n"]["n"] if cohort > 1 else np.atleast_1d(counted.state["n"]["n"])
+    assert by_query.tolist() == [counted.clients[name].counted - 1 for name in order]

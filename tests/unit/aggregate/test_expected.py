@@ -1,0 +1,94 @@
+"""What a client may return: each wrong update is refused with the entry's name and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from umbel import Arrays, Update, aggregate
+from umbel.errors import BadUpdate
+
+W = np.zeros((2, 2), np.float32)
+SENT = Arrays({"w": W, "b": np.zeros(2, np.float32), "n": 3, "frozen": W}, roles={"frozen": "frozen"})
+GOOD = {"w": W, "b": np.zeros(2, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("change", "entry", "says"),
+    [
+        ({"w": np.full((2, 2), np.nan, np.float32)}, "w", "4 of 4 elements"),
+        ({"b": np.array([0, np.inf], np.float32)}, "b", r"the first at \(1,\) is inf"),
+        ({"w": np.zeros((2, 3), np.float32)}, "w", r"shape \(2, 3\), \(2, 2\) was sent"),
+        ({"w": np.zeros((2, 2))}, "w", "dtype F64, F32 was sent"),
+        ({"extra": W}, "extra", "was not in the model"),
+        ({"w": None}, "w", "missing"),
+    ],
+)
+def test_a_wrong_model_is_refused(change: Mapping[str, Any], entry: str, says: str) -> None:
+    values = {name: value for name, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(BadUpdate, match=says) as caught:
+        aggregate.mean().expects(SENT).check(Update(model=values))
+    assert caught.value.entry == entry
+
+
+def test_what_the_server_keeps_need_not_come_back() -> None:
+    aggregate.mean().expects(SENT).check(Update(model=GOOD))
+    aggregate.mean().expects(SENT).check(Update(model=dict(SENT.items())))
+
+
+def test_finite_elements_whose_sum_overflows_are_accepted() -> None:
+    aggregate.mean().expects(SENT).check(Update(model=GOOD | {"w": np.full((2, 2), 3e38, np.float32)}))
+
+
+def test_a_value_is_no_model_and_a_model_no_value() -> None:
+    with pytest.raises(BadUpdate, match="returned a value"):
+        aggregate.mean().expects(SENT).check(Update(value=GOOD))
+    with pytest.raises(BadUpdate, match="returned a model"):
+        aggregate.sum().expects(None).check(Update(model=GOOD))
+
+
+def test_a_payload_may_not_be_larger_than_its_bound() -> None:
+    with pytest.raises(BadUpdate, match="100 bytes, at most 99"):
+        aggregate.concat(max_bytes=99).expects(None).check(Update(value={"trees": bytes(100)}))
+
+
+def test_a_delta_of_a_half_precision_model_may_be_float32() -> None:
+    sent = SENT.astype("BF16")
+    aggregate.mean().expects(sent).check(Update(delta=GOOD))
+    with pytest.raises(BadUpdate, match="BF16 was sent"):
+        aggregate.mean().expects(sent).check(Update(model=GOOD))
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), "many", None])
+def test_a_weight_is_a_finite_number_not_below_zero(weight: Any) -> None:
+    with pytest.raises(BadUpdate, match="weight"):
+        Update(model=GOOD, weight=weight)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"model": GOOD, "delta": GOOD}, {"model": [1]}, {"value": {"x": "text"}}])
+def test_an_update_is_exactly_one_thing_made_of_arrays(arguments: Any) -> None:
+    with pytest.raises(BadUpdate):
+        Update(**arguments)
+
+
+@pytest.mark.parametrize("metrics", [{"loss": float("nan")}, {"c": np.zeros(101)}, {"x": "good"}, [1]])
+def test_metrics_are_at_most_a_hundred_finite_numbers(metrics: Any) -> None:
+    with pytest.raises(BadUpdate, match="metric"):
+        Update(model=GOOD, metrics=metrics)
+
+
+def test_q_fed_avg_needs_the_loss() -> None:
+    aggregator = aggregate.q_fair(q=1, lr=0.1)
+    with pytest.raises(BadUpdate, match="'loss'"):
+        aggregator.admit(aggregator.init(SENT), Update(model=GOOD))
+
+
+def test_values_of_different_shapes_are_refused_by_name() -> None:
+    aggregator = aggregate.sum()
+    acc = aggregator.fold(aggregator.init(None), Update(value={"counts": np.zeros(3)}))
+    for other in ({"counts": np.zeros(4)}, {"other": np.zeros(3)}, {"counts": np.zeros(3), "more": 1}):
+        with pytest.raises(BadUpdate, match="counts|more"):
+            aggregator.admit(acc, Update(value=other))

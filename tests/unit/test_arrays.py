@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from umbel import Arrays
+from umbel.errors import EntryError, FormatError, UsageError
+from umbel.spec import entries
+
+
+@pytest.fixture
+def model() -> Arrays:
+    return Arrays({"w": np.arange(6.0).reshape(2, 3), "b": np.zeros(3, np.float32), "n": np.array(4)})
+
+
+def test_values_do_not_change(model: Arrays) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        model["w"][0, 0] = 1
+
+
+def test_the_constructor_copies() -> None:
+    source = np.zeros(3)
+    model = Arrays({"w": source})
+    source[:] = 1
+    assert model["w"].sum() == 0
+
+
+def test_an_alias_shares_its_memory_and_travels_once(tmp_path: Path) -> None:
+    model = Arrays({"embed": np.ones((4, 2)), "b": np.zeros(2)}, aliases={"head": "embed"})
+    assert list(model) == ["embed", "b", "head"]
+    assert model.nbytes == 4 * 2 * 8 + 2 * 8
+    assert np.shares_memory(model["head"], model["embed"])
+    model.save(tmp_path / "m.safetensors")
+    assert list(Arrays.load(tmp_path / "m.safetensors")) == ["embed", "b", "head"]
+    changed = model.with_values({"head": np.full((4, 2), 3.0)})
+    assert changed["embed"][0, 0] == 3
+
+
+def test_an_alias_of_nothing_is_refused() -> None:
+    with pytest.raises(EntryError, match="not stored"):
+        Arrays({"a": np.ones(1)}, aliases={"b": "c"})
+
+
+@pytest.mark.parametrize("value", [np.array(["a"]), np.array([1j]), np.array([object()]), [[1], [1, 2]]])
+def test_what_cannot_be_carried_is_refused_by_name(value: object) -> None:
+    with pytest.raises(EntryError, match="'w'"):
+        Arrays({"w": value})
+
+
+def test_an_integer_cannot_be_trained() -> None:
+    with pytest.raises(EntryError, match="mean of integers"):
+        Arrays({"n": 3}, roles={"n": "trained"})
+
+
+def test_arithmetic_names_the_entry_that_does_not_match(model: Arrays) -> None:
+    with pytest.raises(EntryError, match="'b'"):
+        model + model.select(entries("*", but="b"))
+    with pytest.raises(UsageError, match="str"):
+        model + "x"  # type: ignore[operator]  # what is tested
+
+
+def test_big_endian_and_strided_arrays_are_carried() -> None:
+    big = np.arange(6, dtype=">f4").reshape(2, 3).T
+    assert np.array_equal(Arrays({"w": big})["w"], big)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    a = Arrays({"x": np.array([60000.0], np.float16)})
+    assert (a / 3 * 3)["x"].dtype == np.float16
+    with pytest.warns(RuntimeWarning, match="overflow"):  # as NumPy does
+        assert np.isinf((a + a)["x"][0])
+    assert a.norm() == 60000.0
+
+
+def test_the_norm_is_over_trained_entries_in_float64() -> None:
+    arrays = Arrays({"x": np.full(4, 1e30, np.float32), "s": np.ones(5)}, roles={"s": "buffer"})
+    assert arrays.norm() == pytest.approx(2e30)
+
+
+def test_a_missing_file_is_missing_and_a_short_one_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Arrays.load(tmp_path / "nothing")
+    for text in (b"", b"123", b"12345678", (10**6).to_bytes(8, "little")):
+        (tmp_path / "bad").write_bytes(text)
+        with pytest.raises(FormatError, match="bad"):
+            Arrays.load(tmp_path / "bad")
+
+
+def test_saving_leaves_nothing_behind_when_it_fails(tmp_path: Path, model: Arrays) -> None:
+    (tmp_path / "m").mkdir()
+    with pytest.raises(OSError, match="m"):
+        model.save(tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_casting_changes_floats_only(model: Arrays) -> None:
+    small = model.astype("BF16")
+    assert [e.dtype for e in small.spec.entries] == ["BF16", "BF16", "I64"]
+    assert small["w"].dtype == np.float32
+    with pytest.raises(UsageError, match="F64"):
+        model.astype("I8")

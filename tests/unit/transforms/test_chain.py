@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import umbel
+from umbel import Arrays, Update, aggregate, transforms
+from umbel.errors import ChainError, UsageError
+from umbel.transforms import Chain, Facts, Noise, Trait, Transform
+
+
+@dataclass(frozen=True, slots=True)
+class Noisy(Transform):
+    """Adds one to the sum; stands for a mechanism that needs a bound and uniform weights."""
+
+    rounds: int = 10
+    needs: ClassVar[frozenset[Trait]] = frozenset({"bounded", "uniform"})
+
+    def check(self, facts: Facts) -> None:
+        if facts.rounds > self.rounds:
+            raise ChainError(
+                f"calibrated for {self.rounds} rounds, the run has {facts.rounds}", advice="calibrate anew"
+            )
+
+    def init(self, spec: Any) -> int:
+        return 0
+
+    def release(self, total: Arrays, count: int, plan: Arrays | None, state: int, noise: Noise) -> tuple[Arrays, int]:
+        assert len(noise(3)) == 3
+        return total + 1.0, state + count
+
+
+@dataclass(frozen=True, slots=True)
+class Seal(Transform):
+    """Doubles on the client, halves at the server."""
+
+    gives: ClassVar[frozenset[Trait]] = frozenset({"sealed"})
+
+    def client(self, update: Update, plan: Arrays | None, round: int) -> Update:
+        return update.replace(update.arrays * 2)
+
+    def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        return update.replace(update.arrays / 2)
+
+
+UNIFORM = aggregate.mean(uniform=True)
+
+
+def test_a_chain_that_lacks_something_says_what_to_put_where() -> None:
+    with pytest.raises(ChainError, match="Noisy needs bounded updates") as caught:
+        umbel.fed_avg(aggregator=UNIFORM).with_(Noisy())
+    assert "umbel.transforms.clip" in caught.value.advice
+    with pytest.raises(ChainError, match="needs uniform") as caught:
+        umbel.fed_avg().with_(transforms.clip(1.0), Noisy())
+    assert "uniform=True" in caught.value.advice
+    with pytest.raises(ChainError, match="bounded") as caught:
+        umbel.fed_avg(aggregator=UNIFORM).with_(Noisy(), transforms.clip(1.0))
+    assert caught.value.advice == "move Clip in front of it"
+
+
+def test_nothing_reads_a_sealed_update() -> None:
+    with pytest.raises(ChainError, match="Clip stands behind Seal"):
+        umbel.fed_avg().with_(Seal(), transforms.clip(1.0))
+
+
+def test_a_sum_is_released_only_where_there_is_one() -> None:
+    with pytest.raises(ChainError, match="makes no sum"):
+        umbel.fed_avg(aggregator=aggregate.mean(slices=True)).with_(Seal())
+
+
+def test_a_chain_holds_transforms_only() -> None:
+    with pytest.raises(ChainError, match="no transform"):
+        Chain((lambda x: x,))  # type: ignore[arg-type]  # what is tested
+
+
+def run(strategy: umbel.fed_avg, rounds: int, **more: Any) -> umbel.Result:  # type: ignore[valid-type]
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: Arrays, ctx: Any) -> Update:
+        return Update(model={"w": model["w"] + 3.0 + float(ctx.client.name)}, weight=5)
+
+    server = umbel.ServerApp(model={"w": np.zeros(4)}, strategy=strategy, rounds=rounds)
+    return umbel.run(server, client, on=umbel.Simulation(clients=3), seed=0, **more)
+
+
+def test_what_depends_on_the_run_is_checked_before_anything_is_sent() -> None:
+    strategy = umbel.fed_avg(aggregator=UNIFORM).with_(transforms.clip(1.0), Noisy(rounds=2))
+    with pytest.raises(ChainError, match="calibrated for 2 rounds, the run has 3"):
+        run(strategy, 3)
+
+
+def test_release_works_on_the_sum_before_it_is_divided_and_its_state_is_committed(tmp_path: Any) -> None:
+    strategy = umbel.fed_avg(aggregator=UNIFORM).with_(transforms.clip(1.0), Noisy())
+    result = run(strategy, 2, dir=tmp_path / "run")
+    again = run(strategy, 4, dir=tmp_path / "run")
+    straight = run(strategy, 4)
+    # each of 4 rounds: the mean of clipped updates, each of norm 1 in 4 equal coordinates, plus 1/3
+    np.testing.assert_allclose(result.model["w"], 2 * (0.5 + 1 / 3), rtol=1e-6)
+    assert again.model == straight.model
+
+
+def test_a_chain_nests() -> None:
+    result = run(umbel.fed_avg().with_(Seal()), 1)
+    np.testing.assert_allclose(result.model["w"], 4.0)
+
+
+@given(
+    hnp.arrays(np.float32, 40, elements=st.floats(-1e6, 1e6, width=32)),
+    st.floats(1e-6, 1e6),
+)
+def test_a_clipped_update_is_never_longer_than_its_bound(values: Any, norm: float) -> None:
+    update = Update(delta=Arrays({"a": values[:25], "b": values[25:], "s": values}, roles={"s": "buffer"}))
+    clipped = Chain((transforms.clip(norm),)).client(update, (None,), 1)
+    length = np.sqrt(np.sum(np.square(values.astype(np.float64))))
+    ours = clipped.arrays.norm()
+    assert ours <= norm
+    if length <= norm:
+        assert clipped.arrays == update.arrays
+    else:
+        assert ours >= norm * (1 - 1e-5) or ours < 1e-30
+        assert clipped.arrays["s"].tobytes() == values.tobytes(), "buffers are neither counted nor scaled"
+
+
+@pytest.mark.parametrize("norm", [0, -1, float("nan"), float("inf"), "1"])
+def test_a_bound_is_a_finite_number_above_zero(norm: Any) -> None:
+    with pytest.raises(UsageError, match="clip norm"):
+        transforms.clip(norm)
