@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any
 
-import umbel
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.codec import Json, describe
 from umbel.engine.app import ServerApp
+from umbel.version import __version__
 
 FORMAT = 1
 
@@ -28,7 +28,7 @@ def write_recipe(
     """The recipe as JSON. ``rounds`` may grow later; ``code`` and ``umbel`` are for information."""
     return {
         "format": FORMAT,
-        "umbel": umbel.__version__,
+        "umbel": __version__,
         "rounds": rounds,
         "code": _code(server, client),
         "recipe": {

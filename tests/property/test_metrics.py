@@ -53,7 +53,7 @@ def test_numbers_give_numbers_and_arrays_arrays(combiner: Combiner, cohort: tupl
             assert type(result) is float
         else:
             assert isinstance(result, np.ndarray)
-            assert (result.dtype, result.shape) == (np.float64, values.shape[1:])
+            assert (result.dtype.name, result.shape) == ("float64", values.shape[1:])
     np.testing.assert_array_equal(values, kept[0])
     np.testing.assert_array_equal(weights, kept[1])
 

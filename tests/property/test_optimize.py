@@ -94,7 +94,7 @@ def played(optimizer: ServerOptimizer, model: Arrays, deltas: list[Arrays]) -> t
 
 def same(one: Any, other: Any) -> bool:
     """Equal in structure and to the last bit."""
-    return encode(one, lambda arrays: arrays.digest()) == encode(other, lambda arrays: arrays.digest())
+    return bool(encode(one, lambda arrays: arrays.digest()) == encode(other, lambda arrays: arrays.digest()))
 
 
 @every_optimizer

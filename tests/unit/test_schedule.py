@@ -49,8 +49,8 @@ def test_no_round_of_a_run_is_spent_at_the_end() -> None:
 def test_whole_numbers_stay_whole() -> None:
     """So that a schedule can count epochs."""
     assert [type(v) for v in values(schedule.piecewise(1, {2: 5, 3: 0.5}), 3)] == [int, int, float]
-    assert resolve({"epochs": schedule.constant(np.int64(4))}, 1) == {"epochs": 4}
-    assert type(resolve({"epochs": schedule.constant(np.int64(4))}, 1)["epochs"]) is int
+    four: Any = np.int64(4)
+    assert repr(resolve({"epochs": schedule.constant(four)}, 1)) == "{'epochs': 4}"
 
 
 def test_numbers_of_numpy_become_those_of_python() -> None:
@@ -188,7 +188,7 @@ class TestResolve:
             ({"a": {2: 3}}, r"config\['a'\] has the key 2\n.*keys are text"),
             ({"o": np.array([None])}, r"config\['o'\] is an array of object"),
             ({"s": np.array(["x"])}, r"config\['s'\] is an array of <U1"),
-            ({"m": np.ma.array([1.0, 2.0], mask=[0, 1])}, r"config\['m'\] is an array with a mask"),
+            ({"m": np.ma.array([1.0, 2.0], mask=[False, True])}, r"config\['m'\] is an array with a mask"),
             ([("lr", 0.1)], "config is a list"),
         ],
         ids=str,

@@ -16,11 +16,11 @@ import numpy as np
 from umbel import metrics as combiners
 from umbel import rng, schedule
 from umbel.aggregate import Aggregator, mean
-from umbel.aggregate.expected import check_finite
-from umbel.aggregate.weighted_sum import WeightedSum, sum_spec
+from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
+from umbel.engine.calls import check_aggregate, check_population, check_record, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Publish, conduct
 from umbel.engine.exchange import Exchange
@@ -30,13 +30,8 @@ from umbel.engine.question import Answer, Kind, Question
 from umbel.engine.reduction import Reduced
 from umbel.engine.totals import OpenRound, Totals, totals_of
 from umbel.errors import (
-    BadUpdate,
-    EmptyPopulation,
     Failure,
     HandlerMissing,
-    NotReproducible,
-    QuorumMissed,
-    RunError,
     UsageError,
 )
 from umbel.policy import RoundPolicy
@@ -272,7 +267,7 @@ class Federation:
         self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy
     ) -> Generator[Any, Any, Answer]:
         """The answer of an exchange: the recorded one, or a new one that is recorded before it is used."""
-        digest = _digest(question, cohort, policy) if self._plan.durable else {}
+        digest = digest_of(question, cohort, policy) if self._plan.durable else {}
         record = self._records.get((self.round, self._calls))
         if record is None:
             answer, states = yield from self._exchange(question, cohort, rules, policy)
@@ -286,7 +281,7 @@ class Federation:
             )
             yield Keep(record)
         else:
-            _check_record(record, digest)
+            check_record(record, digest)
         self._transforms.update(record.transforms)
         return record.answer
 
@@ -297,7 +292,7 @@ class Federation:
         missed: tuple[Failure, ...] = ()
         for attempt in range(1 + (policy.retries if policy.on_miss == "retry" else 0)):
             population = yield Gather(policy.min_nodes, policy.wait)
-            _check_population(population, question, policy)
+            check_population(population, question, policy)
             states = self._chain_states(question, chain_name, population, cohort)
             self._sequence += 1
             plans = question.chain.plan(states, question.round)
@@ -310,8 +305,8 @@ class Federation:
                 return answer, ({chain_name: states} if states else {})
             missed += close.failures
         if policy.on_miss != "skip":
-            raise _quorum_missed(question, len(exchange.places), close.folded, missed, policy)
-        return replace(_nothing(question), cohort=len(exchange.places), failures=missed, met=False), {}
+            raise quorum_missed(question, len(exchange.places), close.folded, missed, policy)
+        return replace(nothing(question), cohort=len(exchange.places), failures=missed, met=False), {}
 
     def _chain_states(self, question: Question, name: str, population: Population, cohort: Sampler) -> tuple[Any, ...]:
         if name not in self._transforms and question.chain.steps:
@@ -338,7 +333,7 @@ class Federation:
         aggregator, acc = question.aggregator, reduced.acc
         if question.chain.steps and isinstance(acc, WeightedSum) and acc.total is not None:
             acc.total, states = question.chain.release(acc.total, acc.count, question.plans, states, self._plan.noise)
-        answer = _nothing(question)
+        answer = nothing(question)
         value = aggregator.finish(acc) if aggregator is not None else None
         extra = {name: _aggregator(question, name).finish(acc) for name, acc in sorted(reduced.extra.items())}
         answer = replace(
@@ -350,7 +345,7 @@ class Federation:
             rows=tuple(m for _, m in reduced.rows) if question.kind == "evaluate" else (),
         )
         for arrays in (answer.value, *answer.extra.values()):
-            _check_aggregate(question, arrays)
+            check_aggregate(question, arrays)
         return answer, states
 
     # --- commits -----------------------------------------------------------------------------
@@ -429,81 +424,6 @@ def _chain(transforms: Sequence[Transform] | Chain, aggregator: Aggregator) -> C
 
 def _aggregator(question: Question, name: str) -> Aggregator:
     return question.extra_aggregators.get(name) or mean()
-
-
-def _nothing(question: Question) -> Answer:
-    """The answer when nobody was counted: of models an update of zeros."""
-    value = None
-    if question.sent is not None:
-        value = Arrays.blank(sum_spec(question.sent.spec, model=True)).zeros()
-    return Answer(value=value, result=question.aggregator.result if question.aggregator else "metrics")
-
-
-def _digest(question: Question, cohort: Sampler, policy: RoundPolicy) -> dict[str, str]:
-    """What identifies a call, part by part, so that a difference can be named."""
-    parts = {
-        "the call": (question.kind, question.name),
-        "the model": question.model,
-        "extra": dict(question.extra),
-        "config": dict(question.config),
-        "the aggregator": question.aggregator,
-        "the aggregators of extra": dict(question.extra_aggregators),
-        "the transforms": question.chain,
-        "the local rule": question.rule,
-        "the cohort": cohort,
-        "the policy": policy,
-    }
-    return {name: fingerprint(value) for name, value in parts.items()}
-
-
-def _check_record(record: Record, digest: Mapping[str, str]) -> None:
-    changed = [name for name, value in digest.items() if record.digest.get(name) != value]
-    if changed:
-        raise NotReproducible(
-            f"round {record.round}, call {record.call}: before the interruption main asked for something else; "
-            f"what differs: {', '.join(changed)}",
-            advice="main must ask the same again when it starts from the same fed.state: draw from fed.rng, not from "
-            "the time or a global generator; if you changed the program, start in another directory",
-        )
-
-
-def _check_population(population: Population, question: Question, policy: RoundPolicy) -> None:
-    if len(population) == 0:
-        raise EmptyPopulation(
-            f"round {question.round}: there is no client to ask",
-            advice="give umbel.Simulation(clients=...) at least one client, or check the labels that are asked for",
-        )
-    if len(population) < policy.min_nodes:
-        raise EmptyPopulation(
-            f"round {question.round} needs min_nodes={policy.min_nodes} clients, {len(population)} are there",
-            advice="lower min_nodes in umbel.rounds(...), or wait for more clients",
-        )
-
-
-def _check_aggregate(question: Question, arrays: Arrays | None) -> None:
-    try:
-        if arrays is not None:
-            check_finite(arrays)
-    except BadUpdate as error:
-        raise RunError(
-            f"round {question.round}: the aggregate overflowed, though each update was finite: {error.what}",
-            advice="clip the updates (umbel.transforms.clip), or lower the learning rate",
-        ) from error
-
-
-def _quorum_missed(
-    question: Question, cohort: int, folded: Sequence[str], failures: tuple[Failure, ...], policy: RoundPolicy
-) -> QuorumMissed:
-    shown = "\n".join(f"  {f}" for f in failures[:5]) + ("\n  ..." if len(failures) > 5 else "")
-    asked = f", asked {policy.retries + 1} times" if policy.on_miss == "retry" and policy.retries else ""
-    traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
-    return QuorumMissed(
-        f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked}; "
-        f"the quorum is {policy.quorum:.0%}.\n{shown}{traceback}",
-        failures=failures,
-        advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
-        'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',
-    )
 
 
 __all__ = ["Central", "Federation", "Plan", "model_of"]

@@ -1,0 +1,109 @@
+"""One call of ``fed``: what identifies it when a run resumes, and what can go wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from umbel.aggregate.expected import check_finite
+from umbel.aggregate.weighted_sum import sum_spec
+from umbel.arrays import Arrays
+from umbel.codec import fingerprint
+from umbel.engine.ports import Record
+from umbel.engine.question import Answer, Question
+from umbel.errors import BadUpdate, EmptyPopulation, Failure, NotReproducible, QuorumMissed, RunError
+from umbel.policy import RoundPolicy
+from umbel.sample import Population, Sampler
+
+
+def nothing(question: Question) -> Answer:
+    """The answer when nobody was counted: of models an update of zeros."""
+    value = None
+    if question.sent is not None:
+        value = Arrays.blank(sum_spec(question.sent.spec, model=True)).zeros()
+    return Answer(value=value, result=question.aggregator.result if question.aggregator else "metrics")
+
+
+def digest_of(question: Question, cohort: Sampler, policy: RoundPolicy) -> dict[str, str]:
+    """What identifies a call, part by part, so that a difference can be named."""
+    parts = {
+        "the call": (question.kind, question.name),
+        "the model": question.model,
+        "extra": dict(question.extra),
+        "config": dict(question.config),
+        "the aggregator": question.aggregator,
+        "the aggregators of extra": dict(question.extra_aggregators),
+        "the transforms": question.chain,
+        "the local rule": question.rule,
+        "the cohort": cohort,
+        "the policy": policy,
+    }
+    return {name: fingerprint(value) for name, value in parts.items()}
+
+
+def check_record(record: Record, digest: Mapping[str, str]) -> None:
+    """Refuse a record of another call.
+
+    Raises:
+        NotReproducible: names what differs.
+    """
+    changed = [name for name, value in digest.items() if record.digest.get(name) != value]
+    if changed:
+        raise NotReproducible(
+            f"round {record.round}, call {record.call}: before the interruption main asked for something else; "
+            f"what differs: {', '.join(changed)}",
+            advice="main must ask the same again when it starts from the same fed.state: draw from fed.rng, not from "
+            "the time or a global generator; if you changed the program, start in another directory",
+        )
+
+
+def check_population(population: Population, question: Question, policy: RoundPolicy) -> None:
+    """Refuse to ask nobody, or too few.
+
+    Raises:
+        EmptyPopulation: how many are there, and how many are needed.
+    """
+    if len(population) == 0:
+        raise EmptyPopulation(
+            f"round {question.round}: there is no client to ask",
+            advice="give umbel.Simulation(clients=...) at least one client, or check the labels that are asked for",
+        )
+    if len(population) < policy.min_nodes:
+        raise EmptyPopulation(
+            f"round {question.round} needs min_nodes={policy.min_nodes} clients, {len(population)} are there",
+            advice="lower min_nodes in umbel.rounds(...), or wait for more clients",
+        )
+
+
+def check_aggregate(question: Question, arrays: Arrays | None) -> None:
+    """Refuse an aggregate that is not finite.
+
+    Raises:
+        RunError: names the entry.
+    """
+    try:
+        if arrays is not None:
+            check_finite(arrays)
+    except BadUpdate as error:
+        raise RunError(
+            f"round {question.round}: the aggregate overflowed, though each update was finite: {error.what}",
+            advice="clip the updates (umbel.transforms.clip), or lower the learning rate",
+        ) from error
+
+
+def quorum_missed(
+    question: Question, cohort: int, folded: Sequence[str], failures: tuple[Failure, ...], policy: RoundPolicy
+) -> QuorumMissed:
+    """The error that ends a run in which too few clients answered."""
+    shown = "\n".join(f"  {f}" for f in failures[:5]) + ("\n  ..." if len(failures) > 5 else "")
+    asked = f", asked {policy.retries + 1} times" if policy.on_miss == "retry" and policy.retries else ""
+    traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
+    return QuorumMissed(
+        f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked}; "
+        f"the quorum is {policy.quorum:.0%}.\n{shown}{traceback}",
+        failures=failures,
+        advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
+        'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',
+    )
+
+
+__all__ = ["check_aggregate", "check_population", "check_record", "digest_of", "nothing", "quorum_missed"]

@@ -1,0 +1,130 @@
+"""PyTorch as people write it: shuffling loaders, schedulers, clipped gradients, batch norm, optimizers with a memory."""
+
+# mypy: allow-untyped-defs, no-check-untyped-defs
+from __future__ import annotations
+
+import numpy as np
+
+import umbel
+from tests.acceptance.programs.handwriting import accuracy, cnn, epoch, labels, nn, part, torch
+
+client = umbel.ClientApp()
+
+
+@client.setup
+def setup(ctx):
+    return cnn()
+
+
+@client.data
+def load(ctx):
+    return part(ctx.client.part)
+
+
+@client.train
+def train(model, ctx):
+    net = umbel.torch.into(ctx.shared, model)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+    for _ in range(ctx.round - 1):  # the schedule goes on from round to round
+        optimizer.step()
+        scheduler.step()
+    clip = optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(net.parameters(), 1.0) and None)
+    loss = epoch(net, ctx.data, optimizer)
+    clip.remove()
+    return umbel.Update(
+        model=umbel.torch.arrays(net),
+        weight=len(ctx.data),
+        metrics={"loss": loss, "lr": scheduler.get_last_lr()[0]},
+    )
+
+
+@client.evaluate
+def evaluate(model, ctx):
+    return umbel.Metrics({"accuracy": accuracy(umbel.torch.into(ctx.shared, model), ctx.data)}, weight=len(ctx.data))
+
+
+def federation():
+    return umbel.Simulation(clients=umbel.partition.dirichlet(labels[:500], clients=10, alpha=1, min_size=16, seed=1))
+
+
+server = umbel.ServerApp(
+    model=lambda: umbel.torch.arrays(cnn()),
+    strategy=umbel.fed_avg(cohort=umbel.sample.fraction(0.4)),
+    rounds=5,
+)
+
+
+def test_same_seed_same_bits_whatever_the_caller_did_to_torch():
+    """With shuffling and dropout; the caller computes with two threads and has drawn random numbers."""
+    first = umbel.run(server, client, on=federation(), seed=1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        torch.manual_seed(99)
+        again = umbel.run(server, client, on=federation(), seed=1)
+        assert torch.get_num_threads() == 2
+        torch.manual_seed(99)
+        untouched = torch.rand(1)
+        torch.manual_seed(99)
+        umbel.run(server.with_(rounds=1), client, on=federation(), seed=1)
+        assert torch.rand(1) == untouched
+    finally:
+        torch.set_num_threads(before)
+    assert again.model == first.model
+    assert again.history == first.history
+    assert umbel.run(server, client, on=federation(), seed=2).model != first.model
+    assert first.history["accuracy"][-1] > 0.5
+    assert first.history["lr"].tolist() == [0.1 * 0.9**r for r in range(5)] or np.allclose(
+        first.history["lr"], 0.1 * 0.9 ** np.arange(5)
+    )
+
+
+def test_batch_norm_statistics_are_averaged_and_never_stepped():
+    """FedAdam would turn a running variance negative; a counter stays the server's."""
+    adaptive = server.with_(strategy=umbel.fed_adam(lr=0.1, cohort=umbel.sample.fraction(0.4)))
+    model = umbel.run(adaptive, client, on=federation(), seed=1).model
+    roles = {e.name: e.role for e in model.spec.entries}
+    assert (roles["1.running_var"], roles["1.num_batches_tracked"]) == ("buffer", "counter")
+    assert (model["1.running_var"] > 0).all()
+    assert model["1.num_batches_tracked"] == 0
+
+
+def test_an_optimizer_remembers_from_round_to_round():
+    """Adam's moments stay at the client, in ctx.state as arrays."""
+    remembering = umbel.ClientApp()
+    remembering.setup(setup)
+    remembering.data(load)
+
+    @remembering.train
+    def train(model, ctx):
+        net = umbel.torch.into(ctx.shared, model)
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.003)
+        restore(optimizer, ctx.state.get("adam"))
+        loss = epoch(net, ctx.data, optimizer)
+        ctx.state["adam"] = moments(optimizer)
+        return umbel.Update(
+            model=umbel.torch.arrays(net),
+            weight=len(ctx.data),
+            metrics={"loss": loss, "steps": ctx.state["adam"]["0.step"]},
+        )
+
+    everyone = server.with_(strategy=umbel.fed_avg(), rounds=3)
+    result = umbel.run(everyone, remembering, on=federation(), seed=1)
+    assert result.history["steps"].tolist() == [result.history["steps"][0] * r for r in (1, 2, 3)]
+
+
+def moments(optimizer):
+    """An optimizer's state as arrays."""
+    state = optimizer.state_dict()["state"]
+    return umbel.Arrays({f"{i}.{name}": value for i, own in state.items() for name, value in own.items()})
+
+
+def restore(optimizer, kept):
+    if kept is None:
+        return
+    saved = optimizer.state_dict()
+    for key, value in kept.items():
+        i, name = key.split(".")
+        saved["state"].setdefault(int(i), {})[name] = torch.tensor(value)
+    optimizer.load_state_dict(saved)
