@@ -17,6 +17,8 @@ from umbel.errors import Failure, UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PANELS = 4  # side by side in a figure; more begin a new line
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +83,15 @@ class Result:
         )
         if not columns:
             raise UsageError("the history has no metrics to draw", advice="return metrics= from train or evaluate")
-        figure = _figure(len(columns))
+        figure = _figure(min(len(columns), PANELS), -(-len(columns) // PANELS))
         rounds = self.history["round"]
-        for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        for panel, column in enumerate(columns):
             values = self.history[column]
             there = ~np.isnan(values)
+            axes = figure.add_subplot(-(-len(columns) // PANELS), min(len(columns), PANELS), panel + 1)
             axes.plot(rounds[there], values[there], marker="o" if len(rounds) <= 50 else "", markersize=3)
+            axes.set_xlim(min(rounds, default=1) - 0.5, max(rounds, default=1) + 0.5)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel("round")
             axes.set_title(column)
             axes.grid(alpha=0.3)
@@ -97,12 +102,12 @@ class Result:
         return f"Result({self.status} after {len(self.history)} rounds{failed}, seed={self.seed}; {self.history!r})"
 
 
-def _figure(panels: int) -> Figure:
+def _figure(across: int, down: int) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("a plot needs matplotlib", advice="pip install 'umbel[plot]'") from None
-    return Figure(figsize=(4 * panels, 3.2), layout="constrained")
+    return Figure(figsize=(4 * across, 3.2 * down), layout="constrained")
 
 
 def as_model(model: Any) -> Arrays:

@@ -33,6 +33,7 @@ from umbel.store.memory import MemoryClientStates, MemoryStore
 from umbel.update import Metrics
 
 logger = logging.getLogger("umbel")
+_SHOWN_FAILURES = 10
 Callback = Any  # an object with on_round(result), or a function of the result
 
 
@@ -73,6 +74,7 @@ class Session:
         self._checkpoint = next((c for c in callbacks if isinstance(c, Checkpoint)), Checkpoint())
         self._callbacks = [(c, _as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
         self._name = name or (store.directory.name if store is not None else "run")
+        self._reported = 0
         self._began = time.monotonic()
 
     def run(self, *, debug: bool) -> Result:
@@ -200,11 +202,21 @@ class Session:
         return returned.values
 
     def _after_round(self, fed: Federation) -> str:
+        self._report_failures(fed.totals.failures)
         if not self._callbacks:
             return ""
         result = self._result(fed, "running")
         reasons = [self._call(callback, function, result, fed) for callback, function in self._callbacks]
         return next((reason for reason in reasons if reason), "")
+
+    def _report_failures(self, failures: Sequence[Failure]) -> None:
+        """Say so when clients fail in a run that goes on; the first ones in full, for there may be many."""
+        new = [f for f in failures[self._reported :] if not f.code.startswith(("central", "callback"))]
+        for failure in new[: max(0, _SHOWN_FAILURES - self._reported)]:
+            logger.warning("client-failed: %s", failure)
+        if self._reported < _SHOWN_FAILURES <= len(failures):
+            logger.warning("client-failed: there are more; result.failures has them all")
+        self._reported = len(failures)
 
     def _call(self, callback: Callback, function: Callable[[Result], Any], result: Result, fed: Federation) -> str:
         try:

@@ -60,12 +60,24 @@ class Update:
         self.metrics = check_metrics(metrics) if metrics else {}
         self.extra = {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()} if extra else {}
 
-    def replace(self, arrays: Arrays, *, kind: Kind | None = None, weight: float | None = None) -> Update:
-        """The same update with other arrays, as a transform returns it."""
+    def replace(
+        self,
+        arrays: Arrays | None = None,
+        *,
+        kind: Kind | None = None,
+        weight: float | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> Update:
+        """The same update with other arrays, another weight or other metrics, as transforms and middleware return it.
+
+        Raises:
+            BadUpdate: the weight or a metric makes no sense.
+        """
         made = Update.__new__(Update)
-        made.kind = kind or self.kind
-        made.arrays, made.metrics, made.extra = arrays, self.metrics, self.extra
+        made.kind, made.extra = kind or self.kind, self.extra
+        made.arrays = self.arrays if arrays is None else arrays
         made.weight = self.weight if weight is None else check_weight(weight)
+        made.metrics = self.metrics if metrics is None else check_metrics(metrics)
         return made
 
     def __repr__(self) -> str:

@@ -7,6 +7,9 @@ clipping, and client state.
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +103,53 @@ def test_a_caller_with_two_threads_and_used_generators() -> None:
         torch.random.set_rng_state(state)
 
 
+SCRIPT = """
+import sys
+if sys.argv[1] == "early":
+    import torch
+import numpy as np
+import umbel
+
+client = umbel.ClientApp()
+
+@client.train
+def train(model, ctx):
+    import torch
+    from torch import nn
+    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 256, 10))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(3):
+        x, y = torch.rand(32, 1, 16, 16), torch.randint(0, 10, (32,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    return umbel.Update(value=umbel.torch.arrays(net))
+
+server = umbel.ServerApp(rounds=1)
+
+@server.main
+def main(fed):
+    got = fed.query("sum", cohort=umbel.sample.everyone(), aggregator=umbel.aggregate.sum())
+    fed.commit({"model": got.sum})
+
+client.query("sum")(train)
+for _ in range(2):
+    print(umbel.run(server, client, on=umbel.Simulation(clients=3), seed=1).model.digest())
+"""
+
+
+def test_a_process_that_has_computed_nothing_yet_and_one_that_imports_torch_in_its_handler(tmp_path: Path) -> None:
+    """MKL inside torch counts its threads for itself, and asks the environment when it is loaded."""
+    (tmp_path / "program.py").write_text(SCRIPT)
+    digests = set()
+    for when in ("early", "late"):
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "program.py"), when], check=True, capture_output=True, text=True
+        )
+        digests |= set(done.stdout.split())
+    assert len(digests) == 1
+
+
 def test_user_code_that_changes_the_threads_is_set_back() -> None:
     client = make_client()
 
@@ -109,10 +159,10 @@ def test_user_code_that_changes_the_threads_is_set_back() -> None:
         torch.set_num_threads(2)
         return answer
 
-    server = umbel.ServerApp(model=lambda: umbel.torch.arrays(Net()), strategy=umbel.fed_avg(config={"lr": 0.1}), rounds=2)
-    results = [
-        umbel.run(server, c, on=umbel.Simulation(clients=3), seed=1) for c in (client, make_client())
-    ]
+    server = umbel.ServerApp(
+        model=lambda: umbel.torch.arrays(Net()), strategy=umbel.fed_avg(config={"lr": 0.1}), rounds=2
+    )
+    results = [umbel.run(server, c, on=umbel.Simulation(clients=3), seed=1) for c in (client, make_client())]
     assert same(*results)
 
 
@@ -167,7 +217,11 @@ def test_cohorts_around_the_size_of_a_shard(cohort: int, tmp_path: Any) -> None:
     @counting.main
     def main(fed: Any) -> None:
         for name in ("a", "b"):
-            fed.train(umbel.Arrays({"w": np.zeros(50, np.float32)}), cohort=umbel.sample.everyone(), policy=umbel.rounds(quorum=0))
+            fed.train(
+                umbel.Arrays({"w": np.zeros(50, np.float32)}),
+                cohort=umbel.sample.everyone(),
+                policy=umbel.rounds(quorum=0),
+            )
             del name
         got = fed.query("trainings", cohort=umbel.sample.everyone(), aggregator=umbel.aggregate.concat())
         fed.commit({"n": got.value})

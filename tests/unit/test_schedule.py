@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -99,14 +100,15 @@ def test_a_value_must_be_a_finite_number(bad: Any) -> None:
 
 @pytest.mark.parametrize("bad", [*NO_NUMBER[:-1], 0, -1, 1.5])
 def test_a_count_must_be_a_whole_number(bad: Any) -> None:
-    for make in (
+    makers: list[Callable[[Any], Schedule]] = [
         lambda n: schedule.linear(1, 0, rounds=n),
         lambda n: schedule.cosine(1, rounds=n),
         lambda n: schedule.exponential(1, decay=0.5, every=n),
         lambda n: schedule.step(1, factor=0.5, every=n),
         lambda n: schedule.warmup(n, then=1),
         lambda n: schedule.piecewise(1, {n: 1}),
-    ):
+    ]
+    for make in makers:
         with pytest.raises(UsageError, match="give a whole number >= "):
             make(bad)
 

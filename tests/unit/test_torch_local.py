@@ -457,6 +457,29 @@ def test_a_module_in_use_is_refused() -> None:
     assert moved(net, model) == -2
 
 
+def test_one_local_twice_in_a_row_and_not_within_itself() -> None:
+    net, model = linear(), umbel.torch.arrays(linear())
+    local = umbel.torch.local(net, model, push(model))
+    for _ in range(2):
+        with local:
+            step(net, sgd(net))
+            with pytest.raises(UsageError, match="already inside"), local:
+                pass
+            step(net, sgd(net))
+        assert local.steps == 2
+        step(net, sgd(net))
+        assert moved(net, model) == -2
+
+
+def test_arguments_in_the_wrong_order() -> None:
+    net = linear()
+    with (
+        pytest.raises(UsageError, match=r"expected a torch\.nn\.Module, not Arrays"),
+        umbel.torch.local(umbel.torch.arrays(net), net, Context()),  # type: ignore[arg-type]
+    ):
+        pass
+
+
 def test_threads_with_a_module_each() -> None:
     def client(number: int, results: dict[int, float], start: threading.Barrier) -> None:
         net = linear()

@@ -15,6 +15,8 @@ from umbel.update import Update
 Shapes = Literal["equal", "slices", "free"]
 RETURNED: frozenset[Role] = frozenset({"trained", "buffer", "payload"})
 """Roles of the entries of a model that a client sends back; of the others the server's value stays."""
+FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
+"""Roles of the entries of a model that are summed; they must come back."""
 
 
 @final
@@ -74,11 +76,9 @@ class Expected:
                     advice="return the model's entries only; send other arrays as extra=",
                 )
         for e in sent.entries:
-            if e.role not in RETURNED:
-                continue
             mine = got.by_name.get(e.name)
-            if mine is None:
-                if not self.optional:
+            if mine is None or e.role not in RETURNED:
+                if e.role in FOLDED and not self.optional:
                     raise BadUpdate(
                         f"entry {e.name!r} is missing",
                         entry=e.name,
@@ -138,4 +138,4 @@ def _refuse(arrays: Arrays) -> None:
             )
 
 
-__all__ = ["RETURNED", "Expected", "Shapes", "check_finite"]
+__all__ = ["FOLDED", "RETURNED", "Expected", "Shapes", "check_finite"]

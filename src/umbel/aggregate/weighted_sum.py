@@ -13,9 +13,10 @@ from typing import final
 
 import numpy as np
 
+from umbel.aggregate.expected import FOLDED
 from umbel.arrays import BLOCK, Array, Arrays, from_bfloat16
 from umbel.errors import BadUpdate
-from umbel.spec import FLOATS, STORAGE, Entry, Role, Spec, layout
+from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update
 
 _WIDE = {"F16": "F32", "BF16": "F32", "I32": "I64", "I16": "I64", "I8": "I64", "BOOL": "I64"} | {
@@ -23,8 +24,6 @@ _WIDE = {"F16": "F32", "BF16": "F32", "I32": "I64", "I16": "I64", "I8": "I64", "
     "U16": "U64",
     "U8": "U64",
 }
-FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
-"""Roles of the entries of a model that are summed."""
 
 
 @final
@@ -206,4 +205,4 @@ def _check_same(total: Spec, got: Spec) -> None:
         raise BadUpdate(f"entry {extra!r} was not in the values of the clients before it", entry=extra)
 
 
-__all__ = ["FOLDED", "WeightedSum", "blocks", "divided", "sum_spec"]
+__all__ = ["WeightedSum", "blocks", "divided", "sum_spec"]

@@ -243,7 +243,7 @@ def _take_local_entries(question: Question, update: Update, after: dict[str, Any
 
 def _as_delta(question: Question, update: Update) -> Update:
     """The update as the change of the model, in the precision of the sum; values stay as they are."""
-    if question.sent is None:
+    if question.sent is None or update.kind == "value":
         return update
     alone = WeightedSum(question.sent)
     alone.add(update, 1.0)

@@ -22,13 +22,15 @@ class Function(Combiner):
     function: Callable[[Values, Values], Any]
 
     def __post_init__(self) -> None:
+        from umbel import metrics  # only now: it imports this module
+
         if isinstance(self.function, type) or not callable(self.function):
             raise UsageError(
                 f"{self.function!r} is no function", advice="give a function f(values, weights) of NumPy arrays"
             )
-        if str(getattr(self.function, "__module__", "")).startswith("umbel.metrics"):
-            call = getattr(self.function, "__name__", "mean")
-            raise UsageError(f"umbel.metrics.{call} was not called", advice=f"write umbel.metrics.{call}()")
+        ours = next((name for name in metrics.__all__ if getattr(metrics, name) is self.function), None)
+        if ours is not None:
+            raise UsageError(f"umbel.metrics.{ours} was not called", advice=f"write umbel.metrics.{ours}(...)")
 
     def combine(self, name: str, values: Values, weights: Values) -> Mapping[str, Result]:
         """What the function returns, under the metric's name or names below it."""

@@ -42,10 +42,12 @@ class Roster:
         self._sites = sites or {}
 
     def __getitem__(self, name: str) -> ClientInfo:
+        part = self._parts.get(name)
         return ClientInfo(
             name=name,
             labels=self.population.labels.get(name, {}),
-            part=self._parts.get(name),
+            # a copy that can be written to, since torch warns of arrays that cannot
+            part=part.copy() if isinstance(part, np.ndarray) else part,
             site=self._sites.get(name, {}),
         )
 

@@ -1,15 +1,15 @@
 """Clients' states in SQLite, versioned by the number of the exchange that gave them.
 
 A version counts when the exchange with its number is in the run's journal; what is newer is dropped when the
-directory is opened again. So redoing an exchange is always safe. Versions since the last commit but one are
-kept, so that the run can go back by one commit.
+directory is opened again. So redoing an exchange is always safe.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -17,18 +17,27 @@ from typing import Any, final
 from umbel.arrays import Arrays
 from umbel.codec import decode, encode
 from umbel.errors import CorruptFile, DiskFull, StoreError
+from umbel.store.durable import GO_ON
 
+# Nobody else may look in while a run works here; so SQLite needs no shared memory beside the file, which not
+# every file system has. What was committed outlives a loss of power.
+_PRAGMAS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
-    client TEXT NOT NULL, sequence INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (client, sequence)
+    client TEXT NOT NULL, sequence INTEGER NOT NULL, data TEXT NOT NULL, checksum INTEGER NOT NULL,
+    PRIMARY KEY (client, sequence)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS arrays (
     client TEXT NOT NULL, sequence INTEGER NOT NULL, place INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (client, sequence, place)
 );
-CREATE TABLE IF NOT EXISTS written (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS written (
+    one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL
+);
 """
-_OLD = "sequence < (SELECT max(sequence) FROM state WHERE client = :client AND sequence <= :floor)"
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_NEW = "restore the directory from a backup, or start in another dir="
 
 
 @final
@@ -36,24 +45,38 @@ class FileClientStates:
     """Where the clients' states of one run directory are kept; the file is made with the first state.
 
     Attributes:
-        floor: number of the last exchange of the last commit but one; what it needs is kept.
+        points: numbers of the exchanges to which the run may have to go back, in order. Of each client the versions
+            that these need are kept, and the newest.
         written: number of the last exchange that gave states.
+
+    Raises:
+        CorruptFile: the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.floor = self.written = 0
+        self.points: Sequence[int] = ()
+        self.written = self._floor = self._checksum = 0
         self._opened: sqlite3.Connection | None = None
         if path.exists():
-            with self._errors():
-                row = self._db.execute("SELECT sequence FROM written").fetchone()
-            self.written = int(row[0]) if row else 0
+            try:
+                with self._errors():
+                    self._load()
+            except BaseException:
+                self.close()
+                raise
+
+    def _load(self) -> None:
+        row = self._db.execute("SELECT sequence, floor, checksum FROM written").fetchone()
+        self.written, self._floor, self._checksum = row or (0, 0, 0)
+        if self._checksum != _sum_of(self._db.execute("SELECT client, sequence FROM state")):
+            raise CorruptFile(f"{self._path} is damaged: not all states are as they were written", advice=_NEW)
 
     @property
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
             self._opened = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._opened.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
+            self._opened.executescript(_PRAGMAS + _SCHEMA)
         return self._opened
 
     @contextmanager
@@ -61,43 +84,54 @@ class FileClientStates:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
-                raise DiskFull(
-                    f"no room left on the disk while writing {self._path}",
-                    advice="free some space and run the same command again: it goes on from the last committed round",
-                ) from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise CorruptFile(
-                    f"{self._path} is damaged ({error})", advice="restore it from a backup, or start in another dir="
-                ) from error
-            raise StoreError(f"{self._path}: {error}") from error
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code in _FULL:
+                raise DiskFull(f"no room left on the disk while writing {self._path}", advice=GO_ON) from error
+            if code & 0xFF in _DAMAGED:  # the low byte is the kind of error
+                raise CorruptFile(f"{self._path} is damaged ({error})", advice=_NEW) from error
+            raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error
 
     def read(self, client: str) -> Mapping[str, Any]:
-        """The client's state as of the last exchange it was counted in."""
+        """The client's state as of the last exchange it was counted in.
+
+        Raises:
+            CorruptFile: it is damaged.
+        """
         if not self.written:
             return {}
         with self._errors():
             row = self._db.execute(
-                "SELECT sequence, data FROM state WHERE client = ? ORDER BY sequence DESC LIMIT 1", (client,)
+                "SELECT sequence, data, checksum FROM state WHERE client = ? ORDER BY sequence DESC LIMIT 1", (client,)
             ).fetchone()
             if row is None:
                 return {}
-            sequence, data = row
+            sequence, data, checksum = row
             blobs = self._db.execute(
-                "SELECT place, data FROM arrays WHERE client = ? AND sequence = ?", (client, sequence)
+                "SELECT data FROM arrays WHERE client = ? AND sequence = ? ORDER BY place", (client, sequence)
             ).fetchall()
-        found = {str(place): Arrays.from_bytes(blob, source=f"a state of client {client!r}") for place, blob in blobs}
-        state: Mapping[str, Any] = decode(json.loads(data), found.__getitem__)
+        if checksum != _checksum(data, [blob for (blob,) in blobs]):
+            raise CorruptFile(f"{self._path} is damaged: the state of client {client!r}", advice=_NEW)
+        found = [Arrays.from_bytes(blob, source=f"a state of client {client!r}") for (blob,) in blobs]
+        state: Mapping[str, Any] = decode(json.loads(data), lambda place: found[int(place)])
         return state
 
     def write(self, sequence: int, states: Mapping[str, Mapping[str, Any]]) -> None:
-        """The exchange with this number is over: the new states of clients that were counted."""
+        """The exchange with this number is over: the new states of clients that were counted.
+
+        Raises:
+            DiskFull: there is no room; nothing was written.
+        """
         with self._errors(), self._transaction():
+            checksum = self._checksum
             for client, state in states.items():
-                self._write_one(client, sequence, state)
-            self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?)", (sequence,))
-        self.written = sequence
+                checksum ^= self._write_one(client, sequence, state)
+            floor = self.points[0] if self.points else 0
+            self._note(sequence, floor, checksum)
+
+    def _note(self, sequence: int, floor: int, checksum: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?, ?, ?)", (sequence, floor, checksum))
+        self._db.execute("COMMIT")
+        self.written, self._floor, self._checksum = sequence, floor, checksum
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -107,38 +141,72 @@ class FileClientStates:
         except BaseException:
             self._db.rollback()
             raise
-        self._db.execute("COMMIT")
 
-    def _write_one(self, client: str, sequence: int, state: Mapping[str, Any]) -> None:
-        blobs: list[Arrays] = []
+    def _write_one(self, client: str, sequence: int, state: Mapping[str, Any]) -> int:
+        blobs: list[bytes] = []
 
         def place(arrays: Arrays) -> str:
-            blobs.append(arrays)
+            blobs.append(bytes(arrays.to_bytes()))
             return str(len(blobs) - 1)
 
         data = json.dumps(encode(dict(state), place, where=f"the state of client {client!r}"))
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (client, sequence, data))
-        self._db.execute("DELETE FROM arrays WHERE client = ? AND sequence = ?", (client, sequence))
-        rows = [(client, sequence, i, bytes(arrays.to_bytes())) for i, arrays in enumerate(blobs)]
+        gone = self._not_needed(client, sequence)
+        self._drop((client, old) for old in gone)
+        row = (client, sequence, data, _checksum(data, blobs))
+        self._db.execute("INSERT INTO state VALUES (?, ?, ?, ?)", row)
+        rows = [(client, sequence, i, blob) for i, blob in enumerate(blobs)]
         self._db.executemany("INSERT INTO arrays VALUES (?, ?, ?, ?)", rows)
-        old = {"client": client, "floor": self.floor}
-        self._db.execute(f"DELETE FROM arrays WHERE client = :client AND {_OLD}", old)
-        self._db.execute(f"DELETE FROM state WHERE client = :client AND {_OLD}", old)
+        return _sum_of([(client, sequence), *((client, old) for old in gone)])
+
+    def _not_needed(self, client: str, sequence: int) -> list[int]:
+        """The client's versions that go when a new one comes."""
+        there = [s for (s,) in self._db.execute("SELECT sequence FROM state WHERE client = ?", (client,))]
+        needed = {max((s for s in there if s <= point), default=0) for point in self.points}
+        return [s for s in there if s not in needed or s == sequence]
+
+    def _drop(self, versions: Iterable[tuple[str, int]]) -> None:
+        gone = list(versions)
+        self._db.executemany("DELETE FROM state WHERE client = ? AND sequence = ?", gone)
+        self._db.executemany("DELETE FROM arrays WHERE client = ? AND sequence = ?", gone)
 
     def go_back(self, sequence: int) -> None:
-        """Drop what is newer than the exchange with this number."""
-        if not self.written:
+        """Drop what is newer than the exchange with this number; 0: all.
+
+        Raises:
+            CorruptFile: what was true then is no longer there.
+        """
+        if self.written <= sequence:
             return
+        if 0 < sequence < self._floor:
+            raise CorruptFile(
+                f"{self._path} is newer than the journal beside it: it no longer holds the states of that time",
+                advice="restore the whole directory from one backup, or start in another dir=",
+            )
         with self._errors(), self._transaction():
-            self._db.execute("DELETE FROM state WHERE sequence > ?", (sequence,))
-            self._db.execute("DELETE FROM arrays WHERE sequence > ?", (sequence,))
-            self._db.execute("UPDATE written SET sequence = min(sequence, ?)", (sequence,))
-        self.written = min(self.written, sequence)
+            newer = self._db.execute("SELECT client, sequence FROM state WHERE sequence > ?", (sequence,)).fetchall()
+            self._drop(newer)
+            self._note(sequence, min(self._floor, sequence), self._checksum ^ _sum_of(newer))
 
     def close(self) -> None:
         """Close the database."""
         if self._opened is not None:
             self._opened.close()
+
+
+def _checksum(data: str, blobs: Iterable[bytes]) -> int:
+    """Of one state."""
+    check = zlib.crc32(data.encode())
+    for blob in blobs:
+        check = zlib.crc32(blob, check)
+    return check
+
+
+def _sum_of(versions: Iterable[tuple[str, int]]) -> int:
+    """Of which versions there are, in any order."""
+    check = 0
+    for client, sequence in versions:
+        check ^= zlib.crc32(f"{sequence}:{client}".encode())
+    return check
 
 
 __all__ = ["FileClientStates"]

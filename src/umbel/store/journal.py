@@ -1,116 +1,135 @@
-"""An append-only journal of JSON lines, each behind its checksum.
+"""An append-only file of JSON lines, each behind a checksum that covers the lines before it, too.
 
-A line that was only half written when the process died is the last one; it is dropped. A damaged line in the
-middle is an error: something else than a crash happened to the file.
+    <checksum, 8 hex digits> <JSON>
+
+So a line that is damaged, missing or out of its place is noticed. A line that was only half written when the
+process died is the last one; it is dropped. Anything else did not come from a crash, and is an error.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from umbel.errors import CorruptFile, DiskFull, StoreError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-@contextmanager
-def readable_errors(path: Path) -> Iterator[None]:
-    """Turn the system's errors into ours, with the path."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFull(
-                f"no room left on the disk while writing {path}",
-                advice="free some space and run the same command again: it goes on from the last committed round",
-            ) from error
-        raise StoreError(f"{path}: {error.strerror or error}", advice="check the path and its permissions") from error
+from umbel.errors import CorruptFile
+from umbel.store.durable import readable_errors, write_all
 
 
-def line(value: Any) -> bytes:
-    """A value as a line of the journal."""
-    text = json.dumps(value, separators=(",", ":")).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
+@final
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a journal.
+
+    Attributes:
+        end: the offset behind it.
+        check: its checksum.
+        text: its JSON.
+    """
+
+    end: int
+    check: int
+    text: bytes
+
+    @property
+    def value(self) -> Any:
+        """What was appended."""
+        return json.loads(self.text)
+
+
+START = Line(0, 0, b"null")
+"""Stands for the line before the first."""
 
 
 @final
 class Journal:
-    """The journal in one file. One process writes it."""
+    """The journal in one file. One process writes it.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    It does not remember its end: whoever appends says after which line. So whatever an append that was broken off
+    (a full disk, Ctrl-C) left behind is gone with the next one.
+
+    Args:
+        path: of the file, which is made if it does not exist.
+        precious: damage before the last line is an error; otherwise all from there on is dropped.
+    """
+
+    def __init__(self, path: Path, *, precious: bool) -> None:
+        self.path, self._precious = path, precious
         with readable_errors(path):
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  # closed in close()
-        self.end = 0
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def read(self) -> list[tuple[int, Any]]:
-        """All entries, each with the offset behind it; drops a last line that is not whole.
+    def read(self) -> list[Line]:
+        """All lines that are whole.
 
         Raises:
             CorruptFile: a line that is not the last is damaged.
         """
-        with readable_errors(self._path):
-            self._file.seek(0)
-            data = self._file.read()
-        entries: list[tuple[int, Any]] = []
-        position = 0
-        for number, raw in enumerate(data.splitlines(keepends=True), 1):
-            position += len(raw)
-            value = _parse(raw)
-            if value is None:
-                if position < len(data):
-                    raise CorruptFile(
-                        f"{self._path}, line {number} is damaged",
-                        advice=f"restore the file from a backup, or cut it off before line {number}: "
-                        "the run then goes on from the last commit above it",
-                    )
+        with readable_errors(self.path):
+            data = self.path.read_bytes()
+        lines = [START]
+        while (begin := lines[-1].end) < len(data):
+            end = data.find(b"\n", begin) + 1 or len(data)
+            line = _parse(data[begin:end], lines[-1])
+            if line is None:
+                if end < len(data) and self._precious:
+                    self._refuse(len(lines))
                 break
-            entries.append((position, value))
-        self.cut(entries[-1][0] if entries else 0)
-        return entries
+            lines.append(line)
+        return lines[1:]
 
-    def cut(self, end: int) -> None:
-        """Drop what lies behind an offset."""
-        with readable_errors(self._path):
-            self._file.truncate(end)
-        self.end = end
+    def _refuse(self, number: int) -> None:
+        raise CorruptFile(
+            f"{self.path}, line {number} is damaged",
+            advice="restore the directory from a backup; or give another dir=; or remove this file: the run then "
+            "starts over from its initial model",
+        )
 
-    def append(self, value: Any, *, sync: bool) -> None:
-        """Write one entry; all of it or nothing.
+    def cut(self, last: Line) -> None:
+        """Drop what stands behind a line."""
+        with readable_errors(self.path):
+            if os.fstat(self._file).st_size > last.end:
+                os.ftruncate(self._file, last.end)
+
+    def append(self, value: Any, *, after: Line, sync: bool) -> Line:
+        """Write one line; all of it or nothing.
+
+        Args:
+            value: JSON.
+            after: the line before it; what stands behind that is dropped.
+            sync: outlive a loss of power, not only the end of the process.
 
         Raises:
-            DiskFull: there is no room; the journal is as it was.
+            DiskFull: there is no room; the journal ends with ``after``.
         """
-        data = line(value)
+        text = json.dumps(value, separators=(",", ":")).encode()
+        check = zlib.crc32(text, after.check)
+        data = b"%08x %s\n" % (check, text)
+        self.cut(after)
         try:
-            with readable_errors(self._path):
-                written = 0
-                while written < len(data):
-                    written += self._file.write(data[written:]) or 0
+            with readable_errors(self.path):
+                write_all(self._file, data)
                 if sync:
-                    os.fsync(self._file.fileno())
-        except StoreError:
-            self.cut(self.end)
+                    os.fsync(self._file)
+        except BaseException:
+            self.cut(after)
             raise
-        self.end += len(data)
+        return Line(after.end + len(data), check, text)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._file)
 
 
-def _parse(raw: bytes) -> Any:
-    checksum, _, text = raw.rstrip(b"\n").partition(b" ")
-    if not raw.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
+def _parse(raw: bytes, before: Line) -> Line | None:
+    """The line, if it is whole and stands behind that one."""
+    if raw[-1:] != b"\n" or raw[8:9] != b" ":
         return None
-    return json.loads(text)
+    text = raw[9:-1]
+    check = zlib.crc32(text, before.check)
+    return Line(before.end + len(raw), check, text) if raw[:8] == b"%08x" % check else None
 
 
-__all__ = ["Journal", "readable_errors"]
+__all__ = ["START", "Journal", "Line"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import weakref
 from pathlib import Path
 from typing import final
 
-from umbel.errors import InUse
-from umbel.store.journal import readable_errors
+from umbel.errors import InUse, StoreError
+from umbel.store.durable import readable_errors
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # the other branch below
+
+NAME = "umbel.lock"
+_TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # what the systems call it
 
 
 @final
@@ -20,25 +25,45 @@ class DirectoryLock:
     """Holds a directory until it is closed.
 
     Raises:
-        InUse: another process holds it.
+        InUse: another process holds it, or another run in this one.
+        StoreError: the file system has no locks.
     """
 
     def __init__(self, directory: Path) -> None:
-        path = directory / "lock"
+        path = directory / NAME
         with readable_errors(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(self._file)
         except OSError as error:
             os.close(self._file)
+            if error.errno not in _TAKEN:
+                raise StoreError(
+                    f"{path} cannot be locked: {error.strerror}", advice="give a dir= on another file system"
+                ) from error
             raise InUse(
-                f"{directory} is in use by another process",
+                f"{directory} is in use by another run",
                 advice="wait until that run ends, or stop it; or give another dir=",
             ) from error
+        _held.add(self)
 
     def close(self) -> None:
         """Let go of the directory."""
+        _held.discard(self)
         os.close(self._file)
+
+
+_held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked child, such as a data loader's worker, would hold the lock when its parent is killed."""
+    for lock in list(_held):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _lock(file: int) -> None:
@@ -50,4 +75,4 @@ def _lock(file: int) -> None:
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
 
-__all__ = ["DirectoryLock"]
+__all__ = ["NAME", "DirectoryLock"]

@@ -48,7 +48,7 @@ class Strategy:
     config: Mapping[str, Any] = field(default_factory=dict)
     transforms: Chain = field(default_factory=Chain)
     aggregator: Aggregator = field(default_factory=mean)
-    optimizer: ServerOptimizer = field(default_factory=optimize.replace)
+    optimizer: ServerOptimizer = field(default_factory=optimize.sgd)
     rounds: RoundPolicy = field(default_factory=RoundPolicy)
     evaluate: Evaluation = field(default_factory=Evaluation)
     metrics: Mapping[str, Any] = field(default_factory=dict)

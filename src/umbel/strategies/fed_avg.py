@@ -41,7 +41,8 @@ def fed_avg(
             https://arxiv.org/abs/2102.07623) or all but the head (FedPer: Arivazhagan et al. 2019,
             https://arxiv.org/abs/1912.00818). The others stay at each client.
         aggregator: how updates become one; by default the mean weighted by ``Update(weight=)``.
-        optimizer: the server's step; by default the mean replaces the model.
+        optimizer: the server's step; by default model + mean update, which is the mean of the clients' models
+            (16-bit models: kept as a float32 master on the server, so that small updates are not rounded away).
 
     Source: McMahan et al., AISTATS 2017, Algorithm 1. https://arxiv.org/abs/1602.05629
     Differs: none with the defaults, up to rounding.
@@ -55,7 +56,7 @@ def fed_avg(
         metrics=metrics or {},
         share=share,
         aggregator=mean() if aggregator is None else aggregator,
-        optimizer=optimize.replace() if optimizer is None else optimizer,
+        optimizer=optimize.sgd() if optimizer is None else optimizer,
     )
 
 

@@ -105,9 +105,8 @@ class Local:
         return Update(model=like(self.net, self.model.spec), weight=weight, metrics=metrics, extra=extra)
 
     def __enter__(self) -> Local:
-        self._params = {id(p): p for p in self.net.parameters()}
-        if any(key in _active for key in self._params):
-            self._params = {}
+        params: dict[int, Tensor] = {id(p): p for p in self.net.parameters()} if isinstance(self.net, nn.Module) else {}
+        if any(key in _active for key in params):
             raise UsageError(
                 f"this {type(self.net).__name__} is already inside a `with umbel.torch.local(...)`",
                 advice="give each client and each thread a module of its own",
@@ -115,14 +114,15 @@ class Local:
         named = load(self.net, self.model)
         self._terms = _terms(named, self._correction) if self._correction else {}
         self._counts.clear()
-        _active.update(dict.fromkeys(self._params, self))
+        self._params = params
+        _active.update(dict.fromkeys(params, self))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for key in self._params:
             _active.pop(key, None)
         try:
-            if kind is None:
+            if kind is None and self._terms:
                 self._check_applied()
         finally:
             self._params, self._terms = {}, {}

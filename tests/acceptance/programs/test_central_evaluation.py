@@ -1,6 +1,6 @@
 """The server has a test set of its own, and looks at the new model every five rounds."""
 
-# mypy: allow-untyped-defs, no-check-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-subclassing-any, no-check-untyped-defs
 from __future__ import annotations
 
 import numpy as np

@@ -4,7 +4,7 @@ Source: Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federa
 with option II for the clients' control variates. https://arxiv.org/abs/1910.06378
 """
 
-# mypy: allow-untyped-defs, no-check-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-subclassing-any, no-check-untyped-defs
 from __future__ import annotations
 
 import numpy as np

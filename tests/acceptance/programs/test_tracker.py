@@ -1,6 +1,6 @@
 """Trackers: callbacks that see the result so far after each round."""
 
-# mypy: allow-untyped-defs, no-check-untyped-defs
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-subclassing-any, no-check-untyped-defs
 from __future__ import annotations
 
 import csv
@@ -58,7 +58,7 @@ def test_a_function_that_appends_to_a_file(tmp_path):
             csv.writer(file).writerow([row["round"], row["loss"], result.model["w"][0], result.status])
 
     umbel.run(server, client, on=federation, callbacks=[write])
-    rows = list(csv.reader(path.open(newline="")))
+    rows = [line.split(",") for line in path.read_text().split()]
     assert rows == [[str(r), str(1 / r), str(float(r)), "running"] for r in range(1, 5)]
 
 

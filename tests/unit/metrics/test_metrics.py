@@ -102,7 +102,7 @@ def test_a_quantile_is_named_by_its_percentage(share: float, name: str) -> None:
         (lambda: metrics.as_combiner(None), "None does not say how"),
         (
             lambda: metrics.as_combiner(metrics.mean),
-            r"umbel.metrics.mean was not called\n.*write umbel.metrics.mean\(\)",
+            r"umbel.metrics.mean was not called\n.*write umbel.metrics.mean\(\.\.\.\)",
         ),
         (lambda: metrics.as_combiner((metrics.mean(), metrics.quantiles)), "umbel.metrics.quantiles was not called"),
         (lambda: metrics.as_combiner(Combiner), "is no function"),

@@ -1,0 +1,81 @@
+"""Writing to the disk so that it stays written: whole files or nothing, and errors that people understand."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from umbel.errors import DiskFull, StoreError
+
+TEMPORARY = ".tmp"  # what a file is called until it is whole
+GO_ON = "free some space and run the same command again: it goes on from the last committed round"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def readable_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors into ours, with the path.
+
+    Raises:
+        DiskFull: there is no room left.
+        StoreError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"no room left on the disk while writing {path}", advice=GO_ON) from error
+        raise StoreError(f"{path}: {error.strerror or error}", advice="check the path and its permissions") from error
+
+
+def write_all(file: int, data: bytes | memoryview) -> None:
+    """Write all of it; the system may take a part at a time."""
+    rest = memoryview(data)
+    while len(rest):
+        rest = rest[os.write(file, rest) :]
+
+
+def replace_file(path: Path, data: bytes | memoryview, *, sync: bool = True) -> None:
+    """Write a file; whoever reads the path sees the old file or the whole new one.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        sync: outlive a loss of power, not only the end of the process; so does the name after `sync_directory`.
+
+    Raises:
+        DiskFull: there is no room left; the file is as it was.
+        StoreError: it cannot be written; the file is as it was.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    with readable_errors(path):
+        try:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                write_all(file, data)
+                if sync:
+                    os.fsync(file)
+            finally:
+                os.close(file)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory outlive a loss of power."""
+    if os.name != "posix":  # elsewhere a directory cannot be opened
+        return
+    with readable_errors(directory):
+        file = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+__all__ = ["GO_ON", "TEMPORARY", "readable_errors", "replace_file", "sync_directory", "write_all"]
