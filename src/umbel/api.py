@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, cast, final
 
 from umbel import metrics as combiners
 from umbel import rng, schedule
+from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.engine.app import ServerApp
@@ -23,6 +25,8 @@ from umbel.sample import Sampler, everyone
 from umbel.session import Callback, Session, opened
 from umbel.simulation.simulation import Simulation
 from umbel.store.memory import MemoryClientStates, MemoryStore
+
+logger = logging.getLogger("umbel")
 
 
 def run(
@@ -62,7 +66,9 @@ def run(
         QuorumMissed: too few clients answered; names them. What was committed is kept.
         UsageError: an argument that makes no sense.
     """
-    _check_arguments(server, client, on, seed, rounds)
+    _check_arguments(server, client, on, callbacks)
+    seed = None if seed is None else whole(seed, "seed", least=0)
+    rounds = None if rounds is None else whole(rounds, "rounds", least=0)
     place = cast(Simulation, on)
     with opened(dir) as store, place.running():
         session = Session(
@@ -79,7 +85,7 @@ def run(
         return session.run(debug=debug)
 
 
-def _check_arguments(server: Any, client: Any, on: Any, seed: Any, rounds: Any) -> None:
+def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any) -> None:
     if not isinstance(server, ServerApp):
         raise UsageError(f"the first argument is a {type(server).__name__}", advice="give an umbel.ServerApp")
     if not isinstance(client, ClientApp):
@@ -87,11 +93,10 @@ def _check_arguments(server: Any, client: Any, on: Any, seed: Any, rounds: Any) 
     if server.strategy is None and server.loop is None:
         raise UsageError("the server app has neither a strategy nor a main", advice="give strategy=umbel.fed_avg(...)")
     if not isinstance(on, Simulation):
-        raise UsageError("nobody says where to run", advice="give on=umbel.Simulation(clients=10)")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise UsageError(f"seed is {seed!r}", advice="give a whole number >= 0")
-    if rounds is not None and (type(rounds) is not int or rounds < 0):
-        raise UsageError(f"rounds is {rounds!r}", advice="give a whole number >= 0")
+        what = "nobody says where to run" if on is None else f"on is a {type(on).__name__}"
+        raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
+    if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+        raise UsageError(f"callbacks is a {type(callbacks).__name__}", advice="give a list: callbacks=[...]")
 
 
 @final
@@ -144,15 +149,21 @@ def evaluate(
     drawn = (cohort or everyone()).draw(population, round=1, rng=rng.stream(seed, "cohort", 1, 1, 0))
     if not len(population):
         raise EmptyPopulation("there is no client to evaluate on", advice="give umbel.Simulation at least one client")
+    sent = as_model(model).canonical()
     question = Question(
         kind="evaluate",
         name="evaluate",
         seed=seed,
         round=1,
         call=1,
-        model=as_model(model).canonical(),
+        model=sent,
         config=schedule.resolve(config or {}, 1),
     )
+    if kept := [e.name for e in sent.spec.entries if e.role == "local"]:
+        logger.warning(
+            "local-entries: %s stayed at the clients of the run; here all clients have what the model holds there",
+            ", ".join(kept[:5]),
+        )
     with on.running():
         runner = on.runner(client, seed, MemoryClientStates())
         loop = conduct(question, Exchange(drawn, quorum=0.0), RoundPolicy().deadline)

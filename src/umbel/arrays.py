@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -46,9 +46,10 @@ class Arrays:
 
     Values do not change: what indexing gives is read-only, and arithmetic returns new arrays.
     Arithmetic with a number or with arrays of the same names and shapes touches floating-point
-    entries; integers, booleans and payloads keep the left operand's value. The result has the
-    left operand's dtypes; 16-bit floats are computed in float32. NumPy's elementwise functions
-    work too: ``np.sqrt(arrays)``.
+    entries; integers, booleans and payloads keep the left operand's value, and so does what the
+    right one lacks because no update has it: frozen entries, counters, payloads, local ones. The
+    result has the left operand's dtypes; 16-bit floats are computed in float32. NumPy's elementwise
+    functions work too: ``np.sqrt(arrays)``.
 
     Args:
         values: names and arrays, numbers, or bytes (a payload); copied once.
@@ -65,20 +66,20 @@ class Arrays:
         np.float64(8.0)
     """
 
-    __slots__ = ("__weakref__", "_file", "_views", "spec")
+    __slots__ = ("__weakref__", "_digest", "_file", "_views", "spec")
 
     spec: Spec
     _file: Array
     _views: dict[str, Any]
+    _digest: str
 
     def __init__(
         self,
         values: Mapping[str, Any],
         *,
-        roles: Mapping[str, Role] | Iterable[Entries] = (),
+        roles: Mapping[str, Role] | Sequence[Entries] = (),
         aliases: Mapping[str, str] | None = None,
     ) -> None:
-        roles = roles if isinstance(roles, Mapping) else tuple(roles)
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
         for name, value in values.items():
@@ -87,7 +88,7 @@ class Arrays:
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
         filled = Arrays.build(layout(wanted, aliases), lambda name, out: np.copyto(out, found[name]))
-        self.spec, self._file, self._views = filled.spec, filled._file, {}
+        self.spec, self._file, self._views, self._digest = filled.spec, filled._file, {}, ""
 
     @classmethod
     def build(cls, spec: Spec, write: Callable[[str, Array], object]) -> Self:
@@ -116,7 +117,7 @@ class Arrays:
     @classmethod
     def _over(cls, spec: Spec, file: Array) -> Self:
         made = cls.__new__(cls)
-        made.spec, made._file, made._views = spec, file, {}
+        made.spec, made._file, made._views, made._digest = spec, file, {}, ""
         return made
 
     def freeze(self) -> Self:
@@ -240,8 +241,11 @@ class Arrays:
             raise
 
     def digest(self) -> str:
-        """SHA-256 of the file's bytes, in hex."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """SHA-256 of the file's bytes, in hex; computed once."""
+        if self._file.flags.writeable:  # not frozen yet
+            return hashlib.sha256(self.to_bytes()).hexdigest()
+        self._digest = self._digest or hashlib.sha256(self.to_bytes()).hexdigest()
+        return self._digest
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrays.from_bytes, (bytes(self.to_bytes()),)
@@ -412,7 +416,7 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
 
     def write(name: str, out: Array) -> None:
         e = first.spec.by_name[name]
-        if e.dtype not in FLOATS:
+        if e.dtype not in FLOATS or any(isinstance(o, Arrays) and name not in o.spec.by_name for o in operands):
             np.copyto(out, first.raw(name))
             return
         inputs = [
@@ -430,6 +434,8 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
 def _check_shapes(mine: Spec, its: Spec) -> None:
     for name in (*mine.names, *its.names):
         a, b = mine.by_name.get(name), its.by_name.get(name)
+        if a is not None and b is None and a.role not in ("trained", "buffer"):
+            continue  # an update has only what clients train
         if a is None or b is None or a.shape != b.shape:
             raise EntryError(
                 f"arithmetic: entry {name!r} is {a.shape if a else 'missing'} and {b.shape if b else 'missing'}",

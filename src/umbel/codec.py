@@ -6,15 +6,18 @@ A tagged object stands for what JSON lacks:
     {"$class": "umbel.optimize.adam:Adam", "fields": {...}}     a dataclass
     {"$arrays": "<name>"}      {"$bytes": "<base64>"}           Arrays as a blob; bytes
     {"$array": [dtype, shape, "<base64>"]}                      a small NumPy array
+    {"$blob": "<name>"}                                         a large one, as Arrays
     {"$tuple": [...]}          {"$map": [[key, value], ...]}    a tuple; a mapping with other keys
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -27,6 +30,7 @@ from umbel.errors import FormatError, UsageError
 Json = Any
 Place = Callable[[Arrays], str]
 Fetch = Callable[[str], Arrays]
+_LARGE = 4096  # bytes; a NumPy array above that is a blob
 
 
 def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
@@ -48,7 +52,7 @@ def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return _encode_array(value, where)
+        return _encode_array(value, place, where)
     if isinstance(value, bytes | bytearray):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, tuple) and type(value) is tuple:
@@ -68,20 +72,30 @@ def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
 def describe(value: Any) -> Json:
     """A value as JSON that says what it is, for digests and for naming differences; it cannot be read back.
 
-    `Arrays` stand as their digest; what ``encode`` would refuse stands as the name of its class or function.
+    It is the same in every process. `Arrays` stand as their digest; what ``encode`` would refuse stands as the name
+    of its class or function.
     """
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [describe(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return {"set": sorted((describe(v) for v in value), key=json.dumps)}
+    if isinstance(value, functools.partial):
+        return {"partial of": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
     if is_dataclass(value) and not isinstance(value, type):
         content = {f.name: describe(getattr(value, f.name)) for f in fields(value) if f.init}
         return {"is": type(value).__qualname__, **content}
     try:
         return encode(value, lambda arrays: arrays.digest())
     except UsageError:
-        named = value if hasattr(value, "__qualname__") else type(value)
-        return f"{named.__module__}:{named.__qualname__}"
+        return name_of(value)
+
+
+def name_of(value: Any) -> str:
+    """What a function, a class or an object of a class is called: "module:name"."""
+    named = value if isinstance(getattr(value, "__qualname__", None), str) else type(value)
+    return f"{getattr(named, '__module__', None)}:{named.__qualname__}"
 
 
 def fingerprint(value: Any) -> str:
@@ -89,14 +103,19 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(describe(value), sort_keys=True).encode()).hexdigest()
 
 
-def _encode_array(value: np.ndarray[Any, Any], where: str) -> Json:
-    if value.dtype.hasobject:
-        raise UsageError(f"{where} is an array of Python objects", advice="use an array of numbers")
+def _encode_array(value: np.ndarray[Any, Any], place: Place, where: str) -> Json:
+    if value.dtype.hasobject or value.dtype.kind == "V":
+        what = "Python objects" if value.dtype.hasobject else str(value.dtype)
+        raise UsageError(f"{where} is an array of {what}", advice="use an array of numbers, or umbel.Arrays")
+    if value.nbytes > _LARGE and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and value.dtype.isnative:
+        return {"$blob": place(Arrays({"array": value}))}
     data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
     return {"$array": [value.dtype.str, list(value.shape), data]}
 
 
 def _encode_mapping(value: Mapping[Any, Any], place: Place, where: str) -> Json:
+    if isinstance(value, defaultdict | Counter):
+        raise UsageError(f"{where} is a {type(value).__name__}, and would be read back as a dict", advice="use a dict")
     if all(type(k) is str and not k.startswith("$") for k in value):
         return {k: encode(v, place, where=f"{where}[{k!r}]") for k, v in value.items()}
     return {
@@ -136,24 +155,35 @@ def decode(data: Json, fetch: Fetch, *, allow: Callable[[str], bool] = own_class
     Raises:
         FormatError: it is not something that ``encode`` wrote, or a class is not allowed.
     """
+    try:
+        return _decode(data, fetch, allow)
+    except FormatError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise FormatError(f"this is not what Umbel writes: {error}") from error
+
+
+def _decode(data: Json, fetch: Fetch, allow: Callable[[str], bool]) -> Any:
     if isinstance(data, list):
-        return [decode(v, fetch, allow=allow) for v in data]
+        return [_decode(v, fetch, allow) for v in data]
     if not isinstance(data, dict):
         return data
     match data:
         case {"$arrays": str(name)}:
             return fetch(name)
+        case {"$blob": str(name)}:
+            return fetch(name)["array"].copy()
         case {"$bytes": str(text)}:
-            return base64.b64decode(text)
+            return base64.b64decode(text, validate=True)
         case {"$array": [str(dtype), list(shape), str(text)]}:
-            return np.frombuffer(base64.b64decode(text), np.dtype(dtype)).reshape(shape).copy()
+            return np.frombuffer(base64.b64decode(text, validate=True), np.dtype(dtype)).reshape(shape).copy()
         case {"$tuple": list(items)}:
-            return tuple(decode(v, fetch, allow=allow) for v in items)
+            return tuple(_decode(v, fetch, allow) for v in items)
         case {"$map": list(pairs)}:
-            return {decode(k, fetch, allow=allow): decode(v, fetch, allow=allow) for k, v in pairs}
+            return {_decode(k, fetch, allow): _decode(v, fetch, allow) for k, v in pairs}
         case {"$class": str(path), "fields": dict(content)}:
-            return _find_class(path, allow)(**{k: decode(v, fetch, allow=allow) for k, v in content.items()})
-    return {k: decode(v, fetch, allow=allow) for k, v in data.items()}
+            return _find_class(path, allow)(**{k: _decode(v, fetch, allow) for k, v in content.items()})
+    return {k: _decode(v, fetch, allow) for k, v in data.items()}
 
 
 def _find_class(path: str, allow: Callable[[str], bool]) -> Any:
@@ -173,4 +203,14 @@ def _find_class(path: str, allow: Callable[[str], bool]) -> Any:
     return found
 
 
-__all__ = ["Fetch", "Json", "Place", "decode", "describe", "encode", "fingerprint", "own_classes"]
+__all__ = [
+    "Fetch",
+    "Json",
+    "Place",
+    "decode",
+    "describe",
+    "encode",
+    "fingerprint",
+    "name_of",
+    "own_classes",
+]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from umbel.arrays import Arrays
+from umbel.arrays import Array, Arrays
 from umbel.engine.history import COUNTS, History
 from umbel.errors import Failure, UsageError
 
@@ -73,25 +74,27 @@ class Result:
         """Metrics over rounds, one panel each.
 
         Args:
-            metrics: columns of the history; by default all metrics that are single numbers.
+            metrics: columns of the history; by default all metrics that are single numbers. Of one that is an array,
+                each element is a line.
 
         Raises:
-            UsageError: matplotlib is not installed, or there is nothing to draw.
+            UsageError: matplotlib is not installed, there is no such column, or nothing in it can be drawn.
         """
-        columns = metrics or tuple(
-            c for c in self.history.columns if c not in COUNTS and self.history[c].dtype != object
-        )
-        if not columns:
+        columns = metrics or tuple(c for c in self.history.columns if c not in COUNTS and _is_line(self.history[c]))
+        if not columns or not len(self.history):
             raise UsageError("the history has no metrics to draw", advice="return metrics= from train or evaluate")
+        wrong = next((c for c in columns if self.history[c].dtype.kind not in "biuf"), None)
+        if wrong is not None:
+            raise UsageError(f"column {wrong!r} is not made of numbers, or of arrays of one shape: it cannot be drawn")
         figure = _figure(min(len(columns), PANELS), -(-len(columns) // PANELS))
         rounds = self.history["round"]
         for panel, column in enumerate(columns):
-            values = self.history[column]
-            there = ~np.isnan(values)
             axes = figure.add_subplot(-(-len(columns) // PANELS), min(len(columns), PANELS), panel + 1)
-            axes.plot(rounds[there], values[there], marker="o" if len(rounds) <= 50 else "", markersize=3)
+            for values in self.history[column].reshape(len(rounds), -1).T:
+                there = ~np.isnan(values)
+                axes.plot(rounds[there], values[there], marker="o" if len(rounds) <= 50 else "", markersize=3)
             axes.set_xlim(min(rounds, default=1) - 0.5, max(rounds, default=1) + 0.5)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
             axes.set_xlabel("round")
             axes.set_title(column)
             axes.grid(alpha=0.3)
@@ -102,12 +105,25 @@ class Result:
         return f"Result({self.status} after {len(self.history)} rounds{failed}, seed={self.seed}; {self.history!r})"
 
 
+def _is_line(column: Array) -> bool:
+    return column.ndim == 1 and column.dtype.kind in "biuf"
+
+
 def _figure(across: int, down: int) -> Figure:
+    """A figure that a notebook shows though nobody imported pyplot there."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("a plot needs matplotlib", advice="pip install 'umbel[plot]'") from None
-    return Figure(figsize=(4 * across, 3.2 * down), layout="constrained")
+
+    @final
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            picture = BytesIO()
+            self.savefig(picture, format="png")
+            return picture.getvalue()
+
+    return Shown(figsize=(4 * across, 3.2 * down), layout="constrained")
 
 
 def as_model(model: Any) -> Arrays:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from operator import index
 
 import numpy as np
 
@@ -19,8 +20,8 @@ def _encode(parts: Iterable[Name]) -> bytes:
     """Parts as bytes that no other parts give: type and length stand in front of each."""
     out = []
     for part in parts:
-        text = str(part).encode()
-        out.append(b"%c%d:" % (b"i" if isinstance(part, int) else b"s", len(text)) + text)
+        kind, text = (b"s", part.encode()) if isinstance(part, str) else (b"i", b"%d" % index(part))
+        out.append(b"%b%d:%b" % (kind, len(text), text))
     return b"".join(out)
 
 

@@ -16,60 +16,10 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from umbel.arguments import finite, number, whole
 from umbel.errors import UsageError
 
 _DEPTH = 32  # of nested config; deeper is a mistake, such as a list that contains itself
-
-
-def number(
-    value: object,
-    what: str,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
-) -> float:
-    """A finite number within bounds, as a float.
-
-    Args:
-        value: what was given.
-        what: how to call it in the error.
-        above: it must be greater than this.
-        least: it must be at least this.
-        below: it must be less than this.
-        most: it must be at most this.
-
-    Raises:
-        UsageError: it is no number, not finite, or out of bounds.
-    """
-    given = _finite(value)
-    if given is None or not (above < given < below and least <= given <= most):
-        bounds = {">": above, ">=": least, "<": below, "<=": most}
-        words = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound))
-        raise UsageError(f"{what} is {value!r}", advice=f"give a finite number {words}".rstrip())
-    return given
-
-
-def whole(value: object, what: str, *, least: int = 1) -> int:
-    """A whole number of at least ``least``, as an int.
-
-    Raises:
-        UsageError: it is no whole number, or a smaller one.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"{what} is {value!r}", advice=f"give a whole number >= {least}")
-    return int(value)
-
-
-def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return None
-    try:
-        given = float(value)
-    except OverflowError:
-        return None
-    return given if math.isfinite(given) else None
 
 
 def _plain(value: object, what: str) -> float:
@@ -417,7 +367,7 @@ def _resolve(value: object, round: int, where: str, depth: int) -> object:
 
 def _scheduled(schedule: Schedule, round: int, where: str) -> float:
     value = schedule.at(round)
-    if _finite(value) is None:
+    if finite(value) is None:
         raise UsageError(
             f"{where}: its schedule gives {value!r} in round {round}",
             advice=f"a schedule must give a finite number in every round; this is {schedule!r}",

@@ -34,6 +34,7 @@ from umbel.update import Metrics
 
 logger = logging.getLogger("umbel")
 _SHOWN_FAILURES = 10
+FINISHED = "finished"
 Callback = Any  # an object with on_round(result), or a function of the result
 
 
@@ -80,9 +81,10 @@ class Session:
     def run(self, *, debug: bool) -> Result:
         """Do what is left of the run, and give its result."""
         initial = self._initial()
-        if self._files is not None and self._is_done(self._files, initial):
-            fed = self._federation(self._files, None, lambda _: None)
-            return self._result(fed, self._files.status)
+        if self._files is not None and (status := self._status(self._files, initial)):
+            fed = self._federation(self._files, initial, lambda _: None)
+            self._files.lay_out(fed.state)
+            return self._result(fed, status)
         store = self._files or MemoryStore()
         states = self._files.client_states if self._files is not None else MemoryClientStates()
         runner = self._place.runner(self._client, self._seed, states, debug=debug)
@@ -93,9 +95,10 @@ class Session:
             self._main(fed)
         finally:
             shown.close()
-        status = f"stopped early: {fed.stopped}" if fed.stopped else "finished"
+        status = f"stopped early: {fed.stopped}" if fed.stopped else FINISHED
         if self._files is not None:
-            self._files.finish(status, fed.state)
+            self._files.finish(status, fed.state, rounds=self._rounds)
+        self._report_unseen(fed)
         return self._result(fed, status)
 
     def _main(self, fed: Federation) -> None:
@@ -118,41 +121,51 @@ class Session:
         seed_all(rng.derive(self._seed, "initial"))
         return self._server.initial_model()
 
-    def _is_done(self, store: FileStore, initial: Arrays | None) -> bool:
-        """Compare the recipe with the directory's; is there nothing left to do?"""
-        place = self._place.recipe()
-        now = write_recipe(self._server, self._client, place, seed=self._seed, rounds=self._rounds, initial=initial)
+    def _status(self, store: FileStore, initial: Arrays | None) -> str:
+        """Compare the recipe with the directory's. How the run ended; "" if there is something left to do."""
+        now = write_recipe(
+            self._server,
+            self._client,
+            self._place.recipe(),
+            seed=self._seed,
+            rounds=self._rounds,
+            initial=initial,
+            given=self._given is not None,
+            checkpoint=self._checkpoint,
+        )
         if self._kept is None:
-            store.keep_initial(initial)
-            store.begin(now)
-            return False
-        ended = bool(store.status) and self._rounds == self._kept["rounds"]
+            store.begin(now, initial)
+            return ""
+        ended = store.ended is not None and store.ended.rounds == self._rounds
         code = changed_code(self._kept, now)
-        changed = self._differences(store, now, initial)
+        changed = self._differences(store, now, initial, ended=ended)
         if ended:
             changed += [f"{name}: its code has changed since the run ended" for name in code]
         if changed:
-            raise RecipeChanged(
-                f"{store.directory} holds a run made from another recipe:\n" + "\n".join(f"  {c}" for c in changed),
-                differences=changed,
-                advice="give another dir= for the new run, or make the program what it was to go on with the old one; "
-                f"to start a new run from the old one's model, give initial={str(store.directory)!r}"
-                " + '/model.safetensors'",
-            )
+            raise _recipe_changed(store, changed)
         if code:
             logger.warning("code-changed: %s differs from what the run began with; it goes on", ", ".join(code))
         if code or self._rounds != self._kept["rounds"]:
-            store.begin({**now, "recipe": self._kept["recipe"]})
-        return ended
+            self._change(store, now)
+        return store.ended.status if ended and store.ended is not None else ""
 
-    def _differences(self, store: FileStore, now: Json, initial: Arrays | None) -> list[str]:
+    def _change(self, store: FileStore, now: Json) -> None:
+        """The run goes on with more rounds, or with mended code."""
+        before = self._kept["rounds"]
+        if self._rounds != before and any(before is not None and r.round > before for r in store.records()):
+            store.forget_records()  # asked behind what was the last round
+        store.change({**now, "recipe": self._kept["recipe"], "initial model given": self._kept["initial model given"]})
+
+    def _differences(self, store: FileStore, now: Json, initial: Arrays | None, *, ended: bool) -> list[str]:
         changed = differences(self._kept, now)
+        if ended and self._checkpoint.best_on is None:
+            changed = [line for line in changed if not line.startswith("best model")]
         # a factory that draws from a generator nobody seeded gives another model each time: the first one stays
-        if changed and all(line.startswith("initial model.digest") for line in changed) and self._given is None:
+        made = not (self._kept["initial model given"] or now["initial model given"])
+        if made and changed and all(line.startswith("initial model.digest") for line in changed):
             changed = changed if self._initial() == initial else []
-        done = sum(len(c.rows) for c in store.commits())
-        if self._rounds is not None and self._rounds < done:
-            changed.append(f"rounds: {done} are done, {self._rounds} are asked for now")
+        if self._rounds is not None and self._rounds < store.done:
+            changed.append(f"rounds: {store.done} are done, {self._rounds} are asked for now")
         return changed
 
     def _federation(
@@ -161,12 +174,13 @@ class Session:
         files = store if isinstance(store, FileStore) else None
         plan = Plan(
             seed=self._seed,
-            initial=files.initial() if files is not None else initial,
+            initial=files.initial(initial) if files is not None else initial,
             rounds=self._rounds,
             handlers=self._client.names(),
             central=self._central if self._server.tests else None,
             checkpoint=self._checkpoint,
             durable=files is not None,
+            reseed=lambda round, call: seed_all(rng.derive(self._seed, "main", round, call)),
         )
         best = files.best() if files is not None else None
         return Federation(plan, perform, commits=store.commits(), records=store.records(), best=best)
@@ -218,19 +232,42 @@ class Session:
             logger.warning("client-failed: there are more; result.failures has them all")
         self._reported = len(failures)
 
+    def _report_unseen(self, fed: Federation) -> None:
+        """A metric that somebody waited for and that no round had is probably misspelt."""
+        columns = fed.history.columns
+        wanted = [c.metric for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
+        unseen = {name for name in (*wanted, self._checkpoint.best_on) if name and name not in columns}
+        rules = self._server.strategy.metrics if self._server.strategy is not None else ()
+        unseen |= {name for name in rules if not any(f".{name}." in f".{column}." for column in columns)}
+        for name in sorted(unseen if len(fed.history) else ()):
+            logger.warning("metric-missing: no round has %r; the history has %s", name, ", ".join(columns))
+
     def _call(self, callback: Callback, function: Callable[[Result], Any], result: Result, fed: Federation) -> str:
         try:
             reason = function(result)
         except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
             name = getattr(callback, "__name__", type(callback).__name__)
-            fed.totals.failures.append(_report(name, fed.history[-1]["round"], "callback", error))
+            fed.note_failures([_report(name, fed.history[-1]["round"], "callback", error)])
             return ""
         return reason if isinstance(reason, str) else ""
 
     def _stopped_before(self, fed: Federation) -> str:
-        """Would an early stopping have ended the run where it stands?"""
-        rules = [c for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
-        return next((reason for c in rules if (reason := c.on_round(self._result(fed, "running")))), "")
+        """Would a callback have ended the run where it stands?
+
+        A run that was killed may not have come to ask them after its last round; so they are asked again. In one that
+        finished they had their say, all but those that judge by the history alone.
+        """
+        if not len(fed.history):
+            return ""
+        ended = self._files.ended if self._files is not None else None
+        asked_before = ended is not None and ended.status == FINISHED
+        result = self._result(fed, "running")
+        reasons = [
+            self._call(callback, function, result, fed)
+            for callback, function in self._callbacks
+            if isinstance(callback, EarlyStopping) or not asked_before
+        ]
+        return next((reason for reason in reasons if reason), "")
 
     def _result(self, fed: Federation, status: str) -> Result:
         seconds = time.monotonic() - self._began
@@ -258,8 +295,23 @@ class Session:
         )
 
 
+def _recipe_changed(store: FileStore, changed: Sequence[str]) -> RecipeChanged:
+    shown = [f"  {line}" for line in changed[:20]] + ([f"  and {len(changed) - 20} more"] if len(changed) > 20 else [])
+    advice = "give another dir= for the new run, or make the program what it was to go on with the old one"
+    model = store.directory / "model.safetensors"
+    if model.exists():
+        advice += f"; to start a new run from the old one's model, give it initial={str(model)!r} and another dir="
+    return RecipeChanged(
+        f"{store.directory} holds a run made from another recipe:\n" + "\n".join(shown),
+        differences=changed,
+        advice=advice,
+    )
+
+
 def _as_function(callback: Callback) -> Callable[[Result], Any]:
     function = getattr(callback, "on_round", callback)
+    if isinstance(callback, type):
+        raise UsageError(f"callback {callback.__name__} is a class", advice=f"give an object: {callback.__name__}()")
     if not callable(function):
         raise UsageError(
             f"callback {callback!r} is a {type(callback).__name__}",

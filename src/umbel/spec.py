@@ -199,7 +199,7 @@ class Spec:
         return ""
 
 
-def resolve_role(name: str, dtype: str, roles: Iterable[Entries] | Mapping[str, Role], *, payload: bool) -> Role:
+def resolve_role(name: str, dtype: str, roles: Sequence[Entries] | Mapping[str, Role], *, payload: bool) -> Role:
     """The role of an entry: what ``roles`` says of its name, else what its dtype suggests."""
     if isinstance(roles, Mapping):
         if name in roles:

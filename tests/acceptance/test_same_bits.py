@@ -52,7 +52,7 @@ def make_client() -> umbel.ClientApp:
         net.train()
         optimizer = torch.optim.SGD(net.parameters(), lr=ctx.config["lr"], momentum=0.9)
         for x, y in torch.utils.data.DataLoader(ctx.data, batch_size=8, shuffle=True):
-            x = x + 0.01 * random.random() + 0.01 * np.random.rand()  # noqa: NPY002, PLW2901  # as user code draws
+            x = x + 0.01 * random.random() + 0.01 * np.random.rand()  # noqa: PLW2901  # as user code draws
             loss = nn.functional.cross_entropy(net(x), y)
             optimizer.zero_grad()
             loss.backward()
@@ -88,16 +88,16 @@ def test_a_caller_with_two_threads_and_used_generators() -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
     torch.set_num_threads(2)
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002  # what a caller does
+    np.random.seed(5)  # what a caller does
     random.seed(5)
     try:
-        drawn = (torch.rand(3).tolist(), np.random.rand(), random.random())  # noqa: NPY002
+        drawn = (torch.rand(3).tolist(), np.random.rand(), random.random())
         torch.manual_seed(5)
-        np.random.seed(5)  # noqa: NPY002
+        np.random.seed(5)
         random.seed(5)
         assert same(plain, federate())
         assert torch.get_num_threads() == 2, "threads are given back"
-        assert drawn == (torch.rand(3).tolist(), np.random.rand(), random.random()), "generators are given back"  # noqa: NPY002
+        assert drawn == (torch.rand(3).tolist(), np.random.rand(), random.random()), "generators are given back"
     finally:
         torch.set_num_threads(threads)
         torch.random.set_rng_state(state)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from umbel import schedule
+from umbel.arguments import number, whole
 from umbel.errors import UsageError
-from umbel.schedule import Schedule, number, resolve, whole
+from umbel.schedule import Schedule, resolve
 
 
 def values(line: Schedule, rounds: int) -> list[float]:

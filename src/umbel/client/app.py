@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, final
 
+from umbel.engine.handlers import check_handler, name_of
 from umbel.errors import UsageError
 
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Handler)
 Middleware = Callable[[Any, Any, Handler], Any]
+_ONCE = ("ctx",)
+_TASK = ("model", "ctx")
+_AROUND = ("model", "ctx", "call")
 
 
 @final
@@ -26,6 +30,9 @@ class ClientApp:
         @client.use                   (model, ctx, call) -> what call(model, ctx) returned, perhaps changed
 
     Middleware runs around every train, evaluate and query, the first registered outermost.
+
+    A decorator refuses with a `umbel.errors.UsageError` what cannot be its handler: other arguments, ``async def``,
+    a generator, a second function for the same.
     """
 
     def __init__(self) -> None:
@@ -34,20 +41,23 @@ class ClientApp:
         self.middleware: list[Middleware] = []
 
     def setup(self, function: F) -> F:
-        """Register what is done once per process; its result is ``ctx.shared``."""
-        return self._register("setup", function)
+        """Register what is done once per process; its result is ``ctx.shared``.
+
+        One that reads ``ctx.site`` is done once for each different site.
+        """
+        return self._register("setup", function, _ONCE)
 
     def data(self, function: F) -> F:
         """Register what loads one client's data; its result is ``ctx.data``, cached, and never leaves the node."""
-        return self._register("data", function)
+        return self._register("data", function, _ONCE)
 
     def train(self, function: F) -> F:
         """Register local training: ``(model, ctx) -> Update``."""
-        return self._register("train", function)
+        return self._register("train", function, _TASK)
 
     def evaluate(self, function: F) -> F:
         """Register local evaluation: ``(model, ctx) -> Metrics``."""
-        return self._register("evaluate", function)
+        return self._register("evaluate", function, _TASK)
 
     def query(self, name: str) -> Callable[[F], F]:
         """Register a named query: ``(model, ctx) -> Update(value=...)``; ``model`` may be None."""
@@ -55,7 +65,8 @@ class ClientApp:
             raise UsageError(f"a query cannot be called {name!r}", advice='write @client.query("some name")')
 
         def register(function: F) -> F:
-            _check_new(self.queries, name, function)
+            check_handler(f"@client.query({name!r})", function, _TASK)
+            _check_new(self.queries, name)
             self.queries[name] = function
             return function
 
@@ -63,7 +74,7 @@ class ClientApp:
 
     def use(self, function: F) -> F:
         """Register middleware: ``(model, ctx, call)``, around every train, evaluate and query."""
-        _check_callable("use", function)
+        check_handler("@client.use", function, _AROUND)
         self.middleware.append(function)
         return function
 
@@ -78,8 +89,9 @@ class ClientApp:
             call = _wrap(layer, call)
         return call
 
-    def _register(self, name: str, function: F) -> F:
-        _check_new(self.handlers, name, function)
+    def _register(self, name: str, function: F, arguments: tuple[str, ...]) -> F:
+        check_handler(f"@client.{name}", function, arguments)
+        _check_new(self.handlers, name)
         self.handlers[name] = function
         return function
 
@@ -91,18 +103,12 @@ def _wrap(layer: Middleware, call: Handler) -> Handler:
     return lambda model, ctx: layer(model, ctx, call)
 
 
-def _check_new(where: dict[str, Handler], name: str, function: Handler) -> None:
-    _check_callable(name, function)
+def _check_new(where: dict[str, Handler], name: str) -> None:
     if name in where:
         raise UsageError(
-            f"this app already has a handler for {name!r}: {where[name].__qualname__}",
+            f"this app already has a handler for {name!r}: {name_of(where[name])}",
             advice="make another umbel.ClientApp(), or remove one of the two",
         )
-
-
-def _check_callable(name: str, function: Handler) -> None:
-    if not callable(function):
-        raise UsageError(f"@client.{name} stands in front of a {type(function).__name__}", advice="write it without ()")
 
 
 __all__ = ["ClientApp", "Handler"]

@@ -7,17 +7,22 @@ import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
 
 from umbel import rng
 from umbel.arrays import Arrays
+from umbel.client.state import ReadOnly, unshared
 from umbel.correction import Correction
 from umbel.errors import UsageError
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = {}
+_STATE = "a client's state is written in train and in queries; its changes count when the update does"
+_NO_DATA = {
+    "setup": "setup is done once per process, for no client in particular: load what is a client's in @client.data",
+    "server.evaluate": "the server has no client's data: load what it tests with where the function is written",
+}
 
 
 @final
@@ -63,14 +68,16 @@ class Context:
         config: Mapping[str, Any] = _EMPTY,
         extra: Mapping[str, Arrays] = _EMPTY,
         round: int = 0,  # the field's word
-        state: MutableMapping[str, Any] | Mapping[str, Any] = _EMPTY,
+        state: MutableMapping[str, Any] | None = None,
         shared: Callable[[], Any] | None = None,
         data: Callable[[], Any] | None = None,
         correction: Correction | None = None,
     ) -> None:
-        self.client, self.site = client, MappingProxyType(dict(client.site))
-        self.config, self.extra = MappingProxyType(dict(config)), MappingProxyType(dict(extra))
-        self.round, self.state = round, state
+        self.client, self.round = client, round
+        self.site = ReadOnly(unshared(dict(client.site)), "ctx.site", "its owner sets it")
+        self.config = ReadOnly(unshared(dict(config)), "ctx.config", "copy it: dict(ctx.config)")
+        self.extra: Mapping[str, Arrays] = ReadOnly(dict(extra), "ctx.extra", "send arrays back with Update(extra=)")
+        self._state = state if state is not None else ReadOnly({}, f"ctx.state in {kind}", _STATE)
         self._kind, self._key, self._device = kind, key, device
         self._shared, self._data = shared, data
         self._correction = correction
@@ -90,11 +97,20 @@ class Context:
 
     def _get(self, what: str, value: Callable[[], Any] | None, handler: str) -> Any:
         if value is None:
-            raise UsageError(
-                f"ctx.{what} is not there in {self._kind}",
-                advice=f"write a function with @client.{handler} in front of it; its result is ctx.{what}",
-            )
+            advice = f"write a function with @client.{handler} in front of it; its result is ctx.{what}"
+            raise UsageError(f"ctx.{what} is not there in {self._kind}", advice=_NO_DATA.get(self._kind, advice))
         return value()
+
+    @property
+    def state(self) -> MutableMapping[str, Any]:
+        """What this client keeps from round to round; read-only but in train and in queries."""
+        return self._state
+
+    @state.setter
+    def state(self, values: Mapping[str, Any]) -> None:
+        kept = dict(values)  # may be this very mapping
+        self._state.clear()
+        self._state.update(kept)
 
     @property
     def rng(self) -> np.random.Generator:
@@ -118,7 +134,7 @@ class Context:
     def scratch(self) -> Path:
         """An empty directory for temporary files; it is removed when the task ends."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-")
+            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-", ignore_cleanup_errors=True)
         return Path(self._scratch.name)
 
     def close(self) -> None:

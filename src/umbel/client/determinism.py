@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, final
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+_last_key: list[int] = []  # for PyTorch, if a handler imports it after it was seeded
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -23,6 +27,11 @@ def seed_all(key: int) -> None:
     """Seed ``random``, ``numpy.random`` and, where imported, PyTorch from a 128-bit key."""
     random.seed(key)
     np.random.seed([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
+    _last_key[:] = [key]
+    _seed_torch(key)
+
+
+def _seed_torch(key: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "default_generator"):
         # not torch.manual_seed, which takes 200 us: it visits every kind of device
@@ -45,7 +54,7 @@ def set_threads(threads: int) -> None:
 def isolated(threads: int) -> Iterator[None]:
     """Limit threads, and give the caller's generators and threads back afterwards."""
     numbers, arrays = random.getstate(), np.random.get_state()
-    with _torch_given_back(), _environment(threads), threadpool_limits(limits=threads):
+    with _torch_given_back(), _torch_seeded_late(threads), _environment(threads), threadpool_limits(limits=threads):
         set_threads(threads)
         try:
             yield
@@ -66,6 +75,52 @@ def _torch_given_back() -> Iterator[None]:
             torch.default_generator.set_state(before[1])
         elif (torch := sys.modules.get("torch")) is not None and hasattr(torch, "set_num_threads"):
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+
+
+@contextmanager
+def _torch_seeded_late(threads: int) -> Iterator[None]:
+    """Seed and limit PyTorch the moment it is imported, be it inside a handler."""
+    if "torch" in sys.modules:
+        yield
+        return
+
+    def imported() -> None:
+        set_threads(threads)
+        for key in _last_key:
+            _seed_torch(key)
+
+    finder = _AfterImport("torch", imported)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+@final
+class _AfterImport(MetaPathFinder):
+    """Calls a function when a module has been imported."""
+
+    def __init__(self, name: str, then: Callable[[], None]) -> None:
+        self._name, self._then = name, then
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec that the other finders give, with our function behind its loader."""
+        if fullname != self._name:
+            return None
+        others = (f.find_spec(fullname, path, target) for f in sys.meta_path if f is not self)
+        spec = next((s for s in others if s is not None), None)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_then(module: ModuleType) -> None:
+                load(module)
+                self._then()
+
+            spec.loader.exec_module = load_then  # type: ignore[method-assign]  # this import's own loader
+        return spec
 
 
 @contextmanager

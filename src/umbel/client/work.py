@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -18,12 +17,17 @@ from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
 from umbel.client.determinism import seed_all, set_threads
+from umbel.client.failures import trace, words
+from umbel.client.state import LOCAL, ReadOnly, closed, opened
+from umbel.codec import fingerprint
 from umbel.engine.question import Question
-from umbel.errors import BadUpdate, Failure, UmbelError, UsageError
-from umbel.update import Metrics, Update
+from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
+from umbel.spec import FLOATS
+from umbel.update import Metrics, Update, check_metrics, check_weight
 
-LOCAL = "umbel.local"  # where a client's state keeps the entries that never leave it
 _CACHED_CLIENTS = 1024
+_CACHED_SITES = 64
+_EVALUATING = "write to it in train or in a query: an evaluation changes nothing"
 
 
 @final
@@ -53,9 +57,10 @@ class Bench:
 
     def __init__(self, app: ClientApp, seed: int, *, threads: int = 1, devices: str = "auto") -> None:
         self._app, self._seed, self._threads, self._devices = app, seed, threads, devices
-        self._shared: list[Any] = []
+        self._shared: OrderedDict[str, Any] = OrderedDict()  # one for all clients, or one for each site
+        self._site_matters = False  # does setup look at the site?
         self._data: OrderedDict[str, Any] = OrderedDict()
-        self._doing = ""  # the handler that runs, for errors
+        self._doing = ""  # the user's code that runs, for errors; "" in between
 
     def do(
         self, question: Question, client: ClientInfo, state: Mapping[str, Any], *, debug: bool = False
@@ -70,23 +75,23 @@ class Bench:
         """
         try:
             return self._do(question, client, state)
-        except UmbelError as error:
-            if debug and not isinstance(error, BadUpdate):
-                raise
-            return _failure(question, client, error.code, str(error), error)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the task ends here; sys.exit() in it ends no more than that
             if debug:
+                error.add_note(f"{question.label} of client {client.name!r} in round {question.round}, with debug=True")
                 raise
-            text = f"its {self._doing} handler raised {type(error).__name__}: {error}"
-            return _failure(question, client, "client-failed", text, error)
+            return self._failure(question, client, error)
 
     def _do(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Done:
+        self._doing = ""
         model, state = _with_local_entries(question, state)
         ctx = self._context(question, client, model, state)
         try:
             handler = self._app.handler(question.name)
-            self._prepare(question.label, *_task(question, client))
+            self._prepare(f"{question.label} handler", question.label, *_task(question, client))
             returned = handler(model, ctx)
+            self._doing = ""
         finally:
             ctx.close()
         if question.kind == "evaluate":
@@ -97,14 +102,38 @@ class Bench:
                 "the strategy corrects local training, and the train handler did not apply it",
                 advice="put the loop into `with umbel.torch.local(net, model, ctx) as local:`, or apply ctx.correction",
             )
-        after = {k: _as_state(client, k, v) for k, v in ctx.state.items()}
+        after = closed(ctx.state)
         after |= {LOCAL: state[LOCAL]} if LOCAL in state else {}
-        update = _take_local_entries(question, update, after)
+        update = _take_local_entries(question, model, update, after)
         assert question.aggregator is not None
         question.aggregator.expects(question.sent).check(update)
         if question.chain.steps:
-            update = question.chain.client(_as_delta(question, update), question.plans, question.round)
+            update = self._transformed(question, update)
         return Done(update, after if after or state else None)
+
+    def _transformed(self, question: Question, update: Update) -> Update:
+        self._doing = "chain of transforms"
+        with np.errstate(all="ignore"):  # what is not finite is found, whatever the handler made of NumPy's warnings
+            changed = question.chain.client(_as_delta(question, update), question.plans, question.round)
+        self._doing = ""
+        if not isinstance(changed, Update):
+            raise ClientFailed(
+                f"its chain of transforms made a {type(changed).__name__} of its update",
+                advice="return update.replace(...) from Transform.client",
+            )
+        return changed
+
+    def _failure(self, question: Question, client: ClientInfo, error: BaseException) -> Failure:
+        ours = isinstance(error, UmbelError)
+        doing = f"its {self._doing} raised" if self._doing else "its task failed:"
+        return Failure(
+            client=client.name,
+            round=question.round,
+            kind=question.label,
+            code=error.code if isinstance(error, UmbelError) else ClientFailed.code,
+            message=str(error) if ours else f"{doing} {words(error)}",
+            traceback=trace(error) if self._doing or not ours else "",
+        )
 
     def _context(
         self, question: Question, client: ClientInfo, model: Arrays | None, state: Mapping[str, Any]
@@ -112,7 +141,8 @@ class Bench:
         correction = None
         if question.rule is not None and model is not None:
             correction = question.rule.correction(model, question.extra, state)
-        visible = {k: v for k, v in state.items() if k != LOCAL}
+        writable = question.kind != "evaluate"
+        visible = opened(state, writable=writable)
         return Context(
             client,
             kind=question.label,
@@ -120,39 +150,42 @@ class Bench:
             config=question.config,
             extra=question.extra,
             round=question.round,
-            state=MappingProxyType(visible) if question.kind == "evaluate" else visible,
+            state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
             device=lambda: pick_device(self._devices),
             shared=self._once_shared(client),
             data=self._cached_data(client),
             correction=correction,
         )
 
-    def _prepare(self, handler: str, *names: str | int) -> None:
-        self._doing = handler
-        seed_all(rng.derive(self._seed, "task", handler, *names))
+    def _prepare(self, doing: str, *names: str | int) -> None:
+        self._doing = doing
+        seed_all(rng.derive(self._seed, "task", *names))
         set_threads(self._threads)
 
     def _once_shared(self, client: ClientInfo) -> Callable[[], Any] | None:
         setup = self._app.handlers.get("setup")
         if setup is None:
             return None
-        if not self._shared:
-            self._prepare("setup")
+        site = fingerprint(client.site) if self._site_matters else ""
+        if site not in self._shared:
             ctx = Context(
                 ClientInfo(name="", site=client.site),
                 kind="setup",
                 key=rng.derive(self._seed, "ctx", "setup"),
                 device=lambda: pick_device(self._devices),
             )
-            self._shared.append(setup(ctx))
-        return lambda: self._shared[0]
+            shared = self._load(setup, ctx, "setup")
+            if ctx.site.used and not self._site_matters:
+                self._site_matters, site = True, fingerprint(client.site)
+            _keep(self._shared, site, shared, _CACHED_SITES)
+        shared = self._shared[site]
+        return lambda: shared
 
     def _cached_data(self, client: ClientInfo) -> Callable[[], Any] | None:
         load = self._app.handlers.get("data")
         if load is None:
             return None
         if client.name not in self._data:
-            self._prepare("data", client.name)
             ctx = Context(
                 client,
                 kind="data",
@@ -160,12 +193,31 @@ class Bench:
                 device=lambda: pick_device(self._devices),
                 shared=self._once_shared(client),
             )
-            self._data[client.name] = load(ctx)
-            ctx.close()
-            if len(self._data) > _CACHED_CLIENTS:
-                self._data.popitem(last=False)
+            _keep(self._data, client.name, self._load(load, ctx, "data", client.name), _CACHED_CLIENTS)
         self._data.move_to_end(client.name)
-        return lambda: self._data[client.name]
+        data = self._data[client.name]
+        return lambda: data
+
+    def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
+        self._prepare(f"{kind} handler", kind, *names)
+        try:
+            loaded = handler(ctx)
+        finally:
+            ctx.close()
+        if inspect.isgenerator(loaded) or inspect.iscoroutine(loaded):
+            loaded.close()
+            raise UsageError(
+                f"its {kind} handler returned a {type(loaded).__name__}, which can be used once",
+                advice="return what can be used again in every round, for example a list",
+            )
+        self._doing = ""
+        return loaded
+
+
+def _keep(cache: OrderedDict[str, Any], name: str, value: Any, most: int) -> None:
+    cache[name] = value
+    if len(cache) > most:
+        cache.popitem(last=False)
 
 
 def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
@@ -173,44 +225,38 @@ def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
     return client.name, question.name, question.round, question.call, question.attempt
 
 
-def _failure(question: Question, client: ClientInfo, code: str, message: str, error: Exception) -> Failure:
-    return Failure(
-        client=client.name,
-        round=question.round,
-        kind=question.label,
-        code=code,
-        message=message,
-        traceback="".join(traceback.format_exception(error)),
-    )
-
-
 def _as_update(returned: Any, question: Question) -> Update:
     if isinstance(returned, Update):
+        # the handler, or its middleware, may have changed them since it was made
+        returned.weight = check_weight(returned.weight)
+        returned.metrics = _checked_metrics(returned.metrics)
         return returned
-    what = "nothing (None)" if returned is None else f"a {type(returned).__name__}"
     example = "umbel.Update(value={...})" if question.kind == "query" else "umbel.Update(model=..., weight=len(data))"
-    raise BadUpdate(f"its {question.label} handler returned {what}", advice=f"return {example}")
+    raise BadUpdate(f"its {question.label} handler returned {_kind(returned)}", advice=f"return {example}")
 
 
 def _as_metrics(returned: Any) -> Metrics:
     if isinstance(returned, Metrics):
+        returned.weight = check_weight(returned.weight)
+        returned.values = _checked_metrics(returned.values)
         return returned
-    what = "nothing (None)" if returned is None else f"a {type(returned).__name__}"
-    raise BadUpdate(f"its evaluate handler returned {what}", advice='return umbel.Metrics({"accuracy": ...}, weight=n)')
+    advice = 'return umbel.Metrics({"accuracy": ...}, weight=n)'
+    raise BadUpdate(f"its evaluate handler returned {_kind(returned)}", advice=advice)
 
 
-def _as_state(client: ClientInfo, name: str, value: Any) -> Any:
-    """A value of a client's state, as a copy that its next owner may not share."""
-    if isinstance(value, bool | int | float | str | bytes | Arrays | None):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return value.copy()
-    raise UsageError(
-        f"client {client.name!r}: ctx.state[{name!r}] is a {type(value).__name__}",
-        advice="a client's state holds numbers, strings, bytes, NumPy arrays and umbel.Arrays",
-    )
+def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    checked = check_metrics(metrics)
+    name = next((name for name in checked if not isinstance(name, str)), None)
+    if name is not None:
+        raise BadUpdate(f"a metric is called {name!r}", advice='names are text: write it in quotes, {"loss": 0.3}')
+    return checked
+
+
+def _kind(returned: Any) -> str:
+    """What a handler returned, in words."""
+    if inspect.iscoroutine(returned):
+        returned.close()  # else Python says of it, somewhere, that it was never awaited
+    return "nothing (None)" if returned is None else f"a {type(returned).__name__}"
 
 
 def _with_local_entries(question: Question, state: Mapping[str, Any]) -> tuple[Arrays | None, Mapping[str, Any]]:
@@ -227,17 +273,39 @@ def _with_local_entries(question: Question, state: Mapping[str, Any]) -> tuple[A
     return (Arrays.build(model.spec, write) if local else model), state
 
 
-def _take_local_entries(question: Question, update: Update, after: dict[str, Any]) -> Update:
+def _moved(model: Arrays, change: Arrays) -> Arrays:
+    """The entries that a change names, after it."""
+    return model.with_values({name: model[name] + change[name] for name in change}).select(
+        lambda e: e.name in change.spec.by_name
+    )
+
+
+def _take_local_entries(question: Question, model: Arrays | None, update: Update, after: dict[str, Any]) -> Update:
     """Keep local entries in the client's state, and let only those leave that are sent back."""
-    if question.sent is None:
+    if question.sent is None or model is None:
         return update
     roles = {name: e.role for name, e in question.sent.spec.by_name.items()}
-    local = tuple(e for e in update.arrays.spec.entries if roles.get(e.name) == "local")
-    if local and update.kind == "model":
-        after[LOCAL] = update.arrays.select(lambda e: roles.get(e.name) == "local")
+    mine = update.arrays.select(lambda e: roles.get(e.name) == "local")
+    if update.kind == "model":
+        missing = next((n for n, r in roles.items() if r == "local" and n not in mine.spec.by_name), None)
+        if missing is not None:
+            raise BadUpdate(
+                f"entry {missing!r} is missing; it is not shared, and a client keeps what its update holds",
+                entry=missing,
+                advice="return the whole model; what is not shared is taken out before anything is sent",
+            )
+    if len(mine):
+        after[LOCAL] = mine if update.kind == "model" else _moved(model, mine)
         check_finite(after[LOCAL])
     if all(roles.get(e.name, "trained") in RETURNED for e in update.arrays.spec.entries):
         return update
+    lost = next((e for e in update.arrays.spec.entries if roles.get(e.name) == "counter" and e.dtype in FLOATS), None)
+    if lost is not None:
+        raise BadUpdate(
+            f"entry {lost.name!r} was sent as an integer, whose value the server keeps, and came back as {lost.dtype}",
+            entry=lost.name,
+            advice="let the initial model have a float there: 0.0 and not 0, np.zeros(3) and not np.zeros(3, int)",
+        )
     return update.replace(update.arrays.select(lambda e: roles.get(e.name, "trained") in RETURNED))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, final
+from typing import Any, Self, TypeVar, final, overload
 
+from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
+from umbel.engine.handlers import check_handler
 from umbel.errors import UsageError
 from umbel.strategies.base import Strategy
 
@@ -45,14 +47,21 @@ class ServerApp:
     ) -> None:
         if strategy is not None and not isinstance(strategy, Strategy):
             raise UsageError(f"strategy is a {type(strategy).__name__}", advice="give umbel.fed_avg(...) or its kin")
-        if rounds is not None and (type(rounds) is not int or rounds < 0):
-            raise UsageError(f"rounds is {rounds!r}", advice="give a whole number >= 0")
-        self.model, self.strategy, self.rounds = model, strategy, rounds
+        self.model, self.strategy, self.rounds = (
+            model,
+            strategy,
+            None if rounds is None else whole(rounds, "rounds", least=0),
+        )
         self.loop: Main | None = None
         self.tests: list[CentralTest] = []
 
     def main(self, function: Main) -> Main:
-        """Register the server's loop: ``(fed) -> None``."""
+        """Register the server's loop: ``(fed) -> None``.
+
+        Raises:
+            UsageError: there is a strategy or a main already, or the function cannot be one.
+        """
+        check_handler("@server.main", function, ("fed",))
         if self.loop is not None or self.strategy is not None:
             raise UsageError(
                 "this app already has a " + ("main" if self.loop is not None else "strategy"),
@@ -61,31 +70,44 @@ class ServerApp:
         self.loop = function
         return function
 
-    def evaluate(self, *, every: int = 1) -> Callable[[F], F]:
-        """Register a central evaluation: ``(model, ctx) -> Metrics``, after each so many rounds."""
-        if type(every) is not int or every < 1:
-            raise UsageError(
-                f"@server.evaluate: every is {every!r}", advice="write @server.evaluate(every=5), a number >= 1"
-            )
+    @overload
+    def evaluate(self, function: F, /) -> F: ...
+    @overload
+    def evaluate(self, *, every: int = 1) -> Callable[[F], F]: ...
+    def evaluate(self, function: Any = None, *, every: int = 1) -> Any:
+        """Register a central evaluation: ``(model, ctx) -> Metrics``, after each round or after each so many.
+
+        Raises:
+            UsageError: ``every`` is no whole number >= 1, or the function cannot be an evaluation.
+        """
+        every = whole(every, "@server.evaluate: every")
 
         def register(function: F) -> F:
+            check_handler("@server.evaluate", function, ("model", "ctx"))
             self.tests.append(CentralTest(function, every))
             return function
 
-        return register
+        return register if function is None else register(function)
 
     def with_(self, **changes: Any) -> Self:
         """A copy with another model, strategy or number of rounds."""
         unknown = changes.keys() - {"model", "strategy", "rounds"}
         if unknown:
             raise UsageError(f"ServerApp has no {sorted(unknown)[0]!r}", advice="change model, strategy or rounds")
+        if changes.get("strategy") is not None and self.loop is not None:
+            raise UsageError("this app has a main", advice="a server runs either a strategy or a main of your own")
         made = type(self)(**({"model": self.model, "strategy": self.strategy, "rounds": self.rounds} | changes))
         made.loop, made.tests = self.loop, list(self.tests)
         return made
 
     def initial_model(self) -> Arrays | None:
-        """The model at the start."""
-        made = self.model() if callable(self.model) else self.model
+        """The model at the start.
+
+        Raises:
+            UsageError: what was given, or what the function made, is no model.
+        """
+        # a network can be called, too, but makes no model
+        made = self.model() if callable(self.model) and not hasattr(self.model, "state_dict") else self.model
         if made is None or isinstance(made, Arrays):
             return made.canonical() if made is not None else None
         if not isinstance(made, Mapping):

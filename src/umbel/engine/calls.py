@@ -11,6 +11,7 @@ from umbel.codec import fingerprint
 from umbel.engine.ports import Record
 from umbel.engine.question import Answer, Question
 from umbel.errors import BadUpdate, EmptyPopulation, Failure, NotReproducible, QuorumMissed, RunError
+from umbel.metrics import Combiner
 from umbel.policy import RoundPolicy
 from umbel.sample import Population, Sampler
 
@@ -23,7 +24,9 @@ def nothing(question: Question) -> Answer:
     return Answer(value=value, result=question.aggregator.result if question.aggregator else "metrics")
 
 
-def digest_of(question: Question, cohort: Sampler, policy: RoundPolicy) -> dict[str, str]:
+def digest_of(
+    question: Question, cohort: Sampler, policy: RoundPolicy, rules: Mapping[str, Combiner]
+) -> dict[str, str]:
     """What identifies a call, part by part, so that a difference can be named."""
     parts = {
         "the call": (question.kind, question.name),
@@ -36,6 +39,7 @@ def digest_of(question: Question, cohort: Sampler, policy: RoundPolicy) -> dict[
         "the local rule": question.rule,
         "the cohort": cohort,
         "the policy": policy,
+        "the metrics": dict(rules),
     }
     return {name: fingerprint(value) for name, value in parts.items()}
 
@@ -94,12 +98,13 @@ def quorum_missed(
     question: Question, cohort: int, folded: Sequence[str], failures: tuple[Failure, ...], policy: RoundPolicy
 ) -> QuorumMissed:
     """The error that ends a run in which too few clients answered."""
-    shown = "\n".join(f"  {f}" for f in failures[:5]) + ("\n  ..." if len(failures) > 5 else "")
+    lines = list(dict.fromkeys(f"  {f}" for f in failures))  # who fails again when asked again stands there once
+    shown = "\n".join(lines[:5]) + ("\n  ..." if len(lines) > 5 else "")
     asked = f", asked {policy.retries + 1} times" if policy.on_miss == "retry" and policy.retries else ""
     traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
     return QuorumMissed(
-        f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked}; "
-        f"the quorum is {policy.quorum:.0%}.\n{shown}{traceback}",
+        f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked} before "
+        f"the quorum of {policy.quorum:.0%} was out of reach.\n{shown}{traceback}",
         failures=failures,
         advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
         'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',

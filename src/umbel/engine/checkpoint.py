@@ -7,6 +7,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from umbel.arguments import number, whole
 from umbel.engine.history import History
 from umbel.errors import UsageError
 
@@ -25,7 +26,7 @@ def _scores(history: History, metric: str, mode: Mode | None) -> list[float]:
     if metric not in history.columns:
         return [np.nan] * len(history)
     sign = 1 if mode_of(metric, mode) == "max" else -1
-    return [sign * float(v) if np.ndim(v) == 0 else np.nan for v in history[metric]]
+    return [sign * float(v) if isinstance(v, int | float | np.number) else np.nan for v in history[metric]]
 
 
 @final
@@ -44,8 +45,7 @@ class Checkpoint:
     mode: Mode | None = None
 
     def __post_init__(self) -> None:
-        if type(self.every) is not int or self.every < 1:
-            raise UsageError(f"checkpoint every {self.every!r} rounds", advice="give a whole number >= 1")
+        object.__setattr__(self, "every", whole(self.every, "Checkpoint: every"))
         mode_of(self.best_on or "", self.mode)
 
     def due(self, round: int) -> bool:
@@ -78,8 +78,8 @@ class EarlyStopping:
     mode: Mode | None = None
 
     def __post_init__(self) -> None:
-        if type(self.patience) is not int or self.patience < 1:
-            raise UsageError(f"patience is {self.patience!r}", advice="give a whole number of rounds >= 1")
+        object.__setattr__(self, "patience", whole(self.patience, "EarlyStopping: patience"))
+        object.__setattr__(self, "min_delta", number(self.min_delta, "EarlyStopping: min_delta", least=0))
         mode_of(self.metric, self.mode)
 
     def on_round(self, result: Any) -> str:

@@ -17,18 +17,22 @@ from umbel import metrics as combiners
 from umbel import rng, schedule
 from umbel.aggregate import Aggregator, mean
 from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
-from umbel.engine.calls import check_aggregate, check_population, check_record, digest_of, nothing, quorum_missed
+from umbel.engine.arguments import as_arrays, as_chain, check_drawn, check_type
+from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Publish, conduct
 from umbel.engine.exchange import Exchange
-from umbel.engine.history import History, Row
+from umbel.engine.history import History
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer, Kind, Question
 from umbel.engine.reduction import Reduced
-from umbel.engine.totals import OpenRound, Totals, totals_of
+from umbel.engine.replay import Replay
+from umbel.engine.state import held
+from umbel.engine.totals import OpenRound, Totals, join, totals_of
 from umbel.errors import (
     Failure,
     HandlerMissing,
@@ -56,6 +60,7 @@ class Plan:
         checkpoint: what to keep.
         durable: does the store outlive the process?
         noise: a source of cryptographically random bytes.
+        reseed: called with (round, n-th call) before main goes on; seeds the generators that it may draw from.
     """
 
     seed: int
@@ -66,6 +71,7 @@ class Plan:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     durable: bool = False
     noise: Noise = os.urandom
+    reseed: Callable[[int, int], object] = lambda _round, _call: None
 
 
 @final
@@ -102,10 +108,10 @@ class Federation:
         self.stopped = ""
         self._sequence = max([last.sequence if last else 0, *(r.sequence for r in records)])
         self._transforms: dict[str, Any] = dict(last.transforms) if last else {}
-        self._records = {(r.round, r.call): r for r in records}
+        self._replay = Replay(commits, records)
         self._calls = 0
-        self._open = OpenRound()
-        self._unkept, self._rows = Totals(), list[Row]()  # since the last durable commit
+        self._open, self._totals = OpenRound(), Totals()  # of the round that is under way
+        self._due: Commit | None = None  # the rounds since the last durable commit
 
     @property
     def seed(self) -> int:
@@ -124,7 +130,12 @@ class Federation:
 
     def rng(self, *names: str | int) -> np.random.Generator:
         """A stream of random numbers for the server's own decisions, by name and round."""
-        return rng.stream(self.seed, "main", self.round, *names)
+        return rng.stream(self.seed, "main", self._moment, *names)
+
+    @property
+    def _moment(self) -> int:
+        """The round, as it was when main came to this place for the first time."""
+        return 1 if self._replay.past else self.round
 
     def rounds(self, count: int | None = None) -> Iterator[int]:
         """The rounds that are still to be done, after the last commit.
@@ -133,17 +144,27 @@ class Federation:
             count: how many in all; what ``umbel.run(rounds=)`` or the server app says has precedence.
 
         Raises:
-            UsageError: nobody says how many.
+            UsageError: nobody says how many, or a round ended without ``fed.commit``.
         """
         total = self._plan.rounds if self._plan.rounds is not None else count
         if total is None:
             raise UsageError("nobody says how many rounds", advice="write fed.rounds(20), or give rounds= to umbel.run")
+        total = whole(total, "fed.rounds(): the number of rounds", least=0)
+        if self._replay.past:
+            self._calls = 0
+        self._replay.begin_rounds()
         first = self._done + 1
         for r in range(first, total + 1):
             if self.stopped:
                 return
             self.round, self._calls = r, 0 if r > first else self._calls
+            self._plan.reseed(r, self._calls)
             yield r
+            if self._done < r:
+                raise UsageError(
+                    f"round {r} ended without fed.commit",
+                    advice='end each round with fed.commit({"model": model}): nothing else of it is kept',
+                )
 
     # --- exchanges ---------------------------------------------------------------------------
 
@@ -178,12 +199,13 @@ class Federation:
         Raises:
             QuorumMissed: too few answered, as often as the policy asks again.
         """
+        check_type("local", local, LocalRule)
         question = self._question("train", "train", model, config, extra)
         question = replace(
             question,
-            aggregator=aggregator or mean(),
-            extra_aggregators=dict(aggregators or {}),
-            chain=_chain(transforms, aggregator or mean()),
+            aggregator=_aggregate(aggregator),
+            extra_aggregators=_aggregates(aggregators),
+            chain=as_chain(transforms, aggregator or mean()),
             rule=local,
         )
         return self._ask(question, cohort, metrics, policy)
@@ -219,9 +241,9 @@ class Federation:
         question = self._question("query", name, model, config, extra)
         question = replace(
             question,
-            aggregator=aggregator or mean(),
-            extra_aggregators=dict(aggregators or {}),
-            chain=_chain(transforms, aggregator or mean()),
+            aggregator=_aggregate(aggregator),
+            extra_aggregators=_aggregates(aggregators),
+            chain=as_chain(transforms, aggregator or mean()),
         )
         return self._ask(question, cohort, metrics, policy)
 
@@ -233,7 +255,7 @@ class Federation:
         config: Mapping[str, Any] | None,
         extra: Mapping[str, Arrays] | None,
     ) -> Question:
-        if name not in self._plan.handlers:
+        if name not in self._plan.handlers or (kind == "query" and name in ("train", "evaluate")):
             raise HandlerMissing(
                 f"the client app has no handler for {name!r}",
                 advice=f"write @client.{f'query({name!r})' if kind == 'query' else kind} in front of a function",
@@ -244,31 +266,36 @@ class Federation:
             kind=kind,
             name=name,
             seed=self.seed,
-            round=self.round,
+            round=self._moment,
             call=self._calls + 1,
-            model=model.canonical() if model is not None else None,
-            extra={k: v.canonical() for k, v in (extra or {}).items()},
-            config=schedule.resolve(config or {}, self.round),
+            model=as_arrays("the model", model) if model is not None else None,
+            extra={k: as_arrays(f"extra[{k!r}]", v) for k, v in (extra or {}).items()},
+            config=schedule.resolve(config or {}, self._moment),
         )
 
     def _ask(
         self, question: Question, cohort: Sampler, metrics: Mapping[str, Any] | None, policy: RoundPolicy | None
     ) -> Answer:
+        check_type("cohort", cohort, Sampler)
+        check_type("policy", policy, RoundPolicy)
+        check_type("metrics", metrics, Mapping)
         rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
         self._calls += 1
         answer: Answer = self._perform(self._recorded(question, cohort, rules, policy or RoundPolicy()))
         evaluation = question.kind == "evaluate"
-        self._open.add(answer, evaluation=evaluation)
-        for totals in (self.totals, self._unkept):
-            totals.add_answer(answer, evaluation=evaluation)
+        if not self._replay.past:  # else a commit has it
+            self._open.add(answer, evaluation=evaluation)
+            for totals in (self.totals, self._totals):
+                totals.add_answer(answer, evaluation=evaluation)
+        self._plan.reseed(self._moment, self._calls)
         return answer
 
     def _recorded(
         self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy
     ) -> Generator[Any, Any, Answer]:
         """The answer of an exchange: the recorded one, or a new one that is recorded before it is used."""
-        digest = digest_of(question, cohort, policy) if self._plan.durable else {}
-        record = self._records.get((self.round, self._calls))
+        digest = digest_of(question, cohort, policy, rules) if self._plan.durable else {}
+        record = self._replay.find(self.round, self._calls, digest)
         if record is None:
             answer, states = yield from self._exchange(question, cohort, rules, policy)
             record = Record(
@@ -279,10 +306,13 @@ class Federation:
                 answer=answer,
                 transforms=states,
             )
-            yield Keep(record)
-        else:
-            check_record(record, digest)
-        self._transforms.update(record.transforms)
+            if (
+                self._due is None
+            ):  # else the rounds since the last durable commit are done again, and this one with them
+                yield Keep(record)
+        self._replay.note(record)
+        if not self._replay.past:
+            self._transforms.update(record.transforms)
         return record.answer
 
     def _exchange(
@@ -320,9 +350,11 @@ class Federation:
     def _draw(self, population: Population, cohort: Sampler, policy: RoundPolicy, attempt: int) -> Exchange:
         names = (self.round, self._calls, attempt)
         drawn = cohort.draw(population, round=self.round, rng=rng.stream(self.seed, "cohort", *names))
+        check_drawn(cohort, drawn, population)
         spares: list[str] = []
         if policy.spare:
-            rest = sorted(set(population.names) - set(drawn))
+            taken = set(drawn)
+            rest = [name for name in population.names if name not in taken]
             order = rng.stream(self.seed, "spare", *names).permutation(len(rest))
             spares = [rest[i] for i in order[: policy.spare]]
         return Exchange(drawn, spares, quorum=policy.quorum)
@@ -367,18 +399,29 @@ class Federation:
             train: the same, of a stage of its own.
             evaluate: the same, of a stage of its own.
         """
+        opening = self._replay.end_round(self.round, self._calls)
         model = model_of(state)
         stages = {"": metrics, "train": train, "evaluate": evaluate}
         if model is not None and self._plan.central is not None:
             stages["central"], failure = self._plan.central(model, self.round)
-            for totals in (self.totals, self._unkept):
-                totals.failures.extend([failure] if failure else [])
+            self.note_failures([failure] if failure else [])
         row = self._open.row(self.round, {stage: dict(values) for stage, values in stages.items() if values})
         self.history.append(row)
-        self._rows.append(row)
         if self._plan.checkpoint.is_best(self.history):
-            self.totals.best = self._unkept.best = model
-        self.state, self._open = state, OpenRound()
+            self.totals.best = self._totals.best = model
+        commit = Commit(
+            rows=(row,),
+            state=held(state),
+            transforms=dict(self._transforms),
+            sequence=self._sequence,
+            failures=tuple(self._totals.failures),
+            counted=dict(self._totals.counted),
+            clients=self._totals.clients,
+            best=self._totals.best,
+            opening=opening,
+        )
+        self._due = join(self._due, commit)  # one step: Ctrl-C finds the whole round here, or nothing of it
+        self.state, self._open, self._totals = commit.state, OpenRound(), Totals()
         self._done, self.round, self._calls = self.round, self.round + 1, 0
         self._perform(self._committed())
 
@@ -389,25 +432,18 @@ class Federation:
 
     def flush(self) -> None:
         """Write down what was committed but not yet due."""
-        if self._rows:
+        if self._due is not None:
             self._perform(self._keep())
 
     def _keep(self) -> Loop:
-        unkept, rows = self._unkept, tuple(self._rows)
-        yield Keep(
-            Commit(
-                rows=rows,
-                state=self.state,
-                transforms=dict(self._transforms),
-                sequence=self._sequence,
-                failures=tuple(unkept.failures),
-                counted=dict(unkept.counted),
-                clients=unkept.clients,
-                best=unkept.best,
-            )
-        )
-        self._unkept = Totals()
-        self._rows.clear()
+        assert self._due is not None
+        yield Keep(self._due)
+        self._due = None
+
+    def note_failures(self, failures: Sequence[Failure]) -> None:
+        """Take in what went wrong beside the clients' tasks; it is kept with the next commit."""
+        for totals in (self.totals, self._totals):
+            totals.failures.extend(failures)
 
 
 def model_of(state: Any) -> Arrays | None:
@@ -416,10 +452,14 @@ def model_of(state: Any) -> Arrays | None:
     return model if isinstance(model, Arrays) else None
 
 
-def _chain(transforms: Sequence[Transform] | Chain, aggregator: Aggregator) -> Chain:
-    chain = transforms if isinstance(transforms, Chain) else Chain(tuple(transforms))
-    chain.check_order(aggregator)
-    return chain
+def _aggregate(aggregator: Aggregator | None) -> Aggregator:
+    check_type("aggregator", aggregator, Aggregator)
+    return mean() if aggregator is None else aggregator
+
+
+def _aggregates(aggregators: Mapping[str, Aggregator] | None) -> dict[str, Aggregator]:
+    check_type("aggregators", aggregators, Mapping)
+    return {name: _aggregate(aggregator) for name, aggregator in (aggregators or {}).items()}
 
 
 def _aggregator(question: Question, name: str) -> Aggregator:

@@ -48,16 +48,25 @@ class History(Sequence[Mapping[str, Any]]):
     (main's own, train, evaluate, central) keeps it and the others get their stage in front: "evaluate.loss".
 
     Example:
-        ``history["loss"]`` is an array over rounds (NaN where a round has no such metric),
-        ``history[-1]["loss"]`` one number, ``history.dataframe()`` a pandas DataFrame.
+        ``history["loss"]`` is an array over rounds (NaN where a round has no such metric; of a metric that is an
+        array itself, with the rounds along the first axis), ``history[-1]["loss"]`` one number,
+        ``history.dataframe()`` a pandas DataFrame.
     """
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:
-        self._rows = list(rows)
+        self._rows: list[Row] = []
+        self._found: dict[str, dict[str, None]] = {stage: {} for stage in STAGES}  # the metrics of each
+        self._known: dict[tuple[str, str], str] | None = None  # what _names gave, until there is a new metric
+        for row in rows:
+            self.append(row)
 
     def append(self, row: Row) -> None:
         """Add a round."""
         self._rows.append(row)
+        for stage, metrics in row.stages.items():
+            if metrics.keys() - self._found[stage].keys():
+                self._found[stage].update(dict.fromkeys(metrics))
+                self._known = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,16 +75,17 @@ class History(Sequence[Mapping[str, Any]]):
 
     def _names(self) -> dict[tuple[str, str], str]:
         """(stage, metric) -> column, over the whole history."""
-        found: dict[tuple[str, str], None] = {}
-        for stage in STAGES:
-            for row in self._rows:
-                found.update(dict.fromkeys((stage, metric) for metric in row.stages.get(stage, ())))
-        taken: set[str] = set(COUNTS)
-        names: dict[tuple[str, str], str] = {}
-        for stage, metric in found:
-            names[stage, metric] = f"{stage or 'main'}.{metric}" if metric in taken else metric
-            taken.add(metric)
-        return names
+        if self._known is None:
+            taken: set[str] = set(COUNTS)
+            self._known = {}
+            for stage, metrics in self._found.items():
+                for metric in metrics:
+                    name = metric
+                    while name in taken:
+                        name = f"{stage or 'main'}.{name}"
+                    self._known[stage, metric] = name
+                    taken.add(name)
+        return self._known
 
     @overload
     def __getitem__(self, key: str) -> Array: ...
@@ -93,10 +103,13 @@ class History(Sequence[Mapping[str, Any]]):
         return _flat(self._rows[key], names)
 
     def _column(self, name: str) -> Array:
-        if name not in self.columns:
+        if name in COUNTS:
+            return np.array([getattr(row, name) for row in self._rows])
+        place = next((place for place, column in self._names().items() if column == name), None)
+        if place is None:
             raise UsageError(f"history has no column {name!r}", advice=f"it has {', '.join(self.columns)}")
-        values = [row.get(name, math.nan) for row in self]
-        return np.array(values) if all(np.ndim(v) == 0 for v in values) else np.array(values, dtype=object)
+        stage, metric = place
+        return _stacked([row.stages.get(stage, {}).get(metric, math.nan) for row in self._rows])
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         names = self._names()
@@ -132,6 +145,13 @@ class History(Sequence[Mapping[str, Any]]):
             raise UsageError("a DataFrame needs pandas", advice="pip install pandas, or use history.rows") from None
         return pd.DataFrame(self.rows, columns=list(self.columns))
 
+    def _repr_html_(self) -> str | None:
+        """The table, for a notebook."""
+        try:
+            return self.dataframe().to_html()
+        except UsageError:
+            return None
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the history as a CSV file."""
         with open(path, "w", newline="", encoding="utf-8") as file:
@@ -153,8 +173,26 @@ def _flat(row: Row, names: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     return counts | {names[stage, m]: v for stage, ms in row.stages.items() for m, v in ms.items()}
 
 
+def _stacked(values: Sequence[Any]) -> Array:
+    """One value a round: numbers, or arrays of one shape along a first axis; else as objects."""
+    shapes = {np.shape(v) for v in values if not _missing(v)} or {()}
+    if len(shapes) == 1 and all(np.asarray(v).dtype.kind in "biuf" for v in values):
+        (shape,) = shapes
+        return np.array([np.full(shape, v) if _missing(v) else v for v in values])
+    column = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        column[i] = value
+    return column
+
+
+def _missing(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _same(mine: Mapping[str, Any], its: Mapping[str, Any]) -> bool:
-    return mine.keys() == its.keys() and all(np.array_equal(mine[k], its[k]) for k in mine)
+    return mine.keys() == its.keys() and all(
+        np.array_equal(mine[k], its[k]) or (_missing(mine[k]) and _missing(its[k])) for k in mine
+    )
 
 
 def _short(value: Any) -> str:

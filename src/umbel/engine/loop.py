@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from umbel.aggregate.expected import RETURNED
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
 from umbel.errors import UsageError
@@ -44,6 +45,12 @@ def _start(strategy: Strategy, fed: Federation) -> LoopState:
     if fed.initial is None:
         raise UsageError("a strategy needs an initial model", advice="give model= to umbel.ServerApp, or initial=")
     model = shared_only(fed.initial, strategy.share)
+    if not any(e.role in RETURNED for e in model.spec.entries):
+        shown = ", ".join(f"{e.name!r} is {e.describe()}" for e in model.spec.entries[:5])
+        raise UsageError(
+            f"nothing in the model is trained: {shown or 'it has no entries'}",
+            advice="give floating-point arrays: 0.0 and not 0, np.zeros(3) and not np.zeros(3, int)",
+        )
     return LoopState(model=model, optimizer=strategy.optimizer.init(model))
 
 
@@ -57,6 +64,13 @@ def shared_only(model: Arrays, share: Entries | None) -> Arrays:
             f"share={share.include} but={share.but} matches no entry of the model",
             advice=f"its entries are {', '.join(model.spec.names[:10])}",
         )
+    for pattern in share.but:
+        # a name that is misspelt here would quietly send what was meant to stay
+        if not any(Entries((pattern,)).match(name) for name in model.spec.names):
+            raise UsageError(
+                f"share: but={pattern!r} matches no entry of the model",
+                advice=f"its entries are {', '.join(model.spec.names[:10])}",
+            )
     # choices are tried in order: what is shared keeps its role, since a choice without one changes nothing
     kept = set(chosen)
     local = tuple(e.name for e in model.spec.entries if e.name not in kept)

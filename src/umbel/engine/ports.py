@@ -64,6 +64,7 @@ class Commit:
         counted: how often each client was counted in these rounds.
         clients: each client's metrics in the last evaluation of these rounds, if there was one.
         best: the model of the best round so far, if that is one of these rounds.
+        opening: of the first commit, what was asked before the first round. None: unknown, or not the first.
     """
 
     rows: tuple[Row, ...]
@@ -74,6 +75,7 @@ class Commit:
     counted: Mapping[str, int] = field(default_factory=dict)
     clients: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     best: Arrays | None = None
+    opening: tuple[Record, ...] | None = None
 
 
 @final
@@ -98,10 +100,13 @@ class Record:
 
 
 class Store(Protocol):
-    """Keeps a run. What a method was given is durable when it returns."""
+    """Keeps a run. What a method was given is there in the next process, too, as soon as the method returns.
+
+    A commit outlives a loss of power; of the records the last ones may be lost, and what they stand for is done again.
+    """
 
     def commits(self) -> Sequence[Commit]:
-        """All commits so far, oldest first; all but the last without their state."""
+        """All commits so far, oldest first; all but the last without their state and their transforms'."""
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""
@@ -110,7 +115,10 @@ class Store(Protocol):
         """Keep a finished exchange."""
 
     def commit(self, commit: Commit) -> None:
-        """Keep the end of a round; the records before it are no longer needed."""
+        """Keep the end of a round; the records before it are no longer needed.
+
+        A commit of rounds that are there already changes nothing: Ctrl-C may have hidden that it was kept.
+        """
 
 
 class Observer(Protocol):

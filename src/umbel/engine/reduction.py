@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
+
 from umbel.aggregate import Aggregator, mean
 from umbel.engine.question import Question
+from umbel.errors import BadUpdate
 from umbel.update import Update
 
 SHARD = 64
@@ -42,8 +45,10 @@ class Reduction:
     def __init__(self, question: Question) -> None:
         self._question = question
         self._shard: int | None = None
-        self._open = Reduced()  # accumulators of the shard that is being folded
-        self._merged = Reduced()  # those of the shards before it, and all rows
+        self._open: dict[str | None, Any] = {}  # accumulators of the shard that is being folded
+        self._merged: dict[str | None, Any] = {}  # those of the shards before it
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of the metrics
+        self._reduced = Reduced()
 
     def fold(self, client: str, place: int, update: Update) -> None:
         """Fold one client's update. Places come in rising order.
@@ -55,48 +60,66 @@ class Reduction:
             self._merge_shard()
             self._shard = place // SHARD
         parts = self._parts(update)
-        for name, aggregator, part in parts:
-            aggregator.admit(self._acc(name, aggregator), part)
-        for name, aggregator, part in parts:
-            self._open.extra[name] = aggregator.fold(self._acc(name, aggregator), part)
+        for name, aggregator, acc, part in parts:
+            aggregator.admit(acc, part)
+            if name in self._merged:  # so that the shards, too, fit each other
+                aggregator.admit(self._merged[name], part)
         self.note(client, update.weight, update.metrics)
+        for name, aggregator, acc, part in parts:
+            self._open[name] = aggregator.fold(acc, part)
 
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
-        """Keep a client's metrics."""
-        self._merged.names.append(client)
-        self._merged.rows.append((weight, metrics))
+        """Keep a client's metrics.
+
+        Raises:
+            BadUpdate: one has another shape than it had before; nothing was kept.
+        """
+        shapes = {name: np.shape(value) for name, value in metrics.items()}
+        for name, shape in shapes.items():
+            if self._shapes.get(name, shape) != shape:
+                raise BadUpdate(
+                    f"metric {name!r} has shape {shape}, the clients before it returned {self._shapes[name]}",
+                    advice="let all clients return the same shape, or call the metrics by different names",
+                )
+        self._shapes |= shapes
+        self._reduced.names.append(client)
+        self._reduced.rows.append((weight, metrics))
 
     def finish(self) -> Reduced:
         """The folded whole."""
         self._merge_shard()
-        self._merged.acc = self._merged.extra.pop("", None)
-        if self._merged.acc is None and self._question.aggregator is not None:
-            self._merged.acc = self._question.aggregator.init(self._question.sent)
-        return self._merged
+        main = self._question.aggregator
+        for name, acc in self._merged.items():
+            if name is None:
+                self._reduced.acc = acc
+            else:
+                self._reduced.extra[name] = acc
+        if self._reduced.acc is None and main is not None:
+            self._reduced.acc = main.init(self._question.sent)
+        return self._reduced
 
-    def _parts(self, update: Update) -> list[tuple[str, Aggregator, Update]]:
-        assert self._question.aggregator is not None
-        parts = [("", self._question.aggregator, update)]
-        for name, arrays in update.extra.items():
-            parts.append((name, self._aggregator(name), update.replace(arrays, kind="value")))
-        return parts
+    def _parts(self, update: Update) -> list[tuple[str | None, Aggregator, Any, Update]]:
+        """What is folded where: the update's own arrays under None, its extra arrays under their names."""
+        own: tuple[str | None, Update] = (None, update)
+        extra = ((name, update.replace(arrays, kind="value")) for name, arrays in update.extra.items())
+        return [(name, self._aggregator(name), self._acc(name), part) for name, part in (own, *extra)]
 
-    def _aggregator(self, name: str) -> Aggregator:
-        aggregator = self._question.extra_aggregators.get(name) if name else self._question.aggregator
+    def _aggregator(self, name: str | None) -> Aggregator:
+        question = self._question
+        aggregator = question.aggregator if name is None else question.extra_aggregators.get(name)
         return aggregator if aggregator is not None else mean()
 
-    def _acc(self, name: str, aggregator: Aggregator) -> Any:
-        if name not in self._open.extra:
-            self._open.extra[name] = aggregator.init(self._question.sent if not name else None)
-        return self._open.extra[name]
+    def _acc(self, name: str | None) -> Any:
+        """The open shard's accumulator; a new one is not kept before something is folded into it."""
+        if name in self._open:
+            return self._open[name]
+        return self._aggregator(name).init(self._question.sent if name is None else None)
 
     def _merge_shard(self) -> None:
-        for name, acc in self._open.extra.items():
-            before = self._merged.extra.get(name)
-            if before is not None:
-                acc = self._aggregator(name).merge(before, acc)  # noqa: PLW2901
-            self._merged.extra[name] = acc
-        self._open = Reduced()
+        for name, acc in self._open.items():
+            before = self._merged.get(name)
+            self._merged[name] = acc if before is None else self._aggregator(name).merge(before, acc)
+        self._open = {}
 
 
 __all__ = ["SHARD", "Reduced", "Reduction"]

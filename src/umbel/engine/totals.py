@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from umbel.arrays import Arrays
@@ -17,7 +17,7 @@ from umbel.errors import Failure
 @final
 @dataclass(slots=True)
 class Totals:
-    """Sums over some rounds: over a whole run, or since its last durable commit.
+    """Sums over a whole run, or over the round that is under way.
 
     Attributes:
         failures: who failed, and why.
@@ -67,6 +67,21 @@ class OpenRound:
         return Row(round=round, cohort=self.cohort, folded=self.folded, failed=self.failed, stages=stages)
 
 
+def join(before: Commit | None, commit: Commit) -> Commit:
+    """Two commits that follow each other as one."""
+    if before is None:
+        return commit
+    return replace(
+        commit,
+        rows=before.rows + commit.rows,
+        failures=before.failures + commit.failures,
+        counted=dict(Counter(before.counted) + Counter(commit.counted)),
+        clients=commit.clients or before.clients,
+        best=commit.best if commit.best is not None else before.best,
+        opening=before.opening,
+    )
+
+
 def totals_of(commits: Sequence[Commit], best: Arrays | None) -> Totals:
     """What these commits add up to."""
     totals = Totals(best=best)
@@ -75,4 +90,4 @@ def totals_of(commits: Sequence[Commit], best: Arrays | None) -> Totals:
     return totals
 
 
-__all__ = ["OpenRound", "Totals", "totals_of"]
+__all__ = ["OpenRound", "Totals", "join", "totals_of"]

@@ -9,9 +9,9 @@ from typing import final
 
 import numpy as np
 
+from umbel.arguments import number
 from umbel.errors import UsageError
 from umbel.metrics.base import Combiner, Result, Values, percent, result
-from umbel.schedule import number
 
 
 @final

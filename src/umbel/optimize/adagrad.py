@@ -10,9 +10,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from umbel.arguments import number
 from umbel.arrays import Arrays
 from umbel.optimize.base import ServerOptimizer
-from umbel.schedule import number
 
 
 @final

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from umbel.arguments import number
 from umbel.arrays import Arrays
 from umbel.errors import UsageError
 from umbel.optimize.base import ServerOptimizer
-from umbel.schedule import number
 
 
 @final

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
+from umbel.arguments import whole
 from umbel.sample.base import Population, Sampler
-from umbel.schedule import whole
 
 
 @final

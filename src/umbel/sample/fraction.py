@@ -8,8 +8,8 @@ from typing import final
 
 import numpy as np
 
+from umbel.arguments import number, whole
 from umbel.sample.base import Population, Sampler, pick
-from umbel.schedule import number, whole
 
 
 @final

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
+from umbel.arguments import number
 from umbel.sample.base import Population, Sampler
-from umbel.schedule import number
 
 
 @final

@@ -16,9 +16,9 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from umbel.arguments import number, whole
 from umbel.errors import EmptyPopulation, UsageError
 from umbel.sample.base import Population, Sampler
-from umbel.schedule import number, whole
 
 
 @final

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,6 +22,8 @@ from umbel.sample import Population
 from umbel.simulation.inline import ClientStates, Inline
 
 Engine = Literal["auto", "inline"]
+_ALONE = threading.RLock()
+_KEPT = 4  # pairs of app and seed whose set-up and data are kept between the runs of a sweep
 
 
 @final
@@ -34,20 +38,23 @@ class Roster:
         sites: Mapping[str, Mapping[str, Any]] | None = None,
         labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        for name in names:
+            _check_name(name)
         if len(set(names)) != len(names):
-            twice = next(n for n in names if list(names).count(n) > 1)
+            twice = next(name for name, count in Counter(names).items() if count > 1)
             raise UsageError(f"two clients are called {twice!r}", advice="give each client a name of its own")
-        self.population = Population(tuple(names), {k: dict(v) for k, v in (labels or {}).items()})
-        self._parts = dict(zip(names, parts, strict=True)) if parts is not None else {}
+        self.population = Population(tuple(names), _labels(labels or {}))
+        indexes = [_part(name, part) for name, part in zip(names, parts, strict=True)] if parts is not None else []
+        self._parts = dict(zip(names, indexes, strict=False))
         self._sites = sites or {}
 
     def __getitem__(self, name: str) -> ClientInfo:
         part = self._parts.get(name)
         return ClientInfo(
             name=name,
-            labels=self.population.labels.get(name, {}),
+            labels=dict(self.population.labels.get(name, {})),
             # a copy that can be written to, since torch warns of arrays that cannot
-            part=part.copy() if isinstance(part, np.ndarray) else part,
+            part=part.copy() if part is not None else None,
             site=self._sites.get(name, {}),
         )
 
@@ -63,7 +70,7 @@ class Roster:
         for name in self.population.names:
             digest.update(f"{len(name)}:{name}".encode())
             if name in self._parts:
-                part = np.ascontiguousarray(self._parts[name])
+                part = self._parts[name]
                 digest.update(f"{part.dtype}{part.shape}".encode() + part.tobytes())
         sites = {name: describe(site) for name, site in sorted(self._sites.items())}
         labels = {name: dict(own) for name, own in self.population.labels.items()}
@@ -90,12 +97,48 @@ def roster(clients: Any, labels: Mapping[str, Mapping[str, str]] | None) -> Rost
                     advice='give a mapping: {"berlin": {"path": "berlin.csv"}}',
                 )
         return Roster([str(n) for n in clients], sites={str(n): dict(s) for n, s in clients.items()}, labels=labels)
-    if isinstance(clients, str) or not isinstance(clients, Sequence):
-        raise UsageError(f"clients is a {type(clients).__name__}", advice="give a number, names, or a partition")
+    if isinstance(clients, str | bytes) or not isinstance(clients, Sequence):
+        raise UsageError(
+            f"clients is a {type(clients).__name__}",
+            advice="give a number, a list of names, a partition, or {name: settings}",
+        )
     if all(isinstance(c, str) for c in clients):
         return Roster(list(clients), labels=labels)
     names = getattr(clients, "names", None) or [str(i) for i in range(len(clients))]
     return Roster(list(names), parts=list(clients), labels=labels)
+
+
+def _check_name(name: Any) -> None:
+    try:
+        good = isinstance(name, str) and bool(name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        good = False
+    if not good:
+        raise UsageError(f"a client is called {name!r}", advice="a name is text that is not empty, in valid Unicode")
+
+
+def _part(name: str, value: Any) -> Any:
+    try:
+        part = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        part = np.empty(1, object)
+    if part.ndim == 0 or (part.size and part.dtype.kind not in "biu"):
+        raise UsageError(
+            f"the part of client {name!r} is a {type(value).__name__}, not an array of indexes",
+            advice="give clients=umbel.partition.iid(...) or index arrays, or names, and load the data in @client.data",
+        )
+    return np.ascontiguousarray(part)
+
+
+def _labels(labels: Any) -> dict[str, dict[str, str]]:
+    if not isinstance(labels, Mapping):
+        raise UsageError(f"labels are a {type(labels).__name__}", advice='give {"berlin": {"country": "de"}}')
+    for client, own in labels.items():
+        if not isinstance(own, Mapping) or not all(isinstance(text, str) for pair in own.items() for text in pair):
+            raise UsageError(
+                f"the labels of client {client!r} are {own!r}", advice='labels are text by name: {"country": "de"}'
+            )
+    return {client: dict(own) for client, own in labels.items()}
 
 
 @final
@@ -113,8 +156,8 @@ class Simulation:
         per_device: how many clients share a device; the inline engine does one after the other: 1.
         labels: what is known of clients, for samplers that select by label: ``{name: {label: value}}``.
 
-    As a context manager it keeps what ``@client.setup`` and ``@client.data`` made from one run to the next, as long
-    as app and seed stay the same.
+    As a context manager it keeps what ``@client.setup`` and ``@client.data`` made from one run to the next, where
+    app and seed are the same; of the last four pairs of these.
 
     Raises:
         UsageError: an argument that makes no sense.
@@ -140,10 +183,10 @@ class Simulation:
             raise UsageError(f"threads is {threads!r}", advice="give a whole number >= 1")
         self.clients = roster(clients, labels)
         self.engine, self.threads, self.devices = engine, threads, devices
-        self._kept: dict[tuple[int, int], tuple[ClientApp, Bench]] | None = None
+        self._kept: OrderedDict[tuple[int, int], tuple[ClientApp, Bench]] | None = None
 
     def __enter__(self) -> Self:
-        self._kept = {}
+        self._kept = OrderedDict()
         return self
 
     def __exit__(
@@ -153,9 +196,22 @@ class Simulation:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The conditions of a run: so many threads, and the caller's generators untouched."""
-        with isolated(self.threads):
-            yield
+        """The conditions of a run: so many threads, and the caller's generators untouched.
+
+        Raises:
+            UsageError: another thread of this process is inside; runs within a run are lawful.
+        """
+        if not _ALONE.acquire(blocking=False):
+            raise UsageError(
+                "another thread of this process is running a simulation",
+                advice="run one after the other, or each in a process of its own: handlers draw from random, "
+                "numpy.random and torch, which all threads share",
+            )
+        try:
+            with isolated(self.threads):
+                yield
+        finally:
+            _ALONE.release()
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Inline:
         """What does the tasks of one run."""
@@ -167,8 +223,11 @@ class Simulation:
 
         if self._kept is None:
             return make()
-        # the app stays referenced, so that its id stays its own
-        return self._kept.setdefault((id(app), seed), (app, make()))[1]
+        kept = self._kept.pop((id(app), seed), None) or (app, make())
+        self._kept[id(app), seed] = kept  # with the app, so that its id stays its own
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return kept[1]
 
     def recipe(self) -> Mapping[str, Any]:
         """What a run's result depends on here."""

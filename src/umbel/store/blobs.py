@@ -71,7 +71,7 @@ class Blobs:
         names = {self.path(digest).name for digest in needed}
         with readable_errors(self._directory):
             for entry in list(os.scandir(self._directory)):
-                if entry.name not in names and _OURS.fullmatch(entry.name):
+                if entry.name not in names and _OURS.fullmatch(entry.name) and not entry.is_dir():
                     os.unlink(entry.path)
         self._kept = {digest: synced for digest, synced in self._kept.items() if self.path(digest).name in names}
 

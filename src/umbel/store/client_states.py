@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS arrays (
     PRIMARY KEY (client, sequence, place)
 );
 CREATE TABLE IF NOT EXISTS written (
-    one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL
 );
 """
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -67,10 +68,13 @@ class FileClientStates:
                 raise
 
     def _load(self) -> None:
-        row = self._db.execute("SELECT sequence, floor, checksum FROM written").fetchone()
-        self.written, self._floor, self._checksum = row or (0, 0, 0)
+        self._look()
         if self._checksum != _sum_of(self._db.execute("SELECT client, sequence FROM state")):
             raise CorruptFile(f"{self._path} is damaged: not all states are as they were written", advice=_NEW)
+
+    def _look(self) -> None:
+        row = self._db.execute("SELECT sequence, floor, checksum FROM written").fetchone()
+        self.written, self._floor, self._checksum = row or (0, 0, 0)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -137,6 +141,7 @@ class FileClientStates:
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._look()  # Ctrl-C may have come between a commit and our taking note of it
             yield
         except BaseException:
             self._db.rollback()

@@ -12,6 +12,7 @@ from umbel.errors import DiskFull, StoreError
 
 TEMPORARY = ".tmp"  # what a file is called until it is whole
 GO_ON = "free some space and run the same command again: it goes on from the last committed round"
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -34,7 +35,7 @@ def readable_errors(path: Path) -> Iterator[None]:
 def write_all(file: int, data: bytes | memoryview) -> None:
     """Write all of it; the system may take a part at a time."""
     rest = memoryview(data)
-    while len(rest):
+    while rest:
         rest = rest[os.write(file, rest) :]
 
 
@@ -53,7 +54,7 @@ def replace_file(path: Path, data: bytes | memoryview, *, sync: bool = True) -> 
     temporary = path.with_name(path.name + TEMPORARY)
     with readable_errors(path):
         try:
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o644)
             try:
                 write_all(file, data)
                 if sync:
@@ -78,4 +79,4 @@ def sync_directory(directory: Path) -> None:
             os.close(file)
 
 
-__all__ = ["GO_ON", "TEMPORARY", "readable_errors", "replace_file", "sync_directory", "write_all"]
+__all__ = ["BINARY", "GO_ON", "TEMPORARY", "readable_errors", "replace_file", "sync_directory", "write_all"]

@@ -1,23 +1,28 @@
 """A run directory: a journal, blobs named by their digest, and clients' states in SQLite.
 
-    run.json                the recipe, for people and for the check on resuming
-    journal                 commits, and the exchanges since the last one
-    blobs/<digest>.safetensors   arrays that the journal names
-    clients.sqlite          clients' states
-    initial.safetensors     the initial model
-    best.safetensors        the best model so far, if the run keeps one
-    model.safetensors       the final model, when the run has ended
-    lock                    held while a process works here
+    run.json                     the recipe, for people and for the check on resuming
+    journal                      one line per commit, and a last one when the run has ended
+    exchanges                    what was asked and answered since the last commit
+    blobs/<digest>.safetensors   the arrays that these two name
+    clients.sqlite               clients' states
+    initial.safetensors          the initial model
+    best.safetensors             the best model so far, if the run keeps one
+    model.safetensors            the final model, when the run has ended
+    umbel.lock                   held while a process works here; tells a run directory from others
 
-What a method was given is on the disk when it returns. The last two commits can be read back.
+A commit is made by its line in the journal, written last and in one piece; what it names is on the disk before. When
+the directory is opened, all else is made to agree with the last line that is whole: newer states of clients are
+dropped, exchanges since another commit are forgotten, blobs that nothing names are removed. The last two commits can be
+read back; there is no way back beyond them.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -25,12 +30,66 @@ from umbel.arrays import Arrays
 from umbel.codec import Json, decode, encode
 from umbel.engine.federation import model_of
 from umbel.engine.ports import Commit, Record
-from umbel.errors import CorruptFile, FormatError
+from umbel.errors import CorruptFile
+from umbel.store.blobs import Blobs, read_whole
 from umbel.store.client_states import FileClientStates
-from umbel.store.journal import Journal, readable_errors
+from umbel.store.durable import TEMPORARY, readable_errors, replace_file, sync_directory
+from umbel.store.journal import START, Journal, Line
 from umbel.store.lock import DirectoryLock
+from umbel.store.run_file import FILES, claim, read_run_file, write_run_file
 
-_LAZY = "state", "transforms", "clients"  # of a commit; read for the last one only
+logger = logging.getLogger("umbel")
+_COMMIT, _END = b'{"kind":"commit"', b'{"kind":"end"'
+_LAZY: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # of a commit; read of the last one only
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the journal or of the exchanges, without its content.
+
+    Attributes:
+        line: where it stands.
+        sequence: number of the last exchange it knows of.
+        states: number of the last exchange before it that gave states of clients.
+        round: of a commit, the last round; of an exchange, that of the commit it follows.
+        blobs: what it names.
+        best: the best model so far.
+        opening: what is kept for the whole run.
+    """
+
+    line: Line
+    sequence: int = 0
+    states: int = 0
+    round: int = 0
+    blobs: Sequence[str] = ()
+    best: str | None = None
+    opening: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, line: Line) -> Entry:
+        """The entry in a line."""
+        value = line.value
+        return cls(line, **{f.name: value[f.name] for f in fields(cls)[1:]})
+
+    @property
+    def needed(self) -> set[str]:
+        """All blobs that must be there while this is one of the last two commits, or an exchange since."""
+        return {*self.blobs, *self.opening, *([self.best] if self.best else [])}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        status: "finished", or why it ended early.
+        rounds: how many it was to have.
+    """
+
+    status: str
+    rounds: int | None
 
 
 @final
@@ -43,209 +102,284 @@ class FileStore:
     Raises:
         InUse: another process works there.
         CorruptFile: something in it is damaged.
+        StoreError: it cannot be a run directory.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory).absolute()
-        self._blobs = self.directory / "blobs"
-        with readable_errors(self.directory):
-            self._blobs.mkdir(parents=True, exist_ok=True)
-        self._lock = DirectoryLock(self.directory)
-        try:
-            self._journal = Journal(self.directory / "journal")
+        claim(self.directory)
+        with ExitStack() as opened:
+            opened.callback(DirectoryLock(self.directory).close)
+            self._blobs = Blobs(self.directory / "blobs")
+            self._journal = Journal(self.directory / "journal", precious=True)
+            opened.callback(self._journal.close)
+            self._exchanges = Journal(self.directory / "exchanges", precious=False)
+            opened.callback(self._exchanges.close)
             self.client_states = FileClientStates(self.directory / "clients.sqlite")
-            self._read()
-        except BaseException:
-            self._lock.close()
-            raise
+            opened.callback(self.client_states.close)
+            self._remove_leftovers()
+            self._recover()
+            self._opened = opened.pop_all()
 
-    def _read(self) -> None:
-        entries = self._journal.read()
-        commits = [(end, data) for end, data in entries if data["kind"] == "commit"]
-        while commits and (missing := self._missing(commits[-1][1])):
-            if len(commits) > 1 and not self._missing(commits[-2][1]):
-                commits.pop()
-                self._journal.cut(commits[-1][0])
-                entries = [e for e in entries if e[0] <= commits[-1][0]]
-            else:
-                raise CorruptFile(f"{missing} is gone", advice="restore it from a backup, or start in another dir=")
-        self._commits = [data for _, data in commits]
-        last = commits[-1][0] if commits else 0
-        self._records = [data for end, data in entries if end > last and data["kind"] == "record"]
-        self._records = self._records[: self._whole(self._records)]
-        self.status: str = next((d["status"] for end, d in reversed(entries) if d["kind"] == "end" and end > last), "")
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._opened.close()
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _remove_leftovers(self) -> None:
+        """What a killed process had not yet given its name."""
+        for name in FILES:
+            with readable_errors(self.directory / name):
+                (self.directory / f"{name}{TEMPORARY}").unlink(missing_ok=True)
+
+    def _recover(self) -> None:
+        lines = self._journal.read()
+        self._end = lines[-1] if lines and lines[-1].text.startswith(_END) else None
+        commits = [line for line in lines if line.text.startswith(_COMMIT)]
+        self._commits = tuple(Entry.of(line) for line in commits[-2:])
+        if missing := self._blobs.missing(self._last.blobs):
+            self._give_up_last_commit(missing, commits[:-1])
+        self._records = self._whole_records()
         self._go_back()
+        self._journal.cut(self._end or self._last.line)
+        self._exchanges.cut(self._records[-1].line if self._records else START)
+        self._tidy()
 
-    def _whole(self, records: Sequence[Json]) -> int:
-        """How many of the records have all their blobs; the rest is done again."""
-        for n, data in enumerate(records):
-            if self._missing(data):
-                return n
-        return len(records)
+    def _give_up_last_commit(self, missing: Path, before: Sequence[Line]) -> None:
+        if before and self._blobs.missing(self._commits[0].blobs):
+            raise CorruptFile(f"{missing} is gone", advice=self._start_over)
+        logger.warning("commit-lost: %s is gone; the run goes on from the commit before it", missing)
+        self._commits = tuple(Entry.of(line) for line in before[-2:])
+        self._end = None
+
+    @property
+    def _start_over(self) -> str:
+        return (
+            "restore the directory from a backup; or give another dir=; or remove "
+            f"{self._journal.path}: the run then starts over from its initial model"
+        )
+
+    @property
+    def _last(self) -> Entry:
+        """The last commit."""
+        return self._commits[-1] if self._commits else Entry(START)
+
+    def _whole_records(self) -> tuple[Entry, ...]:
+        """The exchanges since the last commit. From the first that is not whole on they are done again."""
+        found: list[Entry] = []
+        if self._end is not None:
+            return ()  # asked after the last round; should the run go on, that is not where it stands
+        for entry in map(Entry.of, self._exchanges.read()):
+            whole = all(read_whole(self._blobs.path(digest), digest) is not None for digest in entry.blobs)
+            if entry.round != self._last.round or entry.states > self.client_states.written or not whole:
+                break
+            found.append(entry)
+        return tuple(found)
 
     def _go_back(self) -> None:
-        """Clients' states as of the last exchange that the journal knows."""
-        known = (*self._commits[-1:], *self._records)
-        if self.client_states.written < max((data["states"] for data in known), default=0):
-            raise CorruptFile(
-                f"{self.directory / 'clients.sqlite'} is older than the journal",
-                advice="restore it from a backup together with the journal, or start in another dir=",
-            )
-        self.client_states.go_back(max((data["content"]["sequence"] for data in known), default=0))
-        self._set_floor()
+        """Clients' states as of the last exchange that is known."""
+        if self.client_states.written < self._last.states:
+            path = self.directory / "clients.sqlite"
+            state = "is older than the journal beside it" if path.exists() else "is gone"
+            raise CorruptFile(f"{path} {state}", advice=self._start_over)
+        self.client_states.go_back((self._records or (self._last,))[-1].sequence)
 
-    def _set_floor(self) -> None:
-        self.client_states.floor = self._commits[-2]["content"]["sequence"] if len(self._commits) > 1 else 0
+    def _tidy(self) -> None:
+        """Remove blobs that nothing names, and say how far back the clients' states may be needed."""
+        entries = (*self._commits, *self._records)
+        self._blobs.sweep({digest for entry in entries for digest in entry.needed})
+        start = [] if len(self._commits) > 1 else [0]
+        self.client_states.points = [*start, *(entry.sequence for entry in entries)]
 
     # --- the recipe --------------------------------------------------------------------------
 
     @property
     def recipe(self) -> Json:
-        """What ``begin`` wrote; None in a new directory."""
+        """What ``begin`` wrote; None in a new directory.
+
+        Raises:
+            CorruptFile: it is damaged, or gone.
+        """
         path = self.directory / "run.json"
-        if not path.exists():
-            return None
-        try:
-            return json.loads(path.read_bytes())
-        except ValueError as error:
-            raise CorruptFile(f"{path} is damaged", advice="restore it from a backup, or give another dir=") from error
+        found = read_run_file(path)
+        if found is None and self._commits:
+            raise CorruptFile(f"{path} is gone", advice="restore it from a backup, or start in another dir=")
+        return found["recipe"] if found else None
 
-    def begin(self, recipe: Json) -> None:
-        """Write the recipe down, or a changed one."""
-        self._write_text("run.json", json.dumps(recipe, indent=2) + "\n")
+    def begin(self, recipe: Json, initial: Arrays | None) -> None:
+        """Write down the recipe and the initial model."""
+        if initial is not None:
+            replace_file(self.directory / "initial.safetensors", initial.to_bytes())
+        self._write_run_file(recipe, initial.digest() if initial is not None else None)
 
-    def keep_initial(self, model: Arrays | None) -> None:
-        """Keep the initial model."""
-        if model is not None:
-            with readable_errors(self.directory / "initial.safetensors"):
-                model.save(self.directory / "initial.safetensors")
+    def change(self, recipe: Json) -> None:
+        """Write down another recipe; the initial model stays."""
+        self._write_run_file(recipe, read_run_file(self.directory / "run.json")["initial"])
 
-    def initial(self) -> Arrays | None:
-        """The initial model that was kept."""
+    def _write_run_file(self, recipe: Json, initial: str | None) -> None:
+        content = {"umbel": recipe["umbel"], "initial": initial, "recipe": recipe}
+        write_run_file(self.directory / "run.json", content)
+        sync_directory(self.directory)
+
+    def initial(self, made: Arrays | None) -> Arrays | None:
+        """The initial model that ``begin`` wrote.
+
+        Args:
+            made: the initial model as the program makes it now; mends the file if it is the same.
+
+        Raises:
+            CorruptFile: it is damaged or gone.
+        """
         path = self.directory / "initial.safetensors"
-        return Arrays.load(path) if path.exists() else None
+        digest = read_run_file(self.directory / "run.json")["initial"]
+        if digest is None:
+            return None
+        found = read_whole(path, digest)
+        if found is None and made is not None and made.digest() == digest:
+            replace_file(path, made.to_bytes())
+            found = made
+        if found is None:
+            state = "damaged" if path.exists() else "gone"
+            raise CorruptFile(f"{path} is {state}", advice="restore it from a backup, or start in another dir=")
+        return found
 
     # --- the engine's store ------------------------------------------------------------------
 
-    def commits(self) -> Sequence[Commit]:
-        """All commits; all but the last without their state."""
-        *before, last = [d["content"] for d in self._commits] or [None]
-        if last is None:
-            return ()
-        light = [
-            {k: v for k, v in content.items() if k not in _LAZY} | {"state": None, "best": None} for content in before
-        ]
-        return [self._commit_of(c) for c in (*light, last | {"best": None})]
+    @property
+    def done(self) -> int:
+        """The last round that was committed."""
+        return self._last.round
 
-    def _commit_of(self, content: Json) -> Commit:
-        return Commit(**{k: self._decode(v) for k, v in content.items()})
+    def commits(self) -> Sequence[Commit]:
+        """All commits; all but the last without their state.
+
+        Raises:
+            CorruptFile: the last one's state is damaged.
+        """
+        lines = [line for line in self._journal.read() if line.text.startswith(_COMMIT)]
+        contents = [line.value["content"] for line in lines if line.end <= self._last.line.end]
+        evaluated = max((i for i, content in enumerate(contents) if content["clients"]), default=-1)
+        for i, content in enumerate(contents):
+            content |= _LAZY if i < len(contents) - 1 else {"best": None}  # noqa: PLW2901
+            content["clients"] = content["clients"] if i == evaluated else {}
+        return [Commit(**self._decode_fields(content)) for content in contents]
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""
-        return [Record(**{k: self._decode(v) for k, v in d["content"].items()}) for d in self._records]
+        return [Record(**self._decode_fields(entry.line.value["content"])) for entry in self._records]
 
     def record(self, record: Record) -> None:
-        """Keep a finished exchange until its round commits."""
-        self._append("record", record, sync=False)
+        """Keep a finished exchange until its round commits. Should the power fail, it may be done again."""
+        if self._end is not None:  # the run goes on
+            self._journal.cut(self._last.line)
+            self._end = None
+        content, named = self._encode_fields(record, "exchange", sync=False)
+        entry = {"round": self._last.round, "best": None, "opening": [], **self._marks(record, named)}
+        after = self._records[-1].line if self._records else START
+        line = self._exchanges.append({**entry, "content": content}, after=after, sync=False)
+        self._records = (*self._records, Entry.of(line))
+        self._tidy()
 
     def commit(self, commit: Commit) -> None:
-        """Keep the end of a round; then drop the blobs that only older commits needed."""
+        """Keep the end of a round; then remove what only older commits needed."""
+        if commit.rows[-1].round <= self._last.round:
+            return  # Ctrl-C hid that it was kept
+        content, named = self._encode_fields(commit, "commit", sync=True)
+        self._blobs.settle()
+        entry = {
+            "kind": "commit",
+            "round": commit.rows[-1].round,
+            "best": named["best"][0] if named["best"] else self._last.best,
+            "opening": [*self._last.opening, *named["opening"]],
+            **self._marks(commit, named),
+        }
+        line = self._journal.append({**entry, "content": content}, after=self._last.line, sync=True)
+        self._commits = (*self._commits[-1:], Entry.of(line))
+        self._records, self._end = (), None
+        self._exchanges.cut(START)
+        self._tidy()
         if commit.best is not None:
-            with readable_errors(self.directory / "best.safetensors"):
-                commit.best.save(self.directory / "best.safetensors")
-        self._commits.append(self._append("commit", replace(commit, best=None), sync=True))
-        self._records.clear()
-        self._drop_blobs()
-        self._set_floor()
+            replace_file(self.directory / "best.safetensors", commit.best.to_bytes(), sync=False)
 
-    def _append(self, kind: str, what: Record | Commit, *, sync: bool) -> Json:
-        blobs: list[str] = []
+    def _marks(self, what: Record | Commit, named: Mapping[str, Sequence[str]]) -> dict[str, Json]:
+        blobs = sorted({digest for digests in named.values() for digest in digests})
+        return {"sequence": what.sequence, "states": self.client_states.written, "blobs": blobs}
 
-        def place(arrays: Arrays) -> str:
-            blobs.append(self._keep_blob(arrays))
-            return blobs[-1]
+    def _encode_fields(self, what: Record | Commit, name: str, *, sync: bool) -> tuple[Json, dict[str, list[str]]]:
+        """The fields as JSON, and which blobs each of them names."""
+        named: dict[str, list[str]] = {f.name: [] for f in fields(what)}
 
-        content = {f.name: encode(getattr(what, f.name), place, where=f"the {kind}'s {f.name}") for f in fields(what)}
-        entry = {"kind": kind, "content": content, "blobs": blobs, "states": self.client_states.written}
-        self._journal.append(entry, sync=sync)
-        if kind == "record":
-            self._records.append(entry)
-        return entry
+        def encoded(field: str) -> Json:
+            def place(arrays: Arrays) -> str:
+                named[field].append(self._blobs.keep(arrays, sync=sync))
+                return named[field][-1]
 
-    def _keep_blob(self, arrays: Arrays) -> str:
-        digest = arrays.digest()
-        path = self._blob(digest)
-        if not path.exists():
-            with readable_errors(path):
-                arrays.save(path)
-        return digest
+            return encode(getattr(what, field), place, where=f"the {name}'s {field}")
 
-    def _decode(self, data: Json) -> Any:
-        return decode(data, self._fetch, allow=lambda _: True)
+        return {f.name: encoded(f.name) for f in fields(what)}, named
+
+    def _decode_fields(self, content: Mapping[str, Json]) -> dict[str, Any]:
+        return {name: decode(value, self._fetch, allow=lambda _: True) for name, value in content.items()}
 
     def _fetch(self, digest: str) -> Arrays:
-        path = self._blob(digest)
-        advice = f"move {path.name} away and run again: the run then goes on from the commit before it"
-        try:
-            arrays = Arrays.load(path)
-        except FormatError as error:
-            raise CorruptFile(f"{path} is damaged: {error.what}", advice=advice) from error
-        if arrays.digest() != digest:
-            raise CorruptFile(
-                f"{path} is damaged: its bytes do not have the digest that it is named for", advice=advice
+        before = self._commits[0].needed if len(self._commits) > 1 else set()
+        advice = self._start_over
+        if digest in self._last.needed - before:
+            advice = (
+                f"move {self._blobs.path(digest)} away and run again: the run then goes on from the commit before it"
             )
-        return arrays
+        return self._blobs.fetch(digest, advice=advice)
 
-    def _blob(self, digest: str) -> Path:
-        return self._blobs / f"{digest}.safetensors"
-
-    def _missing(self, entry: Mapping[str, Any]) -> str:
-        return next((str(self._blob(d)) for d in entry["blobs"] if not self._blob(d).exists()), "")
-
-    def _drop_blobs(self) -> None:
-        needed = {f"{digest}.safetensors" for entry in self._commits[-2:] for digest in entry["blobs"]}
-        for old in _names(self._blobs) - needed:
-            (self._blobs / old).unlink(missing_ok=True)
+    def forget_records(self) -> None:
+        """The exchanges since the last commit do not count."""
+        self._exchanges.cut(START)
+        self._records = ()
+        self._go_back()
 
     # --- the end -----------------------------------------------------------------------------
 
-    def finish(self, status: str, state: Any) -> None:
-        """The run has ended: say so, and lay the final model where people look for it."""
+    @property
+    def ended(self) -> Ended | None:
+        """How the run ended; None: it has not, or goes on."""
+        if self._end is None:
+            return None
+        value = self._end.value
+        return Ended(value["status"], value["rounds"])
+
+    def finish(self, status: str, state: Any, *, rounds: int | None) -> None:
+        """The run of so many rounds has ended: say so, and lay the models where people look for them."""
+        self.lay_out(state)
+        end = {"kind": "end", "status": status, "rounds": rounds}
+        self._end = self._journal.append(end, after=self._last.line, sync=True)
+
+    def lay_out(self, state: Any) -> None:
+        """The final and the best model in files of their own; mends them if they are damaged or gone."""
         model = model_of(state)
         if model is not None:
-            with readable_errors(self.directory / "model.safetensors"):
-                model.save(self.directory / "model.safetensors")
-        self._journal.append({"kind": "end", "status": status}, sync=True)
-        self.status = status
+            self._lay_out("model.safetensors", model)
+        self.best()
 
     def best(self) -> Arrays | None:
-        """The best model so far, if the run keeps one."""
-        path = self.directory / "best.safetensors"
-        return Arrays.load(path) if path.exists() else None
+        """The best model so far, if the run keeps one.
 
-    def close(self) -> None:
-        """Let go of the directory."""
-        self._journal.close()
-        self.client_states.close()
-        self._lock.close()
+        Raises:
+            CorruptFile: it is damaged.
+        """
+        digest = self._last.best
+        if digest is None:
+            return None
+        arrays = read_whole(self._blobs.path(digest), digest)
+        if arrays is None:  # the copy that lies there for people will do
+            arrays = read_whole(self.directory / "best.safetensors", digest) or self._fetch(digest)
+            self._blobs.keep(arrays, sync=True)
+        self._lay_out("best.safetensors", arrays)
+        return arrays
 
-    def _write_text(self, name: str, text: str) -> None:
+    def _lay_out(self, name: str, arrays: Arrays) -> None:
         path = self.directory / name
-        temporary = path.with_suffix(".tmp")
-        with readable_errors(path):
-            try:
-                with open(temporary, "w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-
-def _names(directory: Path) -> set[str]:
-    entries: Iterable[os.DirEntry[str]] = os.scandir(directory)
-    return {entry.name for entry in entries}
+        if read_whole(path, arrays.digest()) is None:
+            replace_file(path, arrays.to_bytes())
 
 
 __all__ = ["FileStore"]

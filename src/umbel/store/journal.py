@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, final
 
 from umbel.errors import CorruptFile
-from umbel.store.durable import readable_errors, write_all
+from umbel.store.durable import BINARY, readable_errors, write_all
 
 
 @final
@@ -59,7 +59,7 @@ class Journal:
     def __init__(self, path: Path, *, precious: bool) -> None:
         self.path, self._precious = path, precious
         with readable_errors(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o644)
 
     def read(self) -> list[Line]:
         """All lines that are whole.

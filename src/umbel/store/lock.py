@@ -50,7 +50,9 @@ class DirectoryLock:
     def close(self) -> None:
         """Let go of the directory."""
         _held.discard(self)
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 from umbel.engine.ports import Commit, Record
@@ -12,14 +13,15 @@ State = Mapping[str, Any]
 
 @final
 class MemoryStore:
-    """Keeps the last commit's state; what a `Store` of the engine does, without the disk."""
+    """What a `Store` of the engine does, without the disk; keeps the last commit's state."""
 
     def __init__(self) -> None:
         self._commits: list[Commit] = []
         self._records: list[Record] = []
+        self._evaluated = 0  # the last commit with metrics of single clients
 
     def commits(self) -> Sequence[Commit]:
-        """All commits."""
+        """All commits; all but the last without their state."""
         return tuple(self._commits)
 
     def records(self) -> Sequence[Record]:
@@ -32,20 +34,16 @@ class MemoryStore:
 
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round; of the commits before it only what the history needs."""
-        self._commits[-1:] = [_without_state(c) for c in self._commits[-1:]]
-        self._commits.append(commit)
+        before = self._commits
+        if before and commit.rows[-1].round <= before[-1].rows[-1].round:
+            return
+        if before:
+            before[-1] = replace(before[-1], state=None, transforms={}, best=None)
+        if before and commit.clients:
+            before[self._evaluated] = replace(before[self._evaluated], clients={})
+        self._evaluated = len(before) if commit.clients else self._evaluated
+        before.append(commit)
         self._records.clear()
-
-
-def _without_state(commit: Commit) -> Commit:
-    return Commit(
-        rows=commit.rows,
-        state=None,
-        sequence=commit.sequence,
-        failures=commit.failures,
-        counted=commit.counted,
-        best=None,
-    )
 
 
 @final

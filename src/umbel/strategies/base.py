@@ -58,9 +58,16 @@ class Strategy:
     def __post_init__(self) -> None:
         _check_type("cohort", self.cohort, Sampler, "umbel.sample.fraction(0.1)")
         _check_type("aggregator", self.aggregator, Aggregator, "umbel.aggregate.mean()")
-        _check_type("rounds", self.rounds, RoundPolicy, "umbel.rounds(quorum=0.8)")
+        _check_type(
+            "rounds",
+            self.rounds,
+            RoundPolicy,
+            "umbel.rounds(quorum=0.8); how many there are stands in ServerApp(rounds=)",
+        )
         _check_type("evaluate", self.evaluate, Evaluation, "umbel.evaluation(every=5)")
         _check_type("share", self.share or Entries(("*",)), Entries, 'umbel.entries("*", but="*.bn*")')
+        if not isinstance(self.transforms, Chain):
+            object.__setattr__(self, "transforms", Chain(tuple(self.transforms)))
         schedule.resolve(self.config, 1)
         object.__setattr__(self, "optimizer", optimize.as_optimizer(self.optimizer))
         rules = {name: combiners.as_combiner(rule) for name, rule in self.metrics.items()}

@@ -63,6 +63,15 @@ def test_ctrl_c_leaves_the_directory_resumable(tmp_path):
     assert len(asked) == 10 + 8  # rounds 3 and 4; nobody trained the first two again
 
 
+def test_integers_in_the_first_model_are_no_parameters():
+    client = umbel.ClientApp()
+    client.train(lambda *_: umbel.Update(model={"w": np.ones(2), "b": 1.0}))
+    with pytest.raises(umbel.UmbelError, match=r"nothing in the model is trained: 'b' is I64(?s:.*)0\.0 and not 0"):
+        umbel.run(server.with_(model={"b": 0}), client, on=federation)
+    with pytest.raises(umbel.UmbelError, match=r"'b' was sent as an integer(?s:.*)0\.0 and not 0"):
+        umbel.run(server.with_(model={"w": np.zeros(2), "b": 0}), client, on=federation)
+
+
 @pytest.mark.parametrize(
     ("returned", "told"),
     [

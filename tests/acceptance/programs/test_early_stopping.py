@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import umbel
 
@@ -30,6 +31,25 @@ def test_it_stops_and_keeps_the_best():
     assert len(result.history) == 9
     assert result.status == "stopped early: loss has not improved for 3 rounds"
     assert (result.best["w"][0], result.model["w"][0]) == (6.0, 9.0)
+
+
+def test_a_misspelt_metric_is_told(caplog):
+    callbacks = [umbel.EarlyStopping("los", patience=3), umbel.Checkpoint(best_on="acuracy")]
+    result = umbel.run(server, client, on=umbel.Simulation(clients=3), rounds=5, callbacks=callbacks)
+    assert (len(result.history), result.best) == (5, None)
+    for name in ("los", "acuracy"):
+        assert f"no round has '{name}'; the history has round, cohort, folded, failed, loss" in caplog.text
+
+
+def test_a_callback_is_an_object():
+    class Tracker:
+        def on_round(self, result):
+            self.seen = result
+
+    with pytest.raises(umbel.UmbelError, match=r"callback Tracker is a class(?s:.*)Tracker\(\)"):
+        umbel.run(server, client, on=umbel.Simulation(clients=3), callbacks=[Tracker])
+    with pytest.raises(umbel.UmbelError, match=r"callbacks is a EarlyStopping(?s:.*)callbacks=\["):
+        umbel.run(server, client, on=umbel.Simulation(clients=3), callbacks=umbel.EarlyStopping("loss"))
 
 
 def test_a_rule_of_ones_own():

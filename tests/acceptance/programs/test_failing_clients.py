@@ -56,7 +56,7 @@ def test_a_missed_quorum_says_who_why_and_what_now():
     with pytest.raises(umbel.errors.QuorumMissed) as missed:
         run(umbel.rounds(quorum=0.8, on_miss="stop"), broken={1, 2, 3})
     text = str(missed.value)
-    assert "7 of 10 clients answered; the quorum is 80%" in text
+    assert "1 of 10 clients answered before the quorum of 80% was out of reach" in text
     assert "client 'c1', train: its train handler raised OSError: no such disk" in text
     assert "What to do:" in text
     assert missed.value.retryable

@@ -7,6 +7,7 @@ Source: Arivazhagan et al., Federated Learning with Personalization Layers, 2019
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import umbel
 
@@ -56,9 +57,52 @@ def test_each_keeps_its_own_head():
     assert together.history["error"][-1] > 10 * result.history["error"][-1]  # one head cannot mean both
 
 
+def test_a_model_has_no_personal_heads(caplog):
+    """Evaluated by itself it says so: each client's head stayed in the run."""
+    on = umbel.Simulation(clients=sites)
+    result = umbel.run(server, client, on=on, seed=1)
+    alone = umbel.evaluate(result.model, client, on=on, seed=1)
+    assert {own["head"] for own in alone.clients.values()} == {0.1}
+    assert "local-entries: head stayed at the clients of the run" in caplog.text
+
+
 def test_heads_survive_in_the_directory(tmp_path):
     on = umbel.Simulation(clients=sites)
     whole = umbel.run(server, client, on=on, seed=1)
     umbel.run(server, client, on=on, seed=1, dir=tmp_path, rounds=5)
     resumed = umbel.run(server, client, on=on, seed=1, dir=tmp_path, rounds=15)
     assert resumed.history == whole.history
+
+
+@pytest.mark.parametrize("kind", ["model", "delta"])
+def test_an_update_may_be_the_change(kind):
+    """What is not shared is kept either way."""
+    changing = umbel.ClientApp()
+
+    @changing.train
+    def train(model, ctx):
+        step = {"body": np.ones(4), "head": np.array(float(ctx.client.name))}
+        if kind == "delta":
+            return umbel.Update(delta=step)
+        return umbel.Update(model={name: model[name] + step[name] for name in model})
+
+    @changing.evaluate
+    def evaluate(model, ctx):
+        return umbel.Metrics({"head": model["head"]})
+
+    result = umbel.run(server, changing, on=umbel.Simulation(clients=3))
+    assert [r.metrics["head"] for r in result.clients.values()] == pytest.approx([0.1, 15.1, 30.1])
+    assert result.model["head"] == 0.1
+
+
+def test_what_would_be_forgotten_is_refused():
+    forgetful = umbel.ClientApp()
+    forgetful.train(lambda model, _: umbel.Update(model={"body": model["body"]}))
+    with pytest.raises(umbel.errors.QuorumMissed, match="entry 'head' is missing; it is not shared"):
+        umbel.run(server, forgetful, on=umbel.Simulation(clients=3))
+
+
+def test_a_pattern_that_keeps_nothing_back_is_refused():
+    misspelt = server.with_(strategy=umbel.fed_avg(share=umbel.entries("*", but="haed*")))
+    with pytest.raises(umbel.UmbelError, match=r"but='haed\*' matches no entry(?s:.*)body, head"):
+        umbel.run(misspelt, client, on=umbel.Simulation(clients=sites))

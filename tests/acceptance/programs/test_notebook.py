@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from io import BytesIO
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -31,6 +31,20 @@ def test_inside_a_running_loop():
     assert asyncio.run(cell()).model["w"].tolist() == [3.0, 3.0]
 
 
+def test_two_threads_cannot_share_the_random_generators():
+    """Two cells at once, or a sweep in a pool of threads: refused, since neither run would have its own bits."""
+    with ThreadPoolExecutor() as pool:
+        client = umbel.ClientApp()
+
+        @client.train
+        def train(model, ctx):
+            other = pool.submit(umbel.run, server, make_client(), on=umbel.Simulation(clients=3))
+            assert "another thread of this process" in str(other.exception())
+            return umbel.Update(model=model)
+
+        assert umbel.run(server, client, on=umbel.Simulation(clients=1)).failures == ()
+
+
 def test_what_a_cell_shows():
     result = umbel.run(server, make_client(), on=umbel.Simulation(clients=3), seed=5)
     assert "finished after 3 rounds" in repr(result)
@@ -44,9 +58,8 @@ def test_what_a_cell_shows():
     (panel,) = figure.axes
     assert panel.get_title() == "loss"
     assert all(float(tick).is_integer() for tick in panel.get_xticks())
-    picture = BytesIO()
-    figure.savefig(picture, format="png")
-    assert picture.getvalue().startswith(b"\x89PNG")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what Jupyter asks for, be pyplot imported or not
+    assert "<td>0.333333</td>" in result.history._repr_html_()
 
 
 def test_a_handler_redefined_in_its_cell_is_told_how():

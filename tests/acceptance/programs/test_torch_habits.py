@@ -90,6 +90,22 @@ def test_batch_norm_statistics_are_averaged_and_never_stepped():
     assert model["1.num_batches_tracked"] == 0
 
 
+def test_a_loop_of_ones_own_averages_a_whole_network():
+    """`model + mean` is the new model, batch norm's counters included."""
+    own = umbel.ServerApp(model=server.model, rounds=2)
+
+    @own.main
+    def main(fed):
+        model = fed.state["model"] if fed.state else fed.initial
+        for _ in fed.rounds():
+            model = model + fed.train(model, cohort=umbel.sample.everyone()).mean
+            fed.commit({"model": model})
+
+    alike = server.with_(strategy=umbel.fed_avg(evaluate=umbel.evaluation(every=0)), rounds=2)
+    models = [umbel.run(app, client, on=federation(), seed=1).model for app in (own, alike)]
+    assert models[0].difference(models[1], atol=1e-6) == ""
+
+
 def test_an_optimizer_remembers_from_round_to_round():
     """Adam's moments stay at the client, in ctx.state as arrays."""
     remembering = umbel.ClientApp()

@@ -90,5 +90,5 @@ def test_values_of_different_shapes_are_refused_by_name() -> None:
     aggregator = aggregate.sum()
     acc = aggregator.fold(aggregator.init(None), Update(value={"counts": np.zeros(3)}))
     for other in ({"counts": np.zeros(4)}, {"other": np.zeros(3)}, {"counts": np.zeros(3), "more": 1}):
-        with pytest.raises(BadUpdate, match="counts|more"):
+        with pytest.raises(BadUpdate, match=r"counts|more"):
             aggregator.admit(acc, Update(value=other))

@@ -37,7 +37,7 @@ WEIGHTS = np.array([1.0, 2.0, 0.0, 1.0])
         (metrics.of(lambda v, w: {"range": np.ptp(v), "n": len(w)}), {"acc.range": 0.8, "acc.n": 4}),
         (metrics.as_combiner([metrics.mean(), metrics.minimum()]), {"acc": 0.6, "acc.min": 0.1}),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).split(" at 0x")[0],
 )
 def test_a_small_cohort(combiner: Combiner, expected: dict[str, float]) -> None:
     results = combiner.combine("acc", VALUES, WEIGHTS)

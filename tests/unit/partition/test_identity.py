@@ -29,6 +29,8 @@ def test_groups_balance_ids_or_samples() -> None:
     assert [len(set(ids[part])) for part in by_ids] == [4] * 5
     by_samples = natural_groups(ids, clients=4, balance="samples", seed=2)
     assert by_samples.sizes.tolist() == [31] * 4
+    largest_first = natural_groups([0, 1, 2, 3, 4, 4, 4, 4], clients=2, balance="samples", seed=2)
+    assert largest_first.sizes.tolist() == [4, 4]
 
 
 def test_seeds_differ() -> None:

@@ -29,9 +29,10 @@ class Noisy(Transform):
             )
 
     def init(self, spec: Any) -> int:
-        return 0
+        return 0 * len(spec.entries)
 
     def release(self, total: Arrays, count: int, plan: Arrays | None, state: int, noise: Noise) -> tuple[Arrays, int]:
+        assert plan is None
         assert len(noise(3)) == 3
         return total + 1.0, state + count
 
@@ -43,9 +44,12 @@ class Seal(Transform):
     gives: ClassVar[frozenset[Trait]] = frozenset({"sealed"})
 
     def client(self, update: Update, plan: Arrays | None, round: int) -> Update:
+        assert plan is None
+        assert round == 1
         return update.replace(update.arrays * 2)
 
     def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        assert plan is None
         return update.replace(update.arrays / 2)
 
 

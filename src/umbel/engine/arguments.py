@@ -1,0 +1,76 @@
+"""What a main may give to ``fed``: refused, in words, where it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from umbel.aggregate import Aggregator
+from umbel.arrays import Arrays
+from umbel.correction import LocalRule
+from umbel.errors import UsageError
+from umbel.policy import RoundPolicy
+from umbel.sample import Population, Sampler
+from umbel.transforms import Chain, Transform
+
+_EXAMPLES: Mapping[type, str] = {
+    Sampler: "umbel.sample.fraction(0.1)",
+    Aggregator: "umbel.aggregate.mean()",
+    RoundPolicy: "umbel.rounds(quorum=0.8)",
+    LocalRule: "umbel.fed_prox(mu=0.1).local",
+    Mapping: '{"name": ...}',
+}
+
+
+def check_type(what: str, value: Any, kind: type) -> None:
+    """Refuse what is not of a kind; None is of every kind.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{what} is a {type(value).__name__} ({value!r:.80})", advice=f"give {_EXAMPLES[kind]}")
+
+
+def as_arrays(what: str, value: Any) -> Arrays:
+    """A model or other arrays, in Umbel's own layout.
+
+    Raises:
+        UsageError: it is neither `Arrays` nor a mapping of names to arrays.
+    """
+    if isinstance(value, Arrays):
+        return value.canonical()
+    if isinstance(value, Mapping):
+        return Arrays(value)
+    raise UsageError(f"{what} is a {type(value).__name__}", advice="give umbel.Arrays, or a mapping of names to arrays")
+
+
+def as_chain(transforms: Any, aggregator: Aggregator) -> Chain:
+    """A chain of transforms that works with this aggregator.
+
+    Raises:
+        ChainError: it makes no sense.
+        UsageError: it is no sequence of transforms.
+    """
+    if isinstance(transforms, Transform) or not isinstance(transforms, Sequence | Chain):
+        raise UsageError(f"transforms is a {type(transforms).__name__}", advice="give a list: transforms=[...]")
+    chain = transforms if isinstance(transforms, Chain) else Chain(tuple(transforms))
+    chain.check_order(aggregator)
+    return chain
+
+
+def check_drawn(cohort: Sampler, drawn: Sequence[str], population: Population) -> None:
+    """Refuse a cohort of clients who are not there.
+
+    Raises:
+        UsageError: names one of them.
+    """
+    stranger = next((name for name in drawn if name not in population), None)
+    if stranger is not None:
+        raise UsageError(
+            f"the sampler {cohort!r} drew {stranger!r}, who is none of the {len(population)} clients",
+            advice="a sampler draws names from population.names",
+        )
+
+
+__all__ = ["as_arrays", "as_chain", "check_drawn", "check_type"]
