@@ -14,6 +14,7 @@ from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.engine.app import ServerApp
+from umbel.engine.arguments import check_drawn, check_type
 from umbel.engine.driver import conduct, drive
 from umbel.engine.exchange import Exchange
 from umbel.engine.question import Question
@@ -66,7 +67,7 @@ def run(
         QuorumMissed: too few clients answered; names them. What was committed is kept.
         UsageError: an argument that makes no sense.
     """
-    _check_arguments(server, client, on, callbacks)
+    _check_arguments(server, client, on, callbacks, dir)
     seed = None if seed is None else whole(seed, "seed", least=0)
     rounds = None if rounds is None else whole(rounds, "rounds", least=0)
     place = cast(Simulation, on)
@@ -85,7 +86,7 @@ def run(
         return session.run(debug=debug)
 
 
-def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any) -> None:
+def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any, dir: Any) -> None:
     if not isinstance(server, ServerApp):
         raise UsageError(f"the first argument is a {type(server).__name__}", advice="give an umbel.ServerApp")
     if not isinstance(client, ClientApp):
@@ -97,6 +98,8 @@ def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any) -> None:
         raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
         raise UsageError(f"callbacks is a {type(callbacks).__name__}", advice="give a list: callbacks=[...]")
+    if dir == "" or not isinstance(dir, str | os.PathLike | None):
+        raise UsageError(f"dir is {dir!r}", advice="give the path of a directory, or leave dir= out")
 
 
 @final
@@ -142,13 +145,20 @@ def evaluate(
     """
     if not isinstance(on, Simulation):
         raise UsageError("nobody says where to evaluate", advice="give on=umbel.Simulation(clients=10)")
+    if not isinstance(client, ClientApp):
+        raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
+    check_type("cohort", cohort, Sampler)
+    check_type("metrics", metrics, Mapping)
+    seed = whole(seed, "seed", least=0)
     if "evaluate" not in client.names():
         raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
     rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
     population = on.clients.population
-    drawn = (cohort or everyone()).draw(population, round=1, rng=rng.stream(seed, "cohort", 1, 1, 0))
     if not len(population):
         raise EmptyPopulation("there is no client to evaluate on", advice="give umbel.Simulation at least one client")
+    sampler = cohort or everyone()
+    drawn = sampler.draw(population, round=1, rng=rng.stream(seed, "cohort", 1, 1, 0))
+    check_drawn(sampler, drawn, population)
     sent = as_model(model).canonical()
     question = Question(
         kind="evaluate",

@@ -120,6 +120,17 @@ class Arrays:
         made.spec, made._file, made._views, made._digest = spec, file, {}, ""
         return made
 
+    @property
+    def writable(self) -> bool:
+        """Are these arrays still being written?"""
+        return bool(self._file.flags.writeable)
+
+    def thawed(self) -> Self:
+        """A copy that can be written; `freeze` it when it is."""
+        made = type(self).blank(self.spec)
+        np.copyto(made._file, self._file)
+        return made
+
     def freeze(self) -> Self:
         """End of writing: from now on the values do not change."""
         self._file.flags.writeable = False

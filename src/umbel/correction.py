@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from umbel.arrays import Arrays
@@ -34,18 +34,59 @@ class Correction:
     offset: Arrays | None = None
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTask:
+    """What a local rule knows of one client's training in one round.
+
+    Attributes:
+        client: the client's name.
+        round: the round, from 1.
+        model: what was sent, the anchor of training.
+        extra: the named arrays of the broadcast.
+        config: settings of this round.
+        state: what the rule itself kept at this client, from the last training that was counted.
+    """
+
+    client: str
+    round: int
+    model: Arrays
+    extra: Mapping[str, Arrays]
+    config: Mapping[str, Any]
+    state: Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """What a local rule makes of a finished training.
+
+    Attributes:
+        state: what it keeps at this client: arrays, numbers, text or bytes by name. Counts if the update does.
+        extra: named arrays that go back with the update.
+    """
+
+    state: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Arrays] = field(default_factory=dict)
+
+
 class LocalRule(ABC):
     """How a strategy corrects local training; pure, and made of plain values so that it travels."""
 
     @abstractmethod
-    def correction(self, model: Arrays, extra: Mapping[str, Arrays], state: Mapping[str, Any]) -> Correction:
-        """The correction for one client in one round.
+    def correction(self, task: LocalTask) -> Correction:
+        """The correction for one client in one round."""
+
+    def after(self, task: LocalTask, delta: Arrays, steps: int | None) -> After:
+        """What to keep and to send back once the client has trained: SCAFFOLD's and FedDyn's variates.
 
         Args:
-            model: what was sent, the anchor of training.
-            extra: the named arrays of the broadcast.
-            state: the client's state as of the last committed round.
+            task: as for `correction`.
+            delta: the change of the model.
+            steps: how many local steps made it, if the adapter counted them.
         """
+        del delta, steps
+        return After(state=task.state)
 
 
 @final
@@ -63,9 +104,9 @@ class Proximal(LocalRule):
         if not 0 <= self.mu < float("inf"):
             raise UsageError(f"mu is {self.mu}", advice="FedProx needs a finite mu >= 0; 0.01 is a common start")
 
-    def correction(self, model: Arrays, extra: Mapping[str, Arrays], state: Mapping[str, Any]) -> Correction:  # noqa: ARG002
+    def correction(self, task: LocalTask) -> Correction:
         """A pull of strength mu, and nothing else."""
-        return Correction(pull=self.mu, anchor=model)
+        return Correction(pull=self.mu, anchor=task.model)
 
 
-__all__ = ["Correction", "LocalRule", "Proximal"]
+__all__ = ["After", "Correction", "LocalRule", "LocalTask", "Proximal"]

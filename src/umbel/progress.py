@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, final
 
 from umbel.engine.history import COUNTS, History
+
+_NAME = 40  # characters of the run's name, so that the line has room for the rest
 
 
 class Display(Protocol):
@@ -51,16 +54,17 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a name may hold brackets
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("rounds"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[cohort]}{task.fields[metrics]}"),
+            TextColumn("{task.fields[cohort]}{task.fields[metrics]}", markup=False),
             console=console,
             transient=False,
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),  # what goes into a file stays there
         )
-        self._task = self._progress.add_task(name, total=rounds, cohort="", metrics="")
+        self._task = self._progress.add_task(" ".join(name.split())[:_NAME], total=rounds, cohort="", metrics="")
         self._asked = self._answered = 0
         self._progress.start()
 
@@ -85,7 +89,8 @@ class Bar:
 
     def close(self) -> None:
         """Leave the last state on the screen."""
-        self._progress.stop()
+        with suppress(OSError, ValueError):  # the terminal is gone, or closed; the run is not to blame
+            self._progress.stop()
 
 
 def display(name: str, rounds: int | None) -> Display:

@@ -13,7 +13,7 @@ import numpy as np
 
 from umbel.arrays import Array, Arrays
 from umbel.engine.history import COUNTS, History
-from umbel.errors import Failure, UsageError
+from umbel.errors import Failure, StoreError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ class Result:
                 there = ~np.isnan(values)
                 axes.plot(rounds[there], values[there], marker="o" if len(rounds) <= 50 else "", markersize=3)
             axes.set_xlim(min(rounds, default=1) - 0.5, max(rounds, default=1) + 0.5)
-            axes.locator_params(axis="x", integer=True)
+            axes.locator_params(axis="x", integer=True, min_n_ticks=1)
             axes.set_xlabel("round")
             axes.set_title(column)
             axes.grid(alpha=0.3)
@@ -131,7 +131,12 @@ def as_model(model: Any) -> Arrays:
     if isinstance(model, Arrays):
         return model
     if isinstance(model, str | os.PathLike):
-        return Arrays.load(model)
+        try:
+            return Arrays.load(model)
+        except OSError as error:
+            raise StoreError(
+                f"the model {os.fspath(model)!r} cannot be read: {error.strerror or error}", advice="check the path"
+            ) from error
     if isinstance(model, Mapping):
         return Arrays(model)
     raise UsageError(

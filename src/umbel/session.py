@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,13 @@ from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
 from umbel.client.determinism import seed_all
+from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping
 from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation, Plan, model_of
+from umbel.engine.handlers import check_handler
 from umbel.engine.loop import strategy_main
 from umbel.errors import Failure, RecipeChanged, UsageError
 from umbel.progress import MonotonicClock, Watch, display
@@ -72,7 +73,7 @@ class Session:
         self._seed = seed if seed is not None else self._kept["recipe"]["seed"] if self._kept else secrets.randbits(32)
         self._rounds = rounds if rounds is not None else server.rounds
         self._given = given
-        self._checkpoint = next((c for c in callbacks if isinstance(c, Checkpoint)), Checkpoint())
+        self._checkpoint = _only_checkpoint(callbacks)
         self._callbacks = [(c, _as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
         self._name = name or (store.directory.name if store is not None else "run")
         self._reported = 0
@@ -95,10 +96,10 @@ class Session:
             self._main(fed)
         finally:
             shown.close()
+        self._miss_metrics(fed)
         status = f"stopped early: {fed.stopped}" if fed.stopped else FINISHED
         if self._files is not None:
             self._files.finish(status, fed.state, rounds=self._rounds)
-        self._report_unseen(fed)
         return self._result(fed, status)
 
     def _main(self, fed: Federation) -> None:
@@ -133,7 +134,7 @@ class Session:
             given=self._given is not None,
             checkpoint=self._checkpoint,
         )
-        if self._kept is None:
+        if self._kept is None or (not self._begun(store) and differences(self._kept, now)):
             store.begin(now, initial)
             return ""
         ended = store.ended is not None and store.ended.rounds == self._rounds
@@ -148,6 +149,10 @@ class Session:
         if code or self._rounds != self._kept["rounds"]:
             self._change(store, now)
         return store.ended.status if ended and store.ended is not None else ""
+
+    def _begun(self, store: FileStore) -> bool:
+        """Is there anything in the directory that another recipe would put an end to?"""
+        return bool(store.done or store.records() or store.ended)
 
     def _change(self, store: FileStore, now: Json) -> None:
         """The run goes on with more rounds, or with mended code."""
@@ -192,7 +197,9 @@ class Session:
         for n, test in enumerate(self._server.tests):
             try:
                 if round % test.every == 0:
-                    values |= self._test(test, n, model, round)
+                    found = self._test(test, n, model, round)
+                    _check_apart(values, found)
+                    values |= found
             except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
                 return values, _report("server", round, "central evaluation", error)
         return values, None
@@ -232,15 +239,15 @@ class Session:
             logger.warning("client-failed: there are more; result.failures has them all")
         self._reported = len(failures)
 
-    def _report_unseen(self, fed: Federation) -> None:
-        """A metric that somebody waited for and that no round had is probably misspelt."""
+    def _miss_metrics(self, fed: Federation) -> None:
+        """Say so when a rule looked for a metric that no round has; its name may be misspelt."""
         columns = fed.history.columns
-        wanted = [c.metric for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
-        unseen = {name for name in (*wanted, self._checkpoint.best_on) if name and name not in columns}
-        rules = self._server.strategy.metrics if self._server.strategy is not None else ()
-        unseen |= {name for name in rules if not any(f".{name}." in f".{column}." for column in columns)}
-        for name in sorted(unseen if len(fed.history) else ()):
-            logger.warning("metric-missing: no round has %r; the history has %s", name, ", ".join(columns))
+        rules = [c.metric for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
+        missed = {metric for metric in (*rules, self._checkpoint.best_on) if metric and metric not in columns}
+        combined = self._server.strategy.metrics if self._server.strategy is not None else ()
+        missed |= {name for name in combined if not any(f".{name}." in f".{column}." for column in columns)}
+        for metric in sorted(missed if len(fed.history) else ()):
+            logger.warning("metric-missing: no round has a metric %r; there are %s", metric, ", ".join(columns))
 
     def _call(self, callback: Callback, function: Callable[[Result], Any], result: Result, fed: Federation) -> str:
         try:
@@ -308,23 +315,43 @@ def _recipe_changed(store: FileStore, changed: Sequence[str]) -> RecipeChanged:
     )
 
 
+def _only_checkpoint(callbacks: Sequence[Callback]) -> Checkpoint:
+    given = [c for c in callbacks if isinstance(c, Checkpoint)]
+    if len(given) > 1:
+        raise UsageError(
+            f"callbacks holds {len(given)} Checkpoints",
+            advice="give one: umbel.Checkpoint(every=5, best_on='accuracy')",
+        )
+    return given[0] if given else Checkpoint()
+
+
 def _as_function(callback: Callback) -> Callable[[Result], Any]:
-    function = getattr(callback, "on_round", callback)
     if isinstance(callback, type):
-        raise UsageError(f"callback {callback.__name__} is a class", advice=f"give an object: {callback.__name__}()")
+        raise UsageError(
+            f"callback {callback.__name__} is a class", advice=f"give an object of it: {callback.__name__}()"
+        )
+    function = getattr(callback, "on_round", callback)
     if not callable(function):
         raise UsageError(
             f"callback {callback!r} is a {type(callback).__name__}",
             advice="give an object with on_round(result), or a function of the result",
         )
+    check_handler("callbacks", function, ("result",))
     return cast(Callable[[Result], Any], function)
+
+
+def _check_apart(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Two central evaluations may not call two things by one name."""
+    name = next((name for name in found if name in values), None)
+    if name is not None:
+        raise UsageError(f"two central evaluations have a metric {name!r}", advice="rename it in one of the two")
 
 
 def _report(who: str, round: int, what: str, error: Exception) -> Failure:
     """Someone's code beside the clients' failed: log it, and make it a value."""
-    text = "".join(traceback.format_exception(error))
+    text = trace(error)
     logger.error("%s-failed: %s in round %d; the run goes on\n%s", what.split(maxsplit=1)[0], who, round, text)
-    message = f"{what} raised {type(error).__name__}: {error}"
+    message = f"{what} raised {words(error)}"
     return Failure(
         client=who, round=round, kind=what, code=f"{what.split(maxsplit=1)[0]}-failed", message=message, traceback=text
     )

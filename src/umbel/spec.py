@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -49,6 +50,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _RANK = {code: rank for rank, code in enumerate(STORAGE)}
 _ALIGN = 64
 _MAX_HEADER = 100_000_000  # the limit that the safetensors library sets itself
+_MAX_AXES = 32  # what every NumPy that we support can hold
 _METADATA = "umbel"
 
 
@@ -174,13 +176,13 @@ class Spec:
     def runs(self) -> tuple[Run, ...]:
         """The data as few flat arrays, each of one dtype and one role."""
         runs: list[Run] = []
-        for e in sorted(self.entries, key=lambda e: e.offset):
+        for e in sorted((e for e in self.entries if e.size), key=lambda e: e.offset):
             last = runs[-1] if runs else None
             if last and (last.dtype, last.role) == (e.dtype, e.role):
                 runs[-1] = Run(last.dtype, last.role, last.offset, last.size + e.size)
             else:
                 runs.append(Run(e.dtype, e.role, e.offset, e.size))
-        return tuple(r for r in runs if r.size)
+        return tuple(runs)
 
     @cached_property
     def canonical(self) -> bool:
@@ -249,7 +251,9 @@ def _layout(wanted: tuple[Entry, ...], aliases: tuple[tuple[str, str], ...], nam
 def _check_names(wanted: tuple[Entry, ...], aliases: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> None:
     stored = {e.name for e in wanted}
     if len(stored) != len(wanted) or len(set(names)) != len(names) or set(names) != stored | {a for a, _ in aliases}:
-        raise EntryError("an entry is named twice", entry=next((n for n in names if names.count(n) > 1), ""))
+        twice = next((n for n, count in Counter((*names, *(e.name for e in wanted))).items() if count > 2), "")
+        what = f"entry {twice!r} stands there twice" if twice else "the list of names does not fit the entries"
+        raise EntryError(what, entry=twice)
     for alias, target in aliases:
         if target not in stored:
             raise EntryError(f"{alias!r} is an alias of {target!r}, which is not stored", entry=alias)
@@ -308,7 +312,7 @@ def parse(data: memoryview, *, source: str) -> Spec:
     metadata = table.pop("__metadata__", {})
     try:
         return _read_table(table, metadata, header, len(data) - len(header))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise refuse(str(error)) from None
 
 
@@ -343,8 +347,10 @@ def _read_entry(name: str, row: Any, roles: dict[str, Any]) -> Entry:
     dtype, shape, (begin, end) = row["dtype"], row["shape"], row["data_offsets"]
     if dtype not in STORAGE:
         raise ValueError(f"entry {name!r} has dtype {dtype!r}, which Umbel does not carry")
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+    if len(shape) > _MAX_AXES or not all(type(n) is int and 0 <= n < 2**62 for n in (*shape, begin, end)):
         raise ValueError(f"entry {name!r} has an impossible shape or place")
+    if math.prod(n for n in shape if n) >= 2**60:  # more than NumPy can address, even where an axis is empty
+        raise ValueError(f"entry {name!r} has an impossible shape")
     e = Entry(name, dtype, tuple(shape), roles.get(name) or resolve_role(name, dtype, (), payload=False), begin)
     if e.nbytes != end - begin:
         raise ValueError(f"entry {name!r} of shape {e.shape} needs {e.nbytes} bytes, not {end - begin}")

@@ -13,6 +13,8 @@ from umbel.errors import BadUpdate, EntryError
 
 Kind = Literal["model", "delta", "value"]
 Metric = Any  # a float, or a small float64 array
+_LIGHTEST, _HEAVIEST = 1e-12, 1e12  # one client's weight can neither drown the others nor vanish in float32
+_LONGEST_NAME = 64
 MAX_METRICS = 100  # what may leave a node as metrics: numbers that say something, not data in disguise
 
 
@@ -25,21 +27,23 @@ class Update:
         delta: the change of the model, where the client computes it itself.
         value: anything that is not shaped like the model: counts, trees (bytes), statistics.
             Exactly one of these three is given.
-        weight: the update's share in a mean; usually the number of examples. Finite, >= 0.
+        weight: the update's share in a mean; usually the number of examples. 0, or 1e-12 to 1e12.
         metrics: at most 100 finite numbers by name.
         extra: more named sets of arrays, each folded by its own aggregator.
+        steps: how many local optimizer steps made it, where that is known; ``umbel.torch.local`` counts them.
 
     Raises:
         BadUpdate: the arguments make no update.
     """
 
-    __slots__ = ("arrays", "extra", "kind", "metrics", "weight")
+    __slots__ = ("arrays", "extra", "kind", "metrics", "steps", "weight")
 
     arrays: Arrays
     kind: Kind
     weight: float
     metrics: Mapping[str, Metric]
     extra: Mapping[str, Arrays]
+    steps: int | None
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Update:
         weight: float = 1.0,
         metrics: Mapping[str, Metric] | None = None,
         extra: Mapping[str, Arrays | Mapping[str, Any]] | None = None,
+        steps: int | None = None,
     ) -> None:
         if (model is not None) + (delta is not None) + (value is not None) != 1:
             raise BadUpdate("an update has exactly one of model=, delta= and value=")
@@ -58,6 +63,7 @@ class Update:
         self.arrays = _as_arrays(given, f"{self.kind}=")
         self.weight = check_weight(weight)
         self.metrics = check_metrics(metrics) if metrics else {}
+        self.steps = steps
         self.extra = {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()} if extra else {}
 
     def replace(
@@ -67,14 +73,16 @@ class Update:
         kind: Kind | None = None,
         weight: float | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        extra: Mapping[str, Arrays] | None = None,
     ) -> Update:
-        """The same update with other arrays, another weight or other metrics, as transforms and middleware return it.
+        """The same update with some of it replaced, as transforms and middleware return it.
 
         Raises:
             BadUpdate: the weight or a metric makes no sense.
         """
         made = Update.__new__(Update)
-        made.kind, made.extra = kind or self.kind, self.extra
+        made.kind, made.steps = kind or self.kind, self.steps
+        made.extra = self.extra if extra is None else extra
         made.arrays = self.arrays if arrays is None else arrays
         made.weight = self.weight if weight is None else check_weight(weight)
         made.metrics = self.metrics if metrics is None else check_metrics(metrics)
@@ -127,14 +135,17 @@ def check_weight(weight: Any) -> float:
     """The weight as a float.
 
     Raises:
-        BadUpdate: it is negative, not finite, or no number.
+        BadUpdate: it is negative, not finite, no number, or out of any proportion.
     """
     try:
         number = float(weight)
     except (TypeError, ValueError):
         number = math.nan
-    if not 0 <= number < math.inf:
-        raise BadUpdate(f"weight is {weight!r}", advice="return a finite number >= 0, such as the number of examples")
+    if number != 0 and not _LIGHTEST <= number <= _HEAVIEST:
+        raise BadUpdate(
+            f"weight is {weight!r}",
+            advice=f"return 0, or a number between {_LIGHTEST:g} and {_HEAVIEST:g} such as the number of examples",
+        )
     return number
 
 
@@ -156,6 +167,10 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
         array = _metric_array(name, value)
         count += array.size
         checked[str(name)] = float(array) if array.ndim == 0 else array
+    long = next((name for name in checked if len(str(name)) > _LONGEST_NAME), None)
+    if long is not None:
+        raise BadUpdate(f"a metric's name has {len(str(long))} characters, {_LONGEST_NAME} may leave a client")
+    count = max(count, len(checked))
     if count > MAX_METRICS:
         raise BadUpdate(
             f"there are {count} numbers in metrics, {MAX_METRICS} may leave a client",

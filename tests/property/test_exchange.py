@@ -56,7 +56,8 @@ class World:
                         self.leased[client] = attempt
                         self.leases[client] += 1
                 case Fold(clients):
-                    for client, place in clients:
+                    for client, attempt, place in clients:
+                        assert attempt == self.arrived[client]
                         assert client in self.arrived, "folded without an answer"
                         self.folded.append((client, place))
                         if client in refuse:
@@ -159,6 +160,6 @@ def test_the_order_of_arrival_does_not_change_the_order_of_folding(n: int, rando
     folded: list[str] = []
     for client in order:
         for i in exchange.step([Arrived(client, 1)]):
-            folded += [c for c, _ in i.clients] if isinstance(i, Fold) else []
+            folded += [c for c, _, _ in i.clients] if isinstance(i, Fold) else []
     assert folded == cohort
     assert n == 0 or isinstance(exchange.step()[-1], Close)

@@ -69,7 +69,7 @@ def test_shards_folded_apart_and_merged_give_the_same_bits(count: int) -> None:
     for begin in range(0, count, SHARD):
         acc = aggregator.init(SENT)
         for update in given[begin : begin + SHARD]:
-            acc = aggregator.fold(acc, update)
+            acc = aggregator.fold(acc, update, SENT)
         total = acc if total is None else aggregator.merge(total, acc)
     assert aggregator.finish(total) == whole
 
@@ -81,9 +81,9 @@ def test_shards_are_counted_in_places_so_they_do_not_depend_on_who_failed() -> N
     first, second = aggregator.init(SENT), aggregator.init(SENT)
     for place, update in zip(places, given, strict=True):
         if place < SHARD:
-            first = aggregator.fold(first, update)
+            first = aggregator.fold(first, update, SENT)
         else:
-            second = aggregator.fold(second, update)
+            second = aggregator.fold(second, update, SENT)
     expected = aggregator.finish(aggregator.merge(first, second))
     assert reduce(question(aggregator), given, places) == expected
     assert reduce(question(aggregator), given) != expected

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from umbel.aggregate.expected import Expected
+from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Arrays
 from umbel.update import Update
 
@@ -20,12 +21,9 @@ class Aggregator(ABC):
 
     Attributes:
         result: the name of the result: ``got.mean`` for "mean".
-        summing: is the accumulator a sum that a transform may release before it is divided?
-        uniform: does every client count the same, whatever weight it states?
     """
 
     result: ClassVar[str] = "value"
-    summing: ClassVar[bool] = False
 
     @property
     def uniform(self) -> bool:
@@ -48,8 +46,14 @@ class Aggregator(ABC):
         """
 
     @abstractmethod
-    def fold(self, acc: Any, update: Update) -> Any:
-        """The accumulator with one more update in it. The update was checked and admitted."""
+    def fold(self, acc: Any, update: Update, sent: Arrays | None) -> Any:
+        """The accumulator with one more update in it.
+
+        Args:
+            acc: the accumulator; may be changed in place.
+            update: the update, checked and admitted.
+            sent: what this client was sent and its model is compared with; None for values.
+        """
 
     @abstractmethod
     def merge(self, acc: Any, later: Any) -> Any:
@@ -60,4 +64,44 @@ class Aggregator(ABC):
         """The result; None when nothing with a weight was folded."""
 
 
-__all__ = ["Aggregator"]
+class Summing(Aggregator):
+    """An aggregator whose accumulator is a weighted sum, which transforms may release before it is divided.
+
+    A subclass says what an update weighs and what becomes of the sum; the sum itself is a `WeightedSum`.
+
+    Attributes:
+        exact: are integers of values summed exactly in 64 bits? Else in float64.
+        double: are floats of models summed in float64, whatever their dtype?
+    """
+
+    exact: ClassVar[bool] = False
+    double: ClassVar[bool] = False
+
+    @abstractmethod
+    def weight(self, update: Update) -> float:
+        """What the update is multiplied with."""
+
+    def expects(self, sent: Arrays | None) -> Expected:
+        """Whole models, or any values."""
+        return Expected(sent=sent.spec if sent is not None else None, shapes="equal" if sent is not None else "free")
+
+    def init(self, sent: Arrays | None) -> WeightedSum:
+        """An empty sum."""
+        return WeightedSum.empty(sent, exact=self.exact, double=self.double)
+
+    def admit(self, acc: WeightedSum, update: Update) -> None:
+        """Values need the entries and shapes of those before them."""
+        acc.admit(update)
+
+    def fold(self, acc: WeightedSum, update: Update, sent: Arrays | None) -> WeightedSum:
+        """Add weight * update."""
+        acc.add(update, sent, self.weight(update))
+        return acc
+
+    def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:
+        """Add the sums."""
+        acc.merge(later)
+        return acc
+
+
+__all__ = ["Aggregator", "Summing"]

@@ -45,7 +45,7 @@ class Concat(Aggregator):
         """Values need the names and dtypes of those before them."""
         _check_joins(acc.arrays[0] if acc.arrays else update.arrays, update.arrays)
 
-    def fold(self, acc: Parts, update: Update) -> Parts:
+    def fold(self, acc: Parts, update: Update, sent: Arrays | None) -> Parts:  # noqa: ARG002
         """Put the update's value behind the others."""
         acc.arrays.append(update.arrays)
         return acc

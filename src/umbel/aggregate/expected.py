@@ -9,14 +9,14 @@ import numpy as np
 
 from umbel.arrays import BLOCK, Array, Arrays, from_bfloat16
 from umbel.errors import BadUpdate
-from umbel.spec import FLOATS, Entry, Role, Spec
+from umbel.spec import FLOATS, Entry, Role, Spec, layout
 from umbel.update import Update
 
 Shapes = Literal["equal", "slices", "free"]
-RETURNED: frozenset[Role] = frozenset({"trained", "buffer", "payload"})
-"""Roles of the entries of a model that a client sends back; of the others the server's value stays."""
 FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
-"""Roles of the entries of a model that are summed; they must come back."""
+"""Roles of the entries of a model that come back and are summed; of the others the server's value stays."""
+_HUGE = {"F64": 1e290}  # what a weighted block may sum up to; beyond it, sums over a cohort could overflow
+_HUGE_F32 = 1e32
 
 
 @final
@@ -54,9 +54,26 @@ class Expected:
         elif update.arrays.spec is not self.sent and update.arrays.spec != self.sent:
             self._check_entries(self.sent, update)
         if self.finite:
-            check_finite(update.arrays)
-        for extra in update.extra.values():
-            check_finite(extra)
+            check_finite(update.arrays, update.weight)
+
+    def as_delta(self, sent: Arrays | None, update: Update) -> Update:
+        """The update as the change of the model, in the precision of sums; values stay as they are."""
+        if sent is None or update.kind == "value":
+            return update
+        kept = [e for e in sent.spec.entries if e.role in FOLDED and e.name in update.arrays.spec.by_name]
+        shapes = {e.name: update.arrays.spec.by_name[e.name].shape for e in kept}
+        spec = layout(Entry(e.name, "F64" if e.dtype == "F64" else "F32", shapes[e.name], e.role) for e in kept)
+
+        def write(name: str, out: Array) -> None:
+            mine = update.arrays[name]
+            if update.kind == "delta":
+                np.copyto(out, mine, casting="same_kind")
+            else:
+                corner = tuple(slice(0, n) for n in mine.shape)
+                np.subtract(mine, sent[name][corner], out=out, dtype=out.dtype)
+
+        with np.errstate(all="ignore"):
+            return update.replace(Arrays.build(spec, write), kind="delta")
 
     def _check_value(self, update: Update) -> None:
         if update.kind != "value":
@@ -77,7 +94,7 @@ class Expected:
                 )
         for e in sent.entries:
             mine = got.by_name.get(e.name)
-            if mine is None or e.role not in RETURNED:
+            if mine is None or e.role not in FOLDED:
                 if e.role in FOLDED and not self.optional:
                     raise BadUpdate(
                         f"entry {e.name!r} is missing",
@@ -88,8 +105,6 @@ class Expected:
             self._check_entry(e, mine, update)
 
     def _check_entry(self, sent: Entry, got: Entry, update: Update) -> None:
-        if sent.role == "payload":
-            return
         wide = {"F16": "F32", "BF16": "F32"}.get(sent.dtype, sent.dtype)
         if got.dtype not in ((sent.dtype, wide) if update.kind == "delta" else (sent.dtype,)):
             raise BadUpdate(
@@ -104,10 +119,10 @@ class Expected:
             raise BadUpdate(f"entry {got.name!r} has shape {got.shape}, {sent.shape} was sent", entry=got.name)
 
 
-def check_finite(arrays: Arrays) -> None:
-    """Refuse NaN and infinity.
+def check_finite(arrays: Arrays, weight: float = 1.0) -> None:
+    """Refuse NaN, infinity, and what would overflow in the sum.
 
-    A block's sum is finite only if each element is, unless finite elements overflow: then each is looked at.
+    Looks at the sums of blocks: one is finite only if all its elements are.
 
     Raises:
         BadUpdate: names the entry, how many elements, and the first.
@@ -116,14 +131,15 @@ def check_finite(arrays: Arrays) -> None:
         for run in arrays.spec.runs:
             if run.dtype not in FLOATS:
                 continue
-            flat = arrays.flat(run)
+            flat, most = arrays.flat(run), _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight)
             for i in range(0, run.size, BLOCK):
                 block = from_bfloat16(flat[i : i + BLOCK]) if run.dtype == "BF16" else flat[i : i + BLOCK]
-                if not np.isfinite(np.add.reduce(block)) and not np.isfinite(block).all():
-                    _refuse(arrays)
+                total = np.add.reduce(block, dtype=np.float32 if run.dtype == "F16" else None)
+                if not abs(total) <= most:
+                    _refuse(arrays, most)
 
 
-def _refuse(arrays: Arrays) -> None:
+def _refuse(arrays: Arrays, most: float) -> None:
     for e in arrays.spec.entries:
         if e.dtype not in FLOATS:
             continue
@@ -137,5 +153,19 @@ def _refuse(arrays: Arrays) -> None:
                 advice="look for a too high learning rate, a division by zero, or an empty batch",
             )
 
+    largest = max(arrays.spec.entries, key=lambda e: _largest(arrays, e))
+    raise BadUpdate(
+        f"entry {largest.name!r} is finite, but too large to be summed: up to {_largest(arrays, largest):.3g}; with "
+        f"this weight, elements may come to {most:.3g}",
+        entry=largest.name,
+        advice="look for a too high learning rate, or a weight that is no number of examples",
+    )
 
-__all__ = ["FOLDED", "RETURNED", "Expected", "Shapes", "check_finite"]
+
+def _largest(arrays: Arrays, e: Entry) -> float:
+    if e.dtype not in FLOATS or not e.size or e.role == "payload":
+        return 0.0
+    return float(np.max(np.abs(np.asarray(arrays[e.name], np.float64))))
+
+
+__all__ = ["FOLDED", "Expected", "Shapes", "check_finite"]

@@ -7,56 +7,38 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from umbel.aggregate.base import Aggregator
+from umbel.aggregate.base import Aggregator, Summing
 from umbel.aggregate.expected import Expected
-from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.aggregate.weighted_sum import WeightedSum, divided
 from umbel.arrays import Array, Arrays
+from umbel.errors import UsageError
 from umbel.update import Update
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mean(Aggregator):
+class Mean(Summing):
     """The mean of the updates; see `mean`."""
 
     equal: bool = False
     result: ClassVar[str] = "mean"
-    summing: ClassVar[bool] = True
 
     @property
     def uniform(self) -> bool:
         """Does every client count the same?"""
         return self.equal
 
-    def expects(self, sent: Arrays | None) -> Expected:
-        """Whole models, or any values."""
-        return Expected(sent=sent.spec if sent is not None else None, shapes="equal" if sent is not None else "free")
-
-    def init(self, sent: Arrays | None) -> WeightedSum:
-        """An empty sum."""
-        return WeightedSum(sent)
-
-    def admit(self, acc: WeightedSum, update: Update) -> None:
-        """Values need the entries and shapes of those before them."""
-        acc.admit(update)
-
-    def fold(self, acc: WeightedSum, update: Update) -> WeightedSum:
-        """Add weight * update."""
-        acc.add(update, 1.0 if self.equal else update.weight)
-        return acc
-
-    def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:
-        """Add the sums."""
-        acc.merge(later)
-        return acc
+    def weight(self, update: Update) -> float:
+        """What the client states, or 1."""
+        return 1.0 if self.equal else update.weight
 
     def finish(self, acc: WeightedSum) -> Arrays | None:
         """The sum over the sum of weights."""
-        return acc.divided(acc.weight) if acc.weight > 0 else None
+        return divided(acc.total, acc.weight) if acc.total is not None and acc.weight > 0 else None
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliceMean(Aggregator):
     """The mean of each coordinate over the clients that returned it; see `mean`."""
 
@@ -70,13 +52,20 @@ class SliceMean(Aggregator):
 
     def expects(self, sent: Arrays | None) -> Expected:
         """Entries of the model, or leading slices of them."""
-        return Expected(sent=sent.spec if sent is not None else None, shapes="slices", optional=True)
+        if sent is None:
+            raise UsageError(
+                "mean(slices=True) averages slices of a model; a query returns values",
+                advice="aggregate with umbel.aggregate.mean(), or use fed.train",
+            )
+        return Expected(sent=sent.spec, shapes="slices", optional=True)
 
     def init(self, sent: Arrays | None) -> tuple[WeightedSum, WeightedSum]:
         """An empty sum of updates and one of weights, coordinate by coordinate."""
-        return WeightedSum(sent), WeightedSum(sent)
+        return WeightedSum.empty(sent), WeightedSum.empty(sent)
 
-    def fold(self, acc: tuple[WeightedSum, WeightedSum], update: Update) -> tuple[WeightedSum, WeightedSum]:
+    def fold(
+        self, acc: tuple[WeightedSum, WeightedSum], update: Update, sent: Arrays | None
+    ) -> tuple[WeightedSum, WeightedSum]:
         """Add weight * update, and weight, where the update has coordinates."""
         total, weights = acc
         assert total.total is not None
@@ -87,8 +76,8 @@ class SliceMean(Aggregator):
                 continue
             x: Array = update.arrays[e.name]
             corner = tuple(slice(0, n) for n in x.shape)
-            if update.kind == "model" and total.sent is not None:
-                x = np.subtract(x, total.sent[e.name][corner], dtype=total.total.raw(e.name).dtype)
+            if update.kind == "model" and sent is not None:
+                x = np.subtract(x, sent[e.name][corner], dtype=total.total.raw(e.name).dtype)
             with np.errstate(all="ignore"):
                 total.total.raw(e.name)[corner] += (x * weight).astype(total.total.raw(e.name).dtype)
             weights.total.raw(e.name)[corner] += weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,7 +13,11 @@ from umbel.aggregate.expected import Expected
 from umbel.aggregate.weighted_sum import WeightedSum, divided, sum_spec
 from umbel.arrays import Arrays
 from umbel.errors import BadUpdate, UsageError
+from umbel.spec import Spec
 from umbel.update import Update
+
+_LEAST = 1e-10  # F^(q-1) has no value at 0 where q < 1
+_MOST = 300.0  # of |q log F|: float64 holds e^700, and the sum multiplies
 
 
 @final
@@ -21,6 +26,7 @@ class FairSum:
     """Sum of F^q * (w_k - w), and of the step's denominators; in float64, since F^q may be huge or tiny."""
 
     delta: WeightedSum
+    step: Spec
     denominator: float = 0.0
 
 
@@ -46,7 +52,8 @@ class QFair(Aggregator):
 
     def init(self, sent: Arrays | None) -> FairSum:
         """Empty sums."""
-        return FairSum(WeightedSum(sent, double=True))
+        assert sent is not None
+        return FairSum(WeightedSum.empty(sent, double=True), sum_spec(sent.spec, model=True))
 
     def admit(self, acc: FairSum, update: Update) -> None:  # noqa: ARG002
         """The update needs its loss."""
@@ -56,16 +63,21 @@ class QFair(Aggregator):
                 f"q-FedAvg needs the metric {self.loss!r}, a loss >= 0, and got {loss!r}",
                 advice=f"return metrics={{{self.loss!r}: ...}}: the loss of the model that was sent, before training",
             )
+        if abs(self.q * math.log(max(loss, _LEAST))) > _MOST:
+            raise BadUpdate(
+                f"its loss {loss!r} to the power of q={self.q} is out of range",
+                advice="return the mean loss of an example, or choose a smaller q",
+            )
 
-    def fold(self, acc: FairSum, update: Update) -> FairSum:
+    def fold(self, acc: FairSum, update: Update, sent: Arrays | None) -> FairSum:
         """Add F^q * L * (w_k - w) and h_k = q F^(q-1) |L (w_k - w)|^2 + L F^q."""
-        loss = max(float(update.metrics[self.loss]), 1e-10)  # F^(q-1) has no value at 0 where q < 1
-        alone = WeightedSum(acc.delta.sent, double=True)
-        alone.add(update, 1.0)
+        loss = max(float(update.metrics[self.loss]), _LEAST)
+        alone = WeightedSum.empty(sent, double=True)
+        alone.add(update, sent, 1.0)
         assert alone.total is not None
         moved = self.lipschitz * alone.total.norm()
         acc.denominator += self.q * loss ** (self.q - 1) * moved**2 + self.lipschitz * loss**self.q
-        acc.delta.add(update, self.lipschitz * loss**self.q)
+        acc.delta.add(update, sent, self.lipschitz * loss**self.q)
         return acc
 
     def merge(self, acc: FairSum, later: FairSum) -> FairSum:
@@ -78,10 +90,8 @@ class QFair(Aggregator):
         """The step: sum of the reweighed updates over the sum of the h_k."""
         if acc.delta.total is None or not acc.denominator > 0:
             return None
-        assert acc.delta.sent is not None
         step = divided(acc.delta.total, acc.denominator)
-        wanted = sum_spec(acc.delta.sent.spec, model=True)
-        return Arrays.build(wanted, lambda name, out: np.copyto(out, step[name], casting="same_kind"))
+        return Arrays.build(acc.step, lambda name, out: np.copyto(out, step[name], casting="same_kind"))
 
 
 def q_fair(*, q: float, lr: float, loss: str = "loss") -> Aggregator:

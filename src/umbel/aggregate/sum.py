@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from umbel.aggregate.base import Aggregator
-from umbel.aggregate.expected import Expected
+from umbel.aggregate.base import Aggregator, Summing
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Arrays
 from umbel.update import Update
@@ -14,38 +13,21 @@ from umbel.update import Update
 
 @final
 @dataclass(frozen=True, slots=True)
-class Sum(Aggregator):
+class Sum(Summing):
     """The sum of the updates; see `sum`."""
 
     result: ClassVar[str] = "sum"
-    summing: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
 
     @property
     def uniform(self) -> bool:
         """Yes: weights play no part."""
         return True
 
-    def expects(self, sent: Arrays | None) -> Expected:
-        """Whole models, or any values."""
-        return Expected(sent=sent.spec if sent is not None else None, shapes="equal" if sent is not None else "free")
-
-    def init(self, sent: Arrays | None) -> WeightedSum:
-        """An empty sum."""
-        return WeightedSum(sent)
-
-    def admit(self, acc: WeightedSum, update: Update) -> None:
-        """Values need the entries and shapes of those before them."""
-        acc.admit(update)
-
-    def fold(self, acc: WeightedSum, update: Update) -> WeightedSum:
-        """Add the update."""
-        acc.add(update, 1.0)
-        return acc
-
-    def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:
-        """Add the sums."""
-        acc.merge(later)
-        return acc
+    def weight(self, update: Update) -> float:
+        """One."""
+        del update
+        return 1.0
 
     def finish(self, acc: WeightedSum) -> Arrays | None:
         """The sum itself."""

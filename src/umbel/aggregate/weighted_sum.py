@@ -1,6 +1,6 @@
 """A running weighted sum of arrays, block by block, with the subtraction of what was sent fused in.
 
-16-bit floats are summed in float32, integers exactly in 64 bits, everything else in its own precision.
+16-bit floats are summed in float32, floats else in their own precision; integers in float64, or exactly in 64 bits.
 The order of operations is a function of the order of the updates alone.
 """
 
@@ -19,12 +19,6 @@ from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update
 
-_WIDE = {"F16": "F32", "BF16": "F32", "I32": "I64", "I16": "I64", "I8": "I64", "BOOL": "I64"} | {
-    "U32": "U64",
-    "U16": "U64",
-    "U8": "U64",
-}
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -39,19 +33,25 @@ class _Piece:
     wide: str
 
 
-def sum_spec(spec: Spec, *, model: bool, double: bool = False) -> Spec:
+def sum_spec(spec: Spec, *, model: bool, exact: bool = False, double: bool = False) -> Spec:
     """The spec of a sum of such arrays.
 
     Args:
         spec: the spec of one summand.
         model: is it a model, of which only trained entries and buffers are summed? Else all but payloads are.
+        exact: integers are summed in 64 bits, and not as float64.
         double: floats are summed in float64, whatever their dtype.
     """
     kept = [e for e in spec.entries if (e.role in FOLDED if model else e.role != "payload")]
-    return layout(
-        Entry(e.name, "F64" if double and e.dtype in FLOATS else _WIDE.get(e.dtype, e.dtype), e.shape, e.role)
-        for e in kept
-    )
+    return layout(_summed(e, exact, double) for e in kept)
+
+
+def _summed(e: Entry, exact: bool, double: bool) -> Entry:
+    if e.dtype in FLOATS:
+        return Entry(e.name, "F64" if double or e.dtype == "F64" else "F32", e.shape, e.role)
+    if exact:
+        return Entry(e.name, "U64" if e.dtype.startswith("U") else "I64", e.shape, e.role)
+    return Entry(e.name, "F64", e.shape, "trained" if e.role == "counter" else e.role)
 
 
 @lru_cache(maxsize=256)
@@ -62,6 +62,7 @@ def _pieces(update: Spec, sent: Spec | None, total: Spec) -> tuple[_Piece, ...]:
         mine = update.by_name.get(e.name)
         if mine is None or not e.size:
             continue
+        assert mine.size == e.size, f"{e.name!r} is {mine.shape} in the update and {e.shape} in the sum"
         base = sent.by_name[e.name].offset if sent else 0
         new = _Piece(mine.offset, base, e.offset, e.size, mine.dtype, e.dtype)
         last = pieces[-1] if pieces else None
@@ -83,28 +84,35 @@ def _adjoin(a: _Piece, b: _Piece, sent: bool) -> bool:
 
 
 @final
+@dataclass(slots=True, eq=False)
 class WeightedSum:
     """The sum of weight * (update - sent), and of the weights.
 
-    Args:
-        sent: the model that was sent; None for values.
-        double: sum models in float64, whatever their dtype.
-
     Attributes:
-        sent: what is subtracted from a returned model.
         total: the sum so far, writable; None before the first value, whose spec it takes.
+        model: is it a sum of models?
+        exact: are integers of values summed exactly in 64 bits?
         weight: the sum of the weights.
         count: the number of summands.
     """
 
-    __slots__ = ("count", "model", "sent", "total", "weight")
+    total: Arrays | None
+    model: bool
+    exact: bool = False
+    weight: float = 0.0
+    count: int = 0
 
-    def __init__(self, sent: Arrays | None, *, double: bool = False) -> None:
-        self.sent, self.model = sent, sent is not None
-        self.weight, self.count = 0.0, 0
-        self.total: Arrays | None = None
-        if sent is not None:
-            self.total = _zeros(sum_spec(sent.spec, model=True, double=double))
+    @classmethod
+    def empty(cls, sent: Arrays | None, *, exact: bool = False, double: bool = False) -> WeightedSum:
+        """The sum of nothing.
+
+        Args:
+            sent: the model whose updates are summed; None for values.
+            exact: sum integers of values exactly in 64 bits.
+            double: sum floats of models in float64, whatever their dtype.
+        """
+        total = _zeros(sum_spec(sent.spec, model=True, double=double)) if sent is not None else None
+        return cls(total, sent is not None, exact)
 
     def admit(self, update: Update) -> None:
         """Refuse a value that has other entries or shapes than the values before it.
@@ -113,37 +121,36 @@ class WeightedSum:
             BadUpdate: names the entry.
         """
         if self.total is not None and not self.model:
-            _check_same(self.total.spec, update.arrays.spec)
+            _check_same(self.total.spec, update.arrays.spec, self.exact)
 
-    def add(self, update: Update, weight: float) -> None:
-        """Add one update, in place; it was admitted."""
-        if self.total is None:
-            self.total = _zeros(sum_spec(update.arrays.spec, model=False))
-        sent = self.sent if update.kind == "model" else None
-        spec = sent.spec if sent is not None else None
+    def add(self, update: Update, sent: Arrays | None, weight: float) -> None:
+        """Add one update, in place; it was admitted. A model has ``sent`` subtracted from it."""
+        total = self._writable(update.arrays.spec)
+        base = sent if update.kind == "model" else None
         with np.errstate(all="ignore"):
-            for piece in _pieces(update.arrays.spec, spec, self.total.spec):
-                _add_piece(piece, update.arrays, sent, self.total, weight)
+            for piece in _pieces(update.arrays.spec, base.spec if base is not None else None, total.spec):
+                _add_piece(piece, update.arrays, base, total, weight)
         self.weight += weight
         self.count += 1
 
     def merge(self, later: WeightedSum) -> None:
         """Add another sum, in place."""
         if later.total is not None:
-            if self.total is None:
-                self.total = _zeros(later.total.spec)
-            _check_same(self.total.spec, later.total.spec)
+            total = self._writable(later.total.spec)
             with np.errstate(all="ignore"):
-                for run in self.total.spec.runs:
-                    mine = self.total.flat(run)
+                for run in total.spec.runs:
+                    mine = total.flat(run)
                     np.add(mine, later.total.flat(run), out=mine)
         self.weight += later.weight
         self.count += later.count
 
-    def divided(self, by: float) -> Arrays:
-        """The sum divided by a number; integers become float64."""
-        assert self.total is not None
-        return divided(self.total, by)
+    def _writable(self, spec: Spec) -> Arrays:
+        """The total; made for values of this spec, and a copy if someone froze it, as reading it from bytes does."""
+        if self.total is None:
+            self.total = _zeros(sum_spec(spec, model=False, exact=self.exact))
+        elif not self.total.writable:
+            self.total = self.total.thawed()
+        return self.total
 
 
 def divided(total: Arrays, by: float) -> Arrays:
@@ -190,13 +197,14 @@ def _wide(block: Array, dtype: str) -> Array:
     return from_bfloat16(block) if dtype == "BF16" else block
 
 
-def _check_same(total: Spec, got: Spec) -> None:
+def _check_same(total: Spec, got: Spec, exact: bool) -> None:
+    expected = sum_spec(got, model=False, exact=exact)
     for e in total.entries:
-        mine = got.by_name.get(e.name)
-        if mine is None or mine.shape != e.shape or _WIDE.get(mine.dtype, mine.dtype) != e.dtype:
-            shape = f"{mine.dtype} {mine.shape}" if mine else "missing"
+        mine = expected.by_name.get(e.name)
+        if mine is None or (mine.shape, mine.dtype) != (e.shape, e.dtype):
+            shown = f"{got.by_name[e.name].dtype} {mine.shape}" if mine else "missing"
             raise BadUpdate(
-                f"entry {e.name!r} is {shape}, the clients before it returned {e.dtype} {e.shape}",
+                f"entry {e.name!r} is {shown}, the clients before it returned {e.dtype} {e.shape}",
                 entry=e.name,
                 advice="every client of a cohort returns values of the same names and shapes",
             )

@@ -10,8 +10,12 @@ import numpy as np
 from umbel.arrays import Arrays
 from umbel.errors import UsageError
 
+OURS = "umbel."
+"""What the names begin with that handlers neither see nor take."""
 LOCAL = "umbel.local"
 """Where a client's state keeps the entries of the model that never leave it."""
+RULE, CHAIN = "umbel.rule.", "umbel.chain."
+"""What the names begin with under which a local rule and a chain of transforms keep what is theirs."""
 _PLAIN = (bool, int, float, str, bytes, Arrays, type(None))
 
 
@@ -68,7 +72,22 @@ def unshared(value: Any) -> Any:
 
 def opened(state: Mapping[str, Any], *, writable: bool) -> dict[str, Any]:
     """A client's state as its handler sees it; what the handler does to its arrays changes no other version."""
-    return {name: _opened(value, writable) for name, value in state.items() if name != LOCAL}
+    return {name: _opened(value, writable) for name, value in state.items() if not name.startswith(OURS)}
+
+
+def part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What a state keeps under names that begin so; without that beginning."""
+    return {name.removeprefix(prefix): _opened(v, True) for name, v in state.items() if name.startswith(prefix)}
+
+
+def with_part(state: Mapping[str, Any], prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with that part of it replaced.
+
+    Raises:
+        UsageError: a value that cannot be kept; names it.
+    """
+    kept = {name: value for name, value in state.items() if not name.startswith(prefix)}
+    return kept | {prefix + name: _closed(prefix + name, value) for name, value in values.items()}
 
 
 def _opened(value: Any, writable: bool) -> Any:
@@ -88,7 +107,7 @@ def closed(state: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: a name or a value that cannot be kept; names it.
     """
     for name in state:
-        if type(name) is not str or name == LOCAL:
+        if type(name) is not str or name.startswith(OURS):
             raise UsageError(f"ctx.state has the name {name!r}", advice="take other text as a name")
     return {name: _closed(name, value) for name, value in state.items()}
 
@@ -109,4 +128,4 @@ def _closed(name: str, value: Any) -> Any:
     )
 
 
-__all__ = ["LOCAL", "ReadOnly", "closed", "opened", "unshared"]
+__all__ = ["CHAIN", "LOCAL", "OURS", "RULE", "ReadOnly", "closed", "opened", "part", "unshared", "with_part"]

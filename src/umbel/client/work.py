@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,18 +12,19 @@ from typing import Any, final
 import numpy as np
 
 from umbel import rng
-from umbel.aggregate.expected import RETURNED, check_finite
-from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.aggregate.expected import FOLDED, check_finite
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import trace, words
-from umbel.client.state import LOCAL, ReadOnly, closed, opened
+from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
 from umbel.codec import fingerprint
+from umbel.correction import LocalRule, LocalTask
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
 from umbel.spec import FLOATS
+from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_weight
 
 _CACHED_CLIENTS = 1024
@@ -102,26 +104,48 @@ class Bench:
                 "the strategy corrects local training, and the train handler did not apply it",
                 advice="put the loop into `with umbel.torch.local(net, model, ctx) as local:`, or apply ctx.correction",
             )
-        after = closed(ctx.state)
-        after |= {LOCAL: state[LOCAL]} if LOCAL in state else {}
+        after = closed(ctx.state) | {name: value for name, value in state.items() if name.startswith(OURS)}
         update = _take_local_entries(question, model, update, after)
-        assert question.aggregator is not None
-        question.aggregator.expects(question.sent).check(update)
+        question.check(update)
+        update, after = self._concluded(question, client, update, after)
         if question.chain.steps:
-            update = self._transformed(question, update)
+            update, after = self._transformed(question, client, update, after)
         return Done(update, after if after or state else None)
 
-    def _transformed(self, question: Question, update: Update) -> Update:
+    def _concluded(
+        self, question: Question, client: ClientInfo, update: Update, state: dict[str, Any]
+    ) -> tuple[Update, dict[str, Any]]:
+        """What the strategy's local rule makes of the finished training."""
+        rule = question.rule
+        if rule is None or question.sent is None or type(rule).after is LocalRule.after:
+            return update, state
+        assert question.expected is not None
+        delta = question.expected.as_delta(question.sent, update)
+        after = rule.after(_local_task(question, client, question.sent, state), delta.arrays, update.steps)
+        update = update.replace(extra={**update.extra, **after.extra})
+        question.check(update)
+        return update, with_part(state, RULE, after.state)
+
+    def _transformed(
+        self, question: Question, client: ClientInfo, update: Update, state: dict[str, Any]
+    ) -> tuple[Update, dict[str, Any]]:
+        """The update after the client's side of the chain, checked again."""
+        assert question.expected is not None
+        key = rng.derive(self._seed, "transforms", *_task(question, client))
+        mine = part(state, CHAIN)
+        task = Task(client=client.name, round=question.round, key=key, noise=os.urandom, state=mine)
         self._doing = "chain of transforms"
         with np.errstate(all="ignore"):  # what is not finite is found, whatever the handler made of NumPy's warnings
-            changed = question.chain.client(_as_delta(question, update), question.plans, question.round)
-        self._doing = ""
+            delta = question.expected.as_delta(question.sent, update)
+            changed = question.chain.client(delta, question.plans, task)
         if not isinstance(changed, Update):
             raise ClientFailed(
                 f"its chain of transforms made a {type(changed).__name__} of its update",
                 advice="return update.replace(...) from Transform.client",
             )
-        return changed
+        question.chain.expects(question.expected).check(changed)
+        self._doing = ""
+        return changed, with_part(state, CHAIN, mine)
 
     def _failure(self, question: Question, client: ClientInfo, error: BaseException) -> Failure:
         ours = isinstance(error, UmbelError)
@@ -140,7 +164,7 @@ class Bench:
     ) -> Context:
         correction = None
         if question.rule is not None and model is not None:
-            correction = question.rule.correction(model, question.extra, state)
+            correction = question.rule.correction(_local_task(question, client, model, state))
         writable = question.kind != "evaluate"
         visible = opened(state, writable=writable)
         return Context(
@@ -225,6 +249,17 @@ def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
     return client.name, question.name, question.round, question.call, question.attempt
 
 
+def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Mapping[str, Any]) -> LocalTask:
+    return LocalTask(
+        client=client.name,
+        round=question.round,
+        model=model,
+        extra=question.extra,
+        config=question.config,
+        state=part(state, RULE),
+    )
+
+
 def _as_update(returned: Any, question: Question) -> Update:
     if isinstance(returned, Update):
         # the handler, or its middleware, may have changed them since it was made
@@ -280,6 +315,16 @@ def _moved(model: Arrays, change: Arrays) -> Arrays:
     )
 
 
+def _check_local(sent: Arrays, mine: Arrays) -> None:
+    for e in mine.spec.entries:
+        asked = sent.spec.by_name[e.name]
+        if (e.dtype, e.shape) != (asked.dtype, asked.shape):
+            raise BadUpdate(
+                f"entry {e.name!r} is {e.dtype} {e.shape}, {asked.dtype} {asked.shape} was sent",
+                entry=e.name,
+            )
+
+
 def _take_local_entries(question: Question, model: Arrays | None, update: Update, after: dict[str, Any]) -> Update:
     """Keep local entries in the client's state, and let only those leave that are sent back."""
     if question.sent is None or model is None:
@@ -295,9 +340,10 @@ def _take_local_entries(question: Question, model: Arrays | None, update: Update
                 advice="return the whole model; what is not shared is taken out before anything is sent",
             )
     if len(mine):
+        _check_local(question.sent, mine)
         after[LOCAL] = mine if update.kind == "model" else _moved(model, mine)
         check_finite(after[LOCAL])
-    if all(roles.get(e.name, "trained") in RETURNED for e in update.arrays.spec.entries):
+    if all(roles.get(e.name, "trained") in FOLDED for e in update.arrays.spec.entries):
         return update
     lost = next((e for e in update.arrays.spec.entries if roles.get(e.name) == "counter" and e.dtype in FLOATS), None)
     if lost is not None:
@@ -306,17 +352,7 @@ def _take_local_entries(question: Question, model: Arrays | None, update: Update
             entry=lost.name,
             advice="let the initial model have a float there: 0.0 and not 0, np.zeros(3) and not np.zeros(3, int)",
         )
-    return update.replace(update.arrays.select(lambda e: roles.get(e.name, "trained") in RETURNED))
-
-
-def _as_delta(question: Question, update: Update) -> Update:
-    """The update as the change of the model, in the precision of the sum; values stay as they are."""
-    if question.sent is None or update.kind == "value":
-        return update
-    alone = WeightedSum(question.sent)
-    alone.add(update, 1.0)
-    assert alone.total is not None
-    return update.replace(alone.total.freeze(), kind="delta")
+    return update.replace(update.arrays.select(lambda e: roles.get(e.name, "trained") in FOLDED))
 
 
 __all__ = ["LOCAL", "Bench", "Done"]

@@ -143,7 +143,7 @@ def _wait(effect: Wait, runner: Runner, clock: Clock, observer: Observer) -> lis
     for event in events:
         if isinstance(event, Arrived | Failed):
             observer.client_done(event.client)
-    if not events and clock.now() >= effect.until:
+    if not runner.punctual and clock.now() >= effect.until:
         events.append(DeadlinePassed())
     return events
 

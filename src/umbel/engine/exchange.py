@@ -80,9 +80,9 @@ class Lease:
 @final
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Fold the waiting answers of these clients, in this order; each with its place."""
+    """Fold the waiting answers of these clients, in this order; each with its attempt and its place."""
 
-    clients: tuple[tuple[str, int], ...]
+    clients: tuple[tuple[str, int, int], ...]
 
 
 @final
@@ -276,11 +276,11 @@ class Exchange:
 
     def _fold(self, out: list[Instruction]) -> bool:
         """Fold the unbroken prefix. Was there something to fold?"""
-        ready: list[tuple[str, int]] = []
+        ready: list[tuple[str, int, int]] = []
         while self._prefix < self._called and self._states[self._prefix] is not State.LEASED:
             if self._states[self._prefix] is State.WAITING:
                 self._move(self._prefix, State.FOLDED)
-                ready.append((self.places[self._prefix], self._prefix))
+                ready.append((self.places[self._prefix], self._attempt[self._prefix], self._prefix))
             self._prefix += 1
         if ready:
             out.append(Fold(tuple(ready)))

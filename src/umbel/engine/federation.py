@@ -7,6 +7,7 @@ recorded under (round, n-th call, digest of arguments) and are not repeated.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -40,7 +41,7 @@ from umbel.errors import (
 )
 from umbel.policy import RoundPolicy
 from umbel.sample import Population, Sampler
-from umbel.transforms import Chain, Facts, Noise, Transform
+from umbel.transforms import Chain, Facts, Noise, Released, Transform
 
 Central = Callable[[Arrays, int], tuple[Mapping[str, Any], Failure | None]]
 """Evaluates a model where the server is: (model, round) -> (metrics, what went wrong)."""
@@ -110,6 +111,8 @@ class Federation:
         self._transforms: dict[str, Any] = dict(last.transforms) if last else {}
         self._replay = Replay(commits, records)
         self._calls = 0
+        self._uses: Counter[str] = Counter()  # of chains, in the round that is under way
+        self._checked: set[str] = set()  # chains that this process has checked
         self._open, self._totals = OpenRound(), Totals()  # of the round that is under way
         self._due: Commit | None = None  # the rounds since the last durable commit
 
@@ -151,13 +154,15 @@ class Federation:
             raise UsageError("nobody says how many rounds", advice="write fed.rounds(20), or give rounds= to umbel.run")
         total = whole(total, "fed.rounds(): the number of rounds", least=0)
         if self._replay.past:
-            self._calls = 0
+            self._restart_calls()
         self._replay.begin_rounds()
         first = self._done + 1
         for r in range(first, total + 1):
             if self.stopped:
                 return
-            self.round, self._calls = r, 0 if r > first else self._calls
+            if self.round != r:  # else main asked something before the round, or after the last commit
+                self.round = r
+                self._restart_calls()
             self._plan.reseed(r, self._calls)
             yield r
             if self._done < r:
@@ -165,6 +170,10 @@ class Federation:
                     f"round {r} ended without fed.commit",
                     advice='end each round with fed.commit({"model": model}): nothing else of it is kept',
                 )
+
+    def _restart_calls(self) -> None:
+        self._calls = 0
+        self._uses.clear()
 
     # --- exchanges ---------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class Federation:
             aggregator: how updates become one; by default their weighted mean.
             config: settings of this round; schedules in it are resolved.
             extra: more named arrays that are sent, as ``ctx.extra``.
-            aggregators: how the updates' extra arrays become one, by name; by default the weighted mean.
+            aggregators: how the updates' extra arrays become one, by name; others are refused.
             transforms: what happens to each update on its way.
             local: how local training is corrected.
             metrics: how the clients' metrics combine, by name; by default the weighted mean.
@@ -201,13 +210,7 @@ class Federation:
         """
         check_type("local", local, LocalRule)
         question = self._question("train", "train", model, config, extra)
-        question = replace(
-            question,
-            aggregator=_aggregate(aggregator),
-            extra_aggregators=_aggregates(aggregators),
-            chain=as_chain(transforms, aggregator or mean()),
-            rule=local,
-        )
+        question = _aggregated(replace(question, rule=local), aggregator, aggregators, transforms)
         return self._ask(question, cohort, metrics, policy)
 
     def evaluate(
@@ -239,12 +242,7 @@ class Federation:
     ) -> Answer:
         """Ask a cohort the query called ``name``; its handler returns values. Arguments as for `train`."""
         question = self._question("query", name, model, config, extra)
-        question = replace(
-            question,
-            aggregator=_aggregate(aggregator),
-            extra_aggregators=_aggregates(aggregators),
-            chain=as_chain(transforms, aggregator or mean()),
-        )
+        question = _aggregated(question, aggregator, aggregators, transforms)
         return self._ask(question, cohort, metrics, policy)
 
     def _question(
@@ -294,10 +292,11 @@ class Federation:
         self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy
     ) -> Generator[Any, Any, Answer]:
         """The answer of an exchange: the recorded one, or a new one that is recorded before it is used."""
+        chain_name = self._chain_name(question.chain)
         digest = digest_of(question, cohort, policy, rules) if self._plan.durable else {}
         record = self._replay.find(self.round, self._calls, digest)
         if record is None:
-            answer, states = yield from self._exchange(question, cohort, rules, policy)
+            answer, states = yield from self._exchange(question, cohort, rules, policy, chain_name)
             record = Record(
                 round=self.round,
                 call=self._calls,
@@ -316,9 +315,8 @@ class Federation:
         return record.answer
 
     def _exchange(
-        self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy
+        self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy, chain_name: str
     ) -> Generator[Any, Any, tuple[Answer, dict[str, Any]]]:
-        chain_name = fingerprint(question.chain)
         missed: tuple[Failure, ...] = ()
         for attempt in range(1 + (policy.retries if policy.on_miss == "retry" else 0)):
             population = yield Gather(policy.min_nodes, policy.wait)
@@ -338,13 +336,24 @@ class Federation:
             raise quorum_missed(question, len(exchange.places), close.folded, missed, policy)
         return replace(nothing(question), cohort=len(exchange.places), failures=missed, met=False), {}
 
+    def _chain_name(self, chain: Chain) -> str:
+        """What the states of a chain are kept under; a chain used twice in a round has two."""
+        mark = fingerprint(chain)
+        self._uses[mark] += 1
+        return f"{mark}/{self._uses[mark]}"
+
     def _chain_states(self, question: Question, name: str, population: Population, cohort: Sampler) -> tuple[Any, ...]:
-        if name not in self._transforms and question.chain.steps:
+        if not question.chain.steps:
+            return ()
+        if name not in self._checked:
             spec = question.model.spec if question.model is not None else Arrays({}).spec
             rate = cohort.rate(len(population))
-            question.chain.check(Facts(rounds=self._plan.rounds or 0, population=len(population), spec=spec, rate=rate))
-            self._transforms[name] = question.chain.init(spec)
-        states: tuple[Any, ...] = self._transforms.get(name, ())
+            facts = Facts(rounds=self._plan.rounds or 0, population=len(population), spec=spec, rate=rate)
+            question.chain.check(facts)
+            self._checked.add(name)
+            if name not in self._transforms:
+                self._transforms[name] = question.chain.init(facts)
+        states: tuple[Any, ...] = self._transforms[name]
         return states
 
     def _draw(self, population: Population, cohort: Sampler, policy: RoundPolicy, attempt: int) -> Exchange:
@@ -354,7 +363,7 @@ class Federation:
         spares: list[str] = []
         if policy.spare:
             taken = set(drawn)
-            rest = [name for name in population.names if name not in taken]
+            rest = [name for name in cohort.eligible(population).names if name not in taken]
             order = rng.stream(self.seed, "spare", *names).permutation(len(rest))
             spares = [rest[i] for i in order[: policy.spare]]
         return Exchange(drawn, spares, quorum=policy.quorum)
@@ -363,18 +372,20 @@ class Federation:
         self, question: Question, reduced: Reduced, rules: Mapping[str, Any], states: tuple[Any, ...]
     ) -> tuple[Answer, tuple[Any, ...]]:
         aggregator, acc = question.aggregator, reduced.acc
-        if question.chain.steps and isinstance(acc, WeightedSum) and acc.total is not None:
-            acc.total, states = question.chain.release(acc.total, acc.count, question.plans, states, self._plan.noise)
-        answer = nothing(question)
+        if question.chain.releases and isinstance(acc, WeightedSum) and acc.total is not None:
+            summed = Released(total=acc.total, weight=acc.weight, clients=tuple(reduced.names))
+            summed, states = question.chain.release(summed, question.plans, states, self._plan.noise)
+            acc.total, acc.weight = summed.total, summed.weight
         value = aggregator.finish(acc) if aggregator is not None else None
-        extra = {name: _aggregator(question, name).finish(acc) for name, acc in sorted(reduced.extra.items())}
+        extra = {name: question.extra_aggregators[name].finish(a) for name, a in sorted(reduced.extra.items())}
+        answer = nothing(question) if value is None else Answer(value=value, result=_aggregator(aggregator).result)
         answer = replace(
             answer,
-            value=answer.value if value is None else value,
+            aggregated=value is not None,
             extra={name: arrays for name, arrays in extra.items() if arrays is not None},
             metrics=combiners.combine(rules, reduced.rows),
             clients=tuple(reduced.names),
-            rows=tuple(m for _, m in reduced.rows) if question.kind == "evaluate" else (),
+            rows=tuple(m for _, m in reduced.rows),
         )
         for arrays in (answer.value, *answer.extra.values()):
             check_aggregate(question, arrays)
@@ -422,7 +433,8 @@ class Federation:
         )
         self._due = join(self._due, commit)  # one step: Ctrl-C finds the whole round here, or nothing of it
         self.state, self._open, self._totals = commit.state, OpenRound(), Totals()
-        self._done, self.round, self._calls = self.round, self.round + 1, 0
+        self._done, self.round = self.round, self.round + 1
+        self._restart_calls()
         self._perform(self._committed())
 
     def _committed(self) -> Loop:
@@ -452,18 +464,29 @@ def model_of(state: Any) -> Arrays | None:
     return model if isinstance(model, Arrays) else None
 
 
-def _aggregate(aggregator: Aggregator | None) -> Aggregator:
+def _aggregated(
+    question: Question,
+    aggregator: Aggregator | None,
+    aggregators: Mapping[str, Aggregator] | None,
+    transforms: Sequence[Transform] | Chain,
+) -> Question:
+    """The question with what becomes of its answers."""
+    check_type("aggregators", aggregators, Mapping)
+    extra = {name: _aggregator(each) for name, each in (aggregators or {}).items()}
+    main = _aggregator(aggregator)
+    return replace(
+        question,
+        aggregator=main,
+        extra_aggregators=extra,
+        expected=main.expects(question.sent),
+        extra_expected={name: each.expects(None) for name, each in extra.items()},
+        chain=as_chain(transforms, main),
+    )
+
+
+def _aggregator(aggregator: Aggregator | None) -> Aggregator:
     check_type("aggregator", aggregator, Aggregator)
     return mean() if aggregator is None else aggregator
-
-
-def _aggregates(aggregators: Mapping[str, Aggregator] | None) -> dict[str, Aggregator]:
-    check_type("aggregators", aggregators, Mapping)
-    return {name: _aggregate(aggregator) for name, aggregator in (aggregators or {}).items()}
-
-
-def _aggregator(question: Question, name: str) -> Aggregator:
-    return question.extra_aggregators.get(name) or mean()
 
 
 __all__ = ["Central", "Federation", "Plan", "model_of"]

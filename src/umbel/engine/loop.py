@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from umbel.aggregate.expected import RETURNED
+from umbel.aggregate.expected import FOLDED
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
 from umbel.errors import UsageError
@@ -45,7 +45,7 @@ def _start(strategy: Strategy, fed: Federation) -> LoopState:
     if fed.initial is None:
         raise UsageError("a strategy needs an initial model", advice="give model= to umbel.ServerApp, or initial=")
     model = shared_only(fed.initial, strategy.share)
-    if not any(e.role in RETURNED for e in model.spec.entries):
+    if not any(e.role in FOLDED for e in model.spec.entries):
         shown = ", ".join(f"{e.name!r} is {e.describe()}" for e in model.spec.entries[:5])
         raise UsageError(
             f"nothing in the model is trained: {shown or 'it has no entries'}",
@@ -93,7 +93,7 @@ def _train(strategy: Strategy, fed: Federation, state: LoopState) -> tuple[LoopS
         metrics=strategy.metrics,
         policy=strategy.rounds,
     )
-    if not got.clients or got.value is None:
+    if not got.aggregated or got.value is None:
         return state, got.metrics
     model, optimizer = strategy.optimizer.step(state.model, got.value, state.optimizer)
     return LoopState(model=model, optimizer=optimizer), got.metrics

@@ -16,7 +16,13 @@ from umbel.sample import Population
 
 
 class Runner(Protocol):
-    """Does the tasks of an exchange: in this process, in workers, or on nodes."""
+    """Does the tasks of an exchange: in this process, in workers, or on nodes.
+
+    Attributes:
+        punctual: is nothing ever late here, so that deadlines do not apply?
+    """
+
+    punctual: bool
 
     def population(self, at_least: int, wait: float) -> Population:
         """Who is there; waits up to ``wait`` seconds for ``at_least`` clients."""
@@ -30,8 +36,8 @@ class Runner(Protocol):
     def wait(self, until: float) -> Sequence[Event]:
         """Block until something happened, or until that time of the clock; then nothing is returned."""
 
-    def fold(self, clients: Sequence[tuple[str, int]]) -> Sequence[Failed]:
-        """Fold the waiting updates of these (client, place); returns those that turned out bad."""
+    def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
+        """Fold the waiting updates of these (client, attempt, place); returns those that turned out bad."""
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
-from umbel.aggregate import Aggregator
+from umbel.aggregate import Aggregator, Expected
 from umbel.arrays import Arrays
 from umbel.correction import LocalRule
-from umbel.errors import Failure, UsageError
+from umbel.errors import BadUpdate, Failure, UsageError
 from umbel.transforms import Chain
+from umbel.update import Update
 
 Kind = Literal["train", "evaluate", "query"]
 
@@ -30,8 +31,10 @@ class Question:
         model: what is sent, entries of role "local" with their first values; None for a query without one.
         extra: more named arrays.
         config: settings of this round; plain values.
-        aggregator: how the answers become one; None for an evaluation, which has metrics only.
-        extra_aggregators: the same for the updates' extra arrays, by name; the weighted mean where none is named.
+        aggregator: how the answers become one; None for an evaluation, which has metrics only. The server's.
+        extra_aggregators: the same for the updates' extra arrays, by name.
+        expected: what is accepted in answer; None for an evaluation.
+        extra_expected: the same for the updates' extra arrays, by name; others are refused.
         chain: what happens to each update on its way.
         plans: what the steps of the chain send along this round.
         rule: how local training is corrected, or None.
@@ -49,6 +52,8 @@ class Question:
     config: Mapping[str, Any] = field(default_factory=dict)
     aggregator: Aggregator | None = None
     extra_aggregators: Mapping[str, Aggregator] = field(default_factory=dict)
+    expected: Expected | None = None
+    extra_expected: Mapping[str, Expected] = field(default_factory=dict)
     chain: Chain = field(default_factory=Chain)
     plans: tuple[Arrays | None, ...] = ()
     rule: LocalRule | None = None
@@ -57,6 +62,22 @@ class Question:
     def sent(self) -> Arrays | None:
         """The model that updates are made of; None when values are asked for."""
         return self.model if self.kind == "train" else None
+
+    def check(self, update: Update) -> None:
+        """Refuse an answer that does not fit.
+
+        Raises:
+            BadUpdate: names the entry.
+        """
+        assert self.expected is not None
+        self.expected.check(update)
+        for name, arrays in update.extra.items():
+            if name not in self.extra_expected:
+                raise BadUpdate(
+                    f"nobody asked for extra={name!r}",
+                    advice=f"name its aggregator: fed.train(..., aggregators={{{name!r}: umbel.aggregate.mean()}})",
+                )
+            self.extra_expected[name].check(update.replace(arrays, kind="value"))
 
     @property
     def label(self) -> str:
@@ -77,7 +98,8 @@ class Answer:
         extra: the aggregates of the updates' extra arrays.
         metrics: the clients' metrics, combined.
         clients: who was counted, in order.
-        rows: each counted client's own metrics, in the same order; evaluations only.
+        rows: each counted client's own metrics, in the same order.
+        aggregated: was there anything to aggregate, or did a transform release a sum of nobody?
         cohort: how many were asked.
         failures: who failed, and why.
         met: was the quorum reached? If not, nobody was counted.
@@ -92,6 +114,7 @@ class Answer:
     cohort: int = 0
     failures: tuple[Failure, ...] = ()
     met: bool = True
+    aggregated: bool = False
 
     @property
     def mean(self) -> Arrays:

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
-from umbel.aggregate import Aggregator, mean
+from umbel.aggregate import Aggregator
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate
 from umbel.update import Update
@@ -66,7 +66,7 @@ class Reduction:
                 aggregator.admit(self._merged[name], part)
         self.note(client, update.weight, update.metrics)
         for name, aggregator, acc, part in parts:
-            self._open[name] = aggregator.fold(acc, part)
+            self._open[name] = aggregator.fold(acc, part, self._question.sent if name is None else None)
 
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
         """Keep a client's metrics.
@@ -106,8 +106,9 @@ class Reduction:
 
     def _aggregator(self, name: str | None) -> Aggregator:
         question = self._question
-        aggregator = question.aggregator if name is None else question.extra_aggregators.get(name)
-        return aggregator if aggregator is not None else mean()
+        aggregator = question.aggregator if name is None else question.extra_aggregators[name]
+        assert aggregator is not None
+        return aggregator
 
     def _acc(self, name: str | None) -> Any:
         """The open shard's accumulator; a new one is not kept before something is folded into it."""

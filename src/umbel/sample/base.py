@@ -135,6 +135,10 @@ class Sampler(ABC):
         """
         return None
 
+    def eligible(self, population: Population) -> Population:
+        """Those who could be drawn; spares come from them, too."""
+        return population
+
     def where(self, **labels: str) -> Sampler:
         """The same sampler over a part of the population: ``fraction(0.1).where(site="eu")``.
 
@@ -173,6 +177,10 @@ class Filtered(Sampler):
     def rate(self, population_size: int) -> float | None:
         """The sampler's, where it does not depend on how many clients have the labels."""
         return self.sampler.rate(population_size) if self.is_poisson else None
+
+    def eligible(self, population: Population) -> Population:
+        """Those of them who have the labels."""
+        return self.sampler.eligible(population.part(self.labels))
 
     def draw(self, population: Population, *, round: int, rng: np.random.Generator) -> tuple[str, ...]:
         """What the sampler draws from those who have the labels."""

@@ -55,6 +55,11 @@ class Weighted(Sampler):
             able = np.sort(able[np.argpartition(keys, self.size - 1)[: self.size]])
         return population.at(able)
 
+    def eligible(self, population: Population) -> Population:
+        """Those who have a weight."""
+        able = population.at(np.flatnonzero(self._weights(population) > 0))
+        return Population(able, {name: population.labels[name] for name in able if name in population.labels})
+
     def _weights(self, population: Population) -> npt.NDArray[np.float64]:
         if self.label:
             found = (_read(population.labels.get(name, {}).get(self.label)) for name in population.names)

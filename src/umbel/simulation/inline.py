@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, final
@@ -11,7 +12,7 @@ from umbel.client.work import Bench, Done
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced, Reduction
-from umbel.errors import BadUpdate, Failure
+from umbel.errors import BadUpdate, Failure, UmbelError
 from umbel.sample import Population
 from umbel.update import Metrics
 
@@ -38,7 +39,7 @@ class Clients(Protocol):
 
 @final
 class Inline:
-    """A `Runner` of the engine. Nothing is late here, so there are no deadlines.
+    """A `Runner` of the engine.
 
     Args:
         clients: who there is.
@@ -46,6 +47,8 @@ class Inline:
         states: where clients' states are kept.
         debug: let the user's exceptions through.
     """
+
+    punctual = True
 
     def __init__(self, clients: Clients, bench: Bench, states: ClientStates, *, debug: bool = False) -> None:
         self._clients, self._bench, self._states, self._debug = clients, bench, states, debug
@@ -81,15 +84,15 @@ class Inline:
         self._done[client] = done
         return [Arrived(client, attempt)]
 
-    def fold(self, clients: Sequence[tuple[str, int]]) -> Sequence[Failed]:
+    def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients; those that do not fit the others are given back."""
         refused: list[Failed] = []
-        for client, place in clients:
+        for client, attempt, place in clients:
             done = self._done.pop(client)
             try:
                 self._fold(client, place, done)
-            except BadUpdate as error:
-                refused.append(Failed(client, 1, self._refusal(client, error)))
+            except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
+                refused.append(Failed(client, attempt, self._refusal(client, error)))
         return refused
 
     def _fold(self, client: str, place: int, done: Done) -> None:
@@ -103,13 +106,15 @@ class Inline:
         if done.state is not None:
             self._after[client] = done.state
 
-    def _refusal(self, client: str, error: BadUpdate) -> Failure:
+    def _refusal(self, client: str, error: Exception) -> Failure:
+        ours = isinstance(error, UmbelError)
         return Failure(
             client=client,
             round=self._question.round,
             kind=self._question.label,
-            code=error.code,
-            message=str(error),
+            code=error.code if isinstance(error, UmbelError) else BadUpdate.code,
+            message=str(error) if ours else f"its update could not be folded: {type(error).__name__}: {error}",
+            traceback="" if ours else "".join(traceback.format_exception(error)),
         )
 
     def drop(self, client: str, attempt: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from umbel.transforms.base import Chain, Facts, Noise, Trait, Transform
+from umbel.transforms.base import Chain, Facts, Noise, Released, Task, Trait, Transform
 from umbel.transforms.clip import clip
 
-__all__ = ["Chain", "Facts", "Noise", "Trait", "Transform", "clip"]
+__all__ = ["Chain", "Facts", "Noise", "Released", "Task", "Trait", "Transform", "clip"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from umbel.arrays import Arrays
 from umbel.errors import UsageError
-from umbel.transforms.base import Trait, Transform
+from umbel.transforms.base import Task, Trait, Transform
 from umbel.update import Update
 
 _SHRINK = 1 - 2**-21  # keeps the norm below the bound after each element was rounded to float32
@@ -28,7 +28,7 @@ class Clip(Transform):
         if not (isinstance(self.norm, int | float) and 0 < self.norm < math.inf):
             raise UsageError(f"clip norm is {self.norm!r}", advice="give a finite number > 0")
 
-    def client(self, update: Update, plan: Arrays | None, round: int) -> Update:  # noqa: ARG002
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:  # noqa: ARG002
         """Scale the update if it is longer than the bound."""
         length = update.arrays.norm()
         if length <= self.norm:

@@ -57,3 +57,9 @@ def test_matrix_tail_and_function(tmp_path):
     assert len(result.plot().axes) == 5  # each number has a panel; the matrix has none
     result.history.save(tmp_path / "history.csv")
     assert "accuracy.worst10" in (tmp_path / "history.csv").read_text()
+
+
+def test_a_rule_for_a_misspelt_metric_is_told(caplog):
+    misspelt = server.with_(strategy=umbel.fed_avg(metrics={"acuracy": umbel.metrics.worst(0.1)}))
+    umbel.run(misspelt, client, on=umbel.Simulation(clients=3))
+    assert "no round has a metric 'acuracy'; there are round" in caplog.text

@@ -59,5 +59,5 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
     (tmp_path / "notes.txt").write_text("no model")
     with pytest.raises(umbel.UmbelError, match=r"notes\.txt is not a safetensors file"):
         umbel.evaluate(tmp_path / "notes.txt", client, on=federation)
-    with pytest.raises(FileNotFoundError, match=r"missing\.safetensors"):
+    with pytest.raises(umbel.UmbelError, match=r"missing\.safetensors"):
         umbel.evaluate(tmp_path / "missing.safetensors", client, on=federation)

@@ -39,8 +39,13 @@ def test_what_the_server_keeps_need_not_come_back() -> None:
     aggregate.mean().expects(SENT).check(Update(model=dict(SENT.items())))
 
 
-def test_finite_elements_whose_sum_overflows_are_accepted() -> None:
-    aggregate.mean().expects(SENT).check(Update(model=GOOD | {"w": np.full((2, 2), 3e38, np.float32)}))
+def test_what_would_overflow_in_the_sum_is_refused() -> None:
+    for huge, weight in ((3e38, 1), (1e25, 1e10)):
+        update = Update(model=GOOD | {"w": np.full((2, 2), huge, np.float32)}, weight=weight)
+        with pytest.raises(BadUpdate, match="too large to be summed"):
+            aggregate.mean().expects(SENT).check(update)
+    half = Arrays({"w": np.full(100, 6e4, np.float16)})
+    aggregate.mean().expects(half).check(Update(model=half))
 
 
 def test_a_value_is_no_model_and_a_model_no_value() -> None:
@@ -62,7 +67,7 @@ def test_a_delta_of_a_half_precision_model_may_be_float32() -> None:
         aggregate.mean().expects(sent).check(Update(model=GOOD))
 
 
-@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), "many", None])
+@pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), "many", None, 1e13, 1e-13])
 def test_a_weight_is_a_finite_number_not_below_zero(weight: Any) -> None:
     with pytest.raises(BadUpdate, match="weight"):
         Update(model=GOOD, weight=weight)
@@ -88,7 +93,7 @@ def test_q_fed_avg_needs_the_loss() -> None:
 
 def test_values_of_different_shapes_are_refused_by_name() -> None:
     aggregator = aggregate.sum()
-    acc = aggregator.fold(aggregator.init(None), Update(value={"counts": np.zeros(3)}))
+    acc = aggregator.fold(aggregator.init(None), Update(value={"counts": np.zeros(3)}), None)
     for other in ({"counts": np.zeros(4)}, {"other": np.zeros(3)}, {"counts": np.zeros(3), "more": 1}):
         with pytest.raises(BadUpdate, match=r"counts|more"):
             aggregator.admit(acc, Update(value=other))

@@ -18,14 +18,14 @@ def test_only_the_unbroken_prefix_is_folded() -> None:
     exchange = Exchange(["b", "a", "c"])
     assert exchange.step() == [Lease((("a", 1), ("b", 1), ("c", 1)))]
     assert exchange.step([Arrived("b", 1)]) == []
-    assert exchange.step([Arrived("a", 1)]) == [Fold((("a", 0), ("b", 1)))]
+    assert exchange.step([Arrived("a", 1)]) == [Fold((("a", 1, 0), ("b", 1, 1)))]
 
 
 def test_a_spare_takes_the_place_of_a_failed_client_behind_the_cohort() -> None:
     exchange = Exchange(["a", "b"], ["z", "y"])
     exchange.step()
     assert exchange.step([Failed("a", 1, failure("a"))]) == [Lease((("z", 1),))]
-    assert exchange.step([Arrived("z", 1), Arrived("b", 1)]) == [Fold((("b", 1), ("z", 2)))]
+    assert exchange.step([Arrived("z", 1), Arrived("b", 1)]) == [Fold((("b", 1, 1), ("z", 1, 2)))]
     assert exchange.step() == [Close(folded=("b", "z"), failures=(failure("a"),), revoked=(), met=True)]
 
 
@@ -35,7 +35,7 @@ def test_a_lost_client_is_asked_again_with_the_next_attempt_and_its_first_answer
     assert exchange.step([Lost("a", 1, failure("a"))]) == [Lease((("a", 2),))]
     (drop,) = exchange.step([Arrived("a", 1)])
     assert drop.client == "a"
-    assert exchange.step([Arrived("a", 2)]) == [Fold((("a", 0),))]
+    assert exchange.step([Arrived("a", 2)]) == [Fold((("a", 2, 0),))]
 
 
 def test_a_bound_exchange_has_no_spares_and_no_second_answer() -> None:
@@ -48,7 +48,7 @@ def test_a_bound_exchange_has_no_spares_and_no_second_answer() -> None:
 def test_the_deadline_revokes_who_did_not_answer() -> None:
     exchange = Exchange(["a", "b"], quorum=0.5)
     exchange.step()
-    assert exchange.step([Arrived("b", 1), DeadlinePassed()]) == [Fold((("b", 1),))]
+    assert exchange.step([Arrived("b", 1), DeadlinePassed()]) == [Fold((("b", 1, 1),))]
     assert exchange.step() == [
         Revoke(("a",)),
         Close(folded=("b",), failures=(), revoked=("a",), met=True),

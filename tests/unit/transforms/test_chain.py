@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 import umbel
 from umbel import Arrays, Update, aggregate, transforms
 from umbel.errors import ChainError, UsageError
-from umbel.transforms import Chain, Facts, Noise, Trait, Transform
+from umbel.transforms import Chain, Facts, Noise, Released, Task, Trait, Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,14 @@ class Noisy(Transform):
                 f"calibrated for {self.rounds} rounds, the run has {facts.rounds}", advice="calibrate anew"
             )
 
-    def init(self, spec: Any) -> int:
-        return 0 * len(spec.entries)
+    def init(self, facts: Facts) -> int:
+        return 0 * facts.rounds
 
-    def release(self, total: Arrays, count: int, plan: Arrays | None, state: int, noise: Noise) -> tuple[Arrays, int]:
+    def release(self, released: Released, plan: Arrays | None, state: int, noise: Noise) -> tuple[Released, int]:
         assert plan is None
         assert len(noise(3)) == 3
-        return total + 1.0, state + count
+        changed = replace(released, total=released.total + 1.0, weight=3.0)
+        return changed, state + len(released.clients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,9 @@ class Seal(Transform):
 
     gives: ClassVar[frozenset[Trait]] = frozenset({"sealed"})
 
-    def client(self, update: Update, plan: Arrays | None, round: int) -> Update:
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:
         assert plan is None
-        assert round == 1
+        assert task.round == 1
         return update.replace(update.arrays * 2)
 
     def ingest(self, update: Update, plan: Arrays | None) -> Update:
@@ -53,6 +55,7 @@ class Seal(Transform):
         return update.replace(update.arrays / 2)
 
 
+TASK = Task(client="a", round=1, key=0, noise=os.urandom, state={})
 UNIFORM = aggregate.mean(uniform=True)
 
 
@@ -121,7 +124,7 @@ def test_a_chain_nests() -> None:
 )
 def test_a_clipped_update_is_never_longer_than_its_bound(values: Any, norm: float) -> None:
     update = Update(delta=Arrays({"a": values[:25], "b": values[25:], "s": values}, roles={"s": "buffer"}))
-    clipped = Chain((transforms.clip(norm),)).client(update, (None,), 1)
+    clipped = Chain((transforms.clip(norm),)).client(update, (None,), TASK)
     length = np.sqrt(np.sum(np.square(values.astype(np.float64))))
     ours = clipped.arrays.norm()
     assert ours <= norm
