@@ -169,11 +169,7 @@ def evaluate(
         model=sent,
         config=schedule.resolve(config or {}, 1),
     )
-    if kept := [e.name for e in sent.spec.entries if e.role == "local"]:
-        logger.warning(
-            "local-entries: %s stayed at the clients of the run; here all clients have what the model holds there",
-            ", ".join(kept[:5]),
-        )
+    _warn_of_local_entries(sent)
     with on.running():
         runner = on.runner(client, seed, MemoryClientStates())
         loop = conduct(question, Exchange(drawn, quorum=0.0), RoundPolicy().deadline)
@@ -183,6 +179,14 @@ def evaluate(
         clients=dict(zip(reduced.names, (m for _, m in reduced.rows), strict=True)),
         failures=close.failures,
     )
+
+
+def _warn_of_local_entries(model: Arrays) -> None:
+    if kept := [e.name for e in model.spec.entries if e.role == "local"]:
+        logger.warning(
+            "local-entries: %s stayed at the clients of the run; here all clients have what the model holds there",
+            ", ".join(kept[:5]),
+        )
 
 
 __all__ = ["Evaluation", "evaluate", "run"]

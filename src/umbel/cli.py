@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from cyclopts import App
@@ -13,7 +14,7 @@ app = App(name="umbel", help="Federated learning: train models on data that cann
 
 @app.command
 def show(directory: Path, *, json: bool = False) -> None:
-    """Show a run: its recipe, its history, and how it stands.
+    """Show a run: how it stands, and its history.
 
     Args:
         directory: the run's directory, as given to umbel.run(dir=...).
@@ -25,8 +26,16 @@ def show(directory: Path, *, json: bool = False) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what goes wrong is said in words, with exit status 1."""
+    try:
+        app()
+    except Exception as error:
+        from umbel.errors import UmbelError
+
+        if not isinstance(error, UmbelError):
+            raise
+        print(f"umbel: {error}", file=sys.stderr)  # noqa: T201  # this is the command's answer
+        sys.exit(1)
 
 
 __all__ = ["app", "main"]

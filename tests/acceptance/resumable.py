@@ -61,7 +61,7 @@ def make_client() -> umbel.ClientApp:
         ctx.state["trained"] = ctx.state.get("trained", 0) + 1
         ctx.state["path"] = np.append(ctx.state.get("path", np.zeros(0)), ctx.rng.random())[-600:]
         w = model["w"] - ctx.config["lr"] * x.T @ (x @ model["w"] - y) / len(x)
-        noise = np.random.normal(scale=1e-3, size=3)  # noqa: NPY002  # the generator that Umbel seeds
+        noise = np.random.normal(scale=1e-3, size=3)  # the generator that Umbel seeds
         loss = float(((x @ w - y) ** 2).mean())
         return umbel.Update(model={"w": w + noise}, weight=len(x), metrics={"loss": loss})
 
@@ -104,7 +104,7 @@ def strategy_server(rounds: int) -> umbel.ServerApp:
 
 def main_server(rounds: int) -> umbel.ServerApp:
     """A main with a question before its rounds and several in each, and draws from the global generator."""
-    server = umbel.ServerApp(model=lambda: {"w": np.random.normal(size=3)}, rounds=rounds)  # noqa: NPY002
+    server = umbel.ServerApp(model=lambda: {"w": np.random.normal(size=3)}, rounds=rounds)
     adam = umbel.optimize.adam(lr=0.05)
     everyone = umbel.sample.everyone()
 
@@ -115,14 +115,14 @@ def main_server(rounds: int) -> umbel.ServerApp:
         s = fed.state or start
         groups = fed.rng("groups").random()
         for r in fed.rounds(rounds):
-            lr = 0.05 + 0.05 * np.random.random() + 0.01 * groups  # noqa: NPY002
+            lr = 0.05 + 0.05 * np.random.random() + 0.01 * groups
             got = fed.train(s["model"], cohort=umbel.sample.count(4), config={"lr": lr}, policy=POLICY)
             s["model"], s["opt"] = adam.step(s["model"], got.mean, s["opt"])
             asked = fed.query(
                 "residuals", s["model"], cohort=umbel.sample.fraction(0.5), aggregator=umbel.aggregate.sum()
             )
             seen, _, many = s["seen"]
-            many[r % 1000] += np.random.random()  # noqa: NPY002
+            many[r % 1000] += np.random.random()
             s["seen"] = ((*seen, asked.sum["sum"].item()), b"\x00" * r, many + first.sum["many"][0])
             told = fed.evaluate(s["model"], cohort=umbel.sample.count(3))
             fed.commit(s, train=got.metrics, evaluate=told.metrics)
@@ -140,7 +140,7 @@ def run(spec: dict[str, Any]) -> umbel.Result:
         callbacks.append(lambda result: "enough" if len(result.history) >= spec["stop"] else None)
     if "patience" in spec:
         callbacks.append(umbel.EarlyStopping("loss", patience=spec["patience"]))
-    callbacks.append(lambda result: began())
+    callbacks.append(lambda _: began())
     return umbel.run(
         SERVERS[spec["program"]](spec["rounds"]),
         make_client(),

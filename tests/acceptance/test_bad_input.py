@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "GeneratorExit": (raising(GeneratorExit), r"raised GeneratorExit"),
     "CancelledError": (raising(asyncio.CancelledError), r"raised CancelledError"),
     "a BaseException": (raising(Strange, "odd"), r"raised Strange: odd"),
-    "MemoryError": (lambda model, ctx: np.zeros(10**15), r"raised _?ArrayMemoryError: Unable to allocate"),
+    "MemoryError": (lambda model, ctx: np.zeros(10**15), r"raised _?(Array)?MemoryError: Unable to allocate"),
     "recursion": (recursion, r"raised RecursionError: maximum recursion depth exceeded"),
     "recursion of two": (lambda model, ctx: there(0), r"raised RecursionError"),
     "NumPy's warnings": (numpy_warnings_as_errors, r"raised FloatingPointError: (invalid|divide)"),
@@ -180,9 +180,11 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "nothing in it": (lambda model, ctx: umbel.Update(), r"exactly one of model=, delta= and value="),
     "a list as a model": (lambda model, ctx: umbel.Update(model=[W]), r"model= is a list"),  # type: ignore[arg-type]
     # its weight
-    "a negative weight": (changed(weight=-1), r"weight is -1\n  What to do: return a finite number >= 0"),
+    "a negative weight": (changed(weight=-1), r"weight is -1\n  What to do: return 0, or a number between"),
     "weight NaN": (changed(weight=NAN), r"weight is nan"),
     "weight inf": (changed(weight=INF), r"weight is inf"),
+    "a weight out of proportion": (changed(weight=1e300), r"weight is 1e\+300\n"),
+    "a weight beyond all": (changed(weight=10**400), r"raised OverflowError"),
     "weight as text": (changed(weight="many"), r"weight is 'many'"),
     "weight None": (changed(weight=None), r"weight is None"),
     "weight as a list": (changed(weight=[1, 2]), r"weight is \[1, 2\]"),
@@ -200,10 +202,11 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "metrics set later": (mutated(metrics={"loss": NAN}), r"metric 'loss' is nan"),
     "a metric of another shape": (changed(metrics={"loss": [1.0, 2.0]}), r"metric 'loss' has shape \(2,\), .* \(\)"),
     # its extra arrays
-    "NaN in extra": (
-        lambda model, ctx: umbel.Update(model=model, extra={"c": {"x": np.array([NAN])}}),
-        r"entry 'x' is not finite",
+    "an extra that nobody asked for": (
+        lambda model, ctx: umbel.Update(model=model, extra={"c": {"x": W}}),
+        r"nobody asked for extra='c'\n.*aggregators=",
     ),
+    "an extra without a name": (lambda model, ctx: umbel.Update(model=model, extra={"": model}), r"extra=''"),
     "a list as extra": (
         lambda model, ctx: umbel.Update(model=model, extra={"c": [1]}),  # type: ignore[dict-item]
         r"extra\['c'\] is a list",

@@ -155,7 +155,7 @@ class Bench:
             round=question.round,
             kind=question.label,
             code=error.code if isinstance(error, UmbelError) else ClientFailed.code,
-            message=str(error) if ours else f"{doing} {words(error)}",
+            message=str(error) if ours else f"{doing} {words(error)}{_hint(error)}",
             traceback=trace(error) if self._doing or not ours else "",
         )
 
@@ -258,6 +258,12 @@ def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Ma
         config=question.config,
         state=part(state, RULE),
     )
+
+
+def _hint(error: BaseException) -> str:
+    """What to do about the exception that NumPy users meet first."""
+    read_only = isinstance(error, ValueError) and "read-only" in str(error)
+    return "\n  What to do: what arrives is read-only; change a copy: model[name].copy()" if read_only else ""
 
 
 def _as_update(returned: Any, question: Question) -> Update:

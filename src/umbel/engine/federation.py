@@ -115,6 +115,7 @@ class Federation:
         self._checked: set[str] = set()  # chains that this process has checked
         self._open, self._totals = OpenRound(), Totals()  # of the round that is under way
         self._due: Commit | None = None  # the rounds since the last durable commit
+        self._asked: list[Exchange] = []  # since the last commit, those that may leave states behind
 
     @property
     def seed(self) -> int:
@@ -326,12 +327,14 @@ class Federation:
             plans = question.chain.plan(states, question.round)
             question = replace(question, sequence=self._sequence, attempt=attempt, plans=plans)
             exchange = self._draw(population, cohort, policy, attempt)
+            self._asked += [exchange] if question.kind != "evaluate" else []
             close, reduced = yield from conduct(question, exchange, policy.deadline)
             if close.met:
                 answer, states = self._conclude(question, reduced, rules, states)
                 answer = replace(answer, cohort=len(exchange.places), failures=missed + close.failures)
                 return answer, ({chain_name: states} if states else {})
             missed += close.failures
+            self._asked = [e for e in self._asked if e is not exchange]
         if policy.on_miss != "skip":
             raise quorum_missed(question, len(exchange.places), close.folded, missed, policy)
         return replace(nothing(question), cohort=len(exchange.places), failures=missed, met=False), {}
@@ -432,6 +435,7 @@ class Federation:
             opening=opening,
         )
         self._due = join(self._due, commit)  # one step: Ctrl-C finds the whole round here, or nothing of it
+        self._asked = []
         self.state, self._open, self._totals = commit.state, OpenRound(), Totals()
         self._done, self.round = self.round, self.round + 1
         self._restart_calls()
@@ -443,8 +447,12 @@ class Federation:
         self.stopped = self.stopped or (yield Publish(self.history))
 
     def flush(self) -> None:
-        """Write down what was committed but not yet due."""
-        if self._due is not None:
+        """Write down what was committed but not yet due.
+
+        Not in the middle of a round that already gave clients new states: the older ones, which the commit would
+        need, may be gone. The rounds since the last durable commit are then done again.
+        """
+        if self._due is not None and not any(exchange.snapshot().closed for exchange in self._asked):
             self._perform(self._keep())
 
     def _keep(self) -> Loop:

@@ -69,7 +69,10 @@ class FileClientStates:
 
     def _load(self) -> None:
         self._look()
-        if self._checksum != _sum_of(self._db.execute("SELECT client, sequence FROM state")):
+        numbers = self.written, self._floor, self._checksum
+        if not all(isinstance(n, int) for n in numbers) or self._checksum != _sum_of(
+            self._db.execute("SELECT client, sequence FROM state")
+        ):
             raise CorruptFile(f"{self._path} is damaged: not all states are as they were written", advice=_NEW)
 
     def _look(self) -> None:
@@ -87,6 +90,8 @@ class FileClientStates:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:  # of SQLite's own messages, when what they quote is damaged
+            raise CorruptFile(f"{self._path} is damaged", advice=_NEW) from error
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0)
             if code in _FULL:
@@ -113,7 +118,7 @@ class FileClientStates:
             blobs = self._db.execute(
                 "SELECT data FROM arrays WHERE client = ? AND sequence = ? ORDER BY place", (client, sequence)
             ).fetchall()
-        if checksum != _checksum(data, [blob for (blob,) in blobs]):
+        if not isinstance(data, str) or checksum != _checksum(data, [blob for (blob,) in blobs]):
             raise CorruptFile(f"{self._path} is damaged: the state of client {client!r}", advice=_NEW)
         found = [Arrays.from_bytes(blob, source=f"a state of client {client!r}") for (blob,) in blobs]
         state: Mapping[str, Any] = decode(json.loads(data), lambda place: found[int(place)])
@@ -202,7 +207,7 @@ def _checksum(data: str, blobs: Iterable[bytes]) -> int:
     """Of one state."""
     check = zlib.crc32(data.encode())
     for blob in blobs:
-        check = zlib.crc32(blob, check)
+        check = zlib.crc32(blob if isinstance(blob, bytes) else b"damaged", check)
     return check
 
 

@@ -67,25 +67,7 @@ class Journal:
         Raises:
             CorruptFile: a line that is not the last is damaged.
         """
-        with readable_errors(self.path):
-            data = self.path.read_bytes()
-        lines = [START]
-        while (begin := lines[-1].end) < len(data):
-            end = data.find(b"\n", begin) + 1 or len(data)
-            line = _parse(data[begin:end], lines[-1])
-            if line is None:
-                if end < len(data) and self._precious:
-                    self._refuse(len(lines))
-                break
-            lines.append(line)
-        return lines[1:]
-
-    def _refuse(self, number: int) -> None:
-        raise CorruptFile(
-            f"{self.path}, line {number} is damaged",
-            advice="restore the directory from a backup; or give another dir=; or remove this file: the run then "
-            "starts over from its initial model",
-        )
+        return read_lines(self.path, precious=self._precious)
 
     def cut(self, last: Line) -> None:
         """Drop what stands behind a line."""
@@ -123,6 +105,30 @@ class Journal:
         os.close(self._file)
 
 
+def read_lines(path: Path, *, precious: bool) -> list[Line]:
+    """All lines of a journal that are whole; changes nothing, so that anyone may look while a run writes.
+
+    Raises:
+        CorruptFile: a line that is not the last is damaged, and the journal is precious.
+    """
+    with readable_errors(path):
+        data = path.read_bytes()
+    lines = [START]
+    while (begin := lines[-1].end) < len(data):
+        end = data.find(b"\n", begin) + 1 or len(data)
+        line = _parse(data[begin:end], lines[-1])
+        if line is None:
+            if end < len(data) and precious:
+                raise CorruptFile(
+                    f"{path}, line {len(lines)} is damaged",
+                    advice="restore the directory from a backup; or give another dir=; or remove this file: the run "
+                    "then starts over from its initial model",
+                )
+            break
+        lines.append(line)
+    return lines[1:]
+
+
 def _parse(raw: bytes, before: Line) -> Line | None:
     """The line, if it is whole and stands behind that one."""
     if raw[-1:] != b"\n" or raw[8:9] != b" ":
@@ -132,4 +138,4 @@ def _parse(raw: bytes, before: Line) -> Line | None:
     return Line(before.end + len(raw), check, text) if raw[:8] == b"%08x" % check else None
 
 
-__all__ = ["START", "Journal", "Line"]
+__all__ = ["START", "Journal", "Line", "read_lines"]

@@ -63,6 +63,19 @@ def test_ctrl_c_leaves_the_directory_resumable(tmp_path):
     assert len(asked) == 10 + 8  # rounds 3 and 4; nobody trained the first two again
 
 
+def test_the_model_that_arrives_is_not_changed_in_place():
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model, ctx):
+        w = model["w"]
+        w -= 0.1
+        return umbel.Update(model={"w": w})
+
+    with pytest.raises(umbel.errors.QuorumMissed, match=r"read-only(?s:.*)What to do: (?s:.*)model\[name\]\.copy\(\)"):
+        umbel.run(server, client, on=federation)
+
+
 def test_integers_in_the_first_model_are_no_parameters():
     client = umbel.ClientApp()
     client.train(lambda *_: umbel.Update(model={"w": np.ones(2), "b": 1.0}))
