@@ -159,17 +159,15 @@ def evaluate(
     sampler = cohort or everyone()
     drawn = sampler.draw(population, round=1, rng=rng.stream(seed, "cohort", 1, 1, 0))
     check_drawn(sampler, drawn, population)
-    sent = as_model(model).canonical()
     question = Question(
         kind="evaluate",
         name="evaluate",
         seed=seed,
         round=1,
         call=1,
-        model=sent,
+        model=_sent(model),
         config=schedule.resolve(config or {}, 1),
     )
-    _warn_of_local_entries(sent)
     with on.running():
         runner = on.runner(client, seed, MemoryClientStates())
         loop = conduct(question, Exchange(drawn, quorum=0.0), RoundPolicy().deadline)
@@ -181,12 +179,15 @@ def evaluate(
     )
 
 
-def _warn_of_local_entries(model: Arrays) -> None:
-    if kept := [e.name for e in model.spec.entries if e.role == "local"]:
+def _sent(model: Any) -> Arrays:
+    """What the clients get; said aloud if that is not what they had in the run."""
+    sent = as_model(model).canonical()
+    if kept := [e.name for e in sent.spec.entries if e.role == "local"]:
         logger.warning(
             "local-entries: %s stayed at the clients of the run; here all clients have what the model holds there",
             ", ".join(kept[:5]),
         )
+    return sent
 
 
 __all__ = ["Evaluation", "evaluate", "run"]

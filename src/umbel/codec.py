@@ -17,6 +17,7 @@ import functools
 import hashlib
 import importlib
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -85,7 +86,9 @@ def describe(value: Any) -> Json:
         return {"partial of": describe(value.func), "args": describe(value.args), "keywords": describe(value.keywords)}
     if is_dataclass(value) and not isinstance(value, type):
         content = {f.name: describe(getattr(value, f.name)) for f in fields(value) if f.init}
-        return {"is": type(value).__qualname__, **content}
+        kind = type(value)
+        ours = kind.__module__.startswith("umbel.")
+        return {"is": kind.__qualname__ if ours else f"{kind.__module__}:{kind.__qualname__}", **content}
     try:
         return encode(value, lambda arrays: arrays.digest())
     except UsageError:
@@ -139,9 +142,18 @@ def _encode_dataclass(value: Any, place: Place, where: str) -> Json:
     return {"$class": f"{kind.__module__}:{kind.__qualname__}", "fields": content}
 
 
+_VALUES = "aggregate correction engine errors metrics optimize policy sample schedule spec strategies transforms"
+
+
 def own_classes(path: str) -> bool:
-    """Which classes ``decode`` makes by default: those of this package."""
-    return path.startswith("umbel.")
+    """Which classes ``decode`` makes by default: the values of this package, and never an adapter's."""
+    package, _, rest = path.partition(".")
+    return package == "umbel" and rest.replace(":", ".").partition(".")[0] in _VALUES.split()
+
+
+def loaded_classes(path: str) -> bool:
+    """Our own values, and classes of modules that the program has imported itself."""
+    return own_classes(path) or path.partition(":")[0] in sys.modules
 
 
 def decode(data: Json, fetch: Fetch, *, allow: Callable[[str], bool] = own_classes) -> Any:
@@ -198,7 +210,7 @@ def _find_class(path: str, allow: Callable[[str], bool]) -> Any:
         raise FormatError(
             f"class {path!r} is not to be found ({error})", advice="run the program that wrote it, unchanged"
         ) from error
-    if not (isinstance(found, type) and is_dataclass(found)):
+    if not (isinstance(found, type) and is_dataclass(found) and found.__module__ == module):
         raise FormatError(f"{path!r} is no dataclass")
     return found
 
@@ -211,6 +223,7 @@ __all__ = [
     "describe",
     "encode",
     "fingerprint",
+    "loaded_classes",
     "name_of",
     "own_classes",
 ]

@@ -19,17 +19,21 @@ DEFINED = [term for group in re.findall(r"\*\*([^*]+)\*\*", GLOSSARY) for term i
 ASIDE = [word for row in re.findall(r"^\| ([^|]+) \|", GLOSSARY, flags=re.MULTILINE) for word in row.split(", ")]
 
 # What the design calls its words, and those that the code added.
-MUST = """
-    accumulator|adapter|aggregator|answer|app|arrays|attempt|blob|broadcast|call|chain|client|client state|close|cohort
-    commit|correction|driver|effect|entry|exchange|failure|journal|ledger|link|local rule|main|node|place|plan|population
-    query|question|quorum|recipe|record|reduction|role|round|run|runner|sampler|sequence|server|server optimizer|shard|site
-    spare|spec|spool|store|strategy|stream|task|trait|transform|update|weight
-""".replace("\n", "|").split("|")
+MUST = (
+    """
+    accumulator|adapter|aggregator|answer|app|arrays|attempt|blob|broadcast|call|chain|client|client state|close
+    cohort|commit|correction|driver|effect|entry|exchange|failure|journal|ledger|link|local rule|main|node|place
+    plan|population|query|question|quorum|recipe|record|reduction|role|round|run|runner|sampler|sequence|server
+    server optimizer|shard|site|spare|spec|spool|store|strategy|stream|task|trait|transform|update|weight
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
 
-# Words for which the glossary has another one. Where such a word has a meaning of its own, the identifiers stand behind it.
+# Words for which the glossary has another one, and identifiers in which they have a meaning of their own.
 FORBIDDEN: dict[str, frozenset[str]] = {
     "coordinator": frozenset(),
-    "device": frozenset({"_device", "_devices", "device", "devices", "per_device", "pick_device"}),  # where torch computes
+    "device": frozenset({"_device", "_devices", "device", "devices", "per_device", "pick_device"}),  # of PyTorch
     "epoch": frozenset(),
     "experiment": frozenset(),
     "global_model": frozenset(),
@@ -88,7 +92,7 @@ def test_every_word_is_defined_once() -> None:
 
 def test_the_words_of_the_design_are_defined() -> None:
     emphasised = {word.lower() for word in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", GLOSSARY)} | set(DEFINED)
-    assert [word for word in (term.strip() for term in MUST) if word and word not in emphasised] == []
+    assert [word for word in map(str.strip, MUST) if word not in emphasised] == []
 
 
 @pytest.mark.parametrize("role", ROLES)

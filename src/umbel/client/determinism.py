@@ -26,7 +26,7 @@ _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 def seed_all(key: int) -> None:
     """Seed ``random``, ``numpy.random`` and, where imported, PyTorch from a 128-bit key."""
     random.seed(key)
-    np.random.seed([(key >> shift) & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
+    np.random.seed(key & 0xFFFFFFFF)  # one word: four take 10 us more
     _last_key[:] = [key]
     _seed_torch(key)
 

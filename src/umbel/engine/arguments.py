@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from umbel.aggregate import Aggregator
+from umbel.aggregate import Aggregator, mean
 from umbel.arrays import Arrays
 from umbel.correction import LocalRule
+from umbel.engine.question import Question
 from umbel.errors import UsageError
 from umbel.policy import RoundPolicy
 from umbel.sample import Population, Sampler
@@ -73,4 +75,39 @@ def check_drawn(cohort: Sampler, drawn: Sequence[str], population: Population) -
         )
 
 
-__all__ = ["as_arrays", "as_chain", "check_drawn", "check_type"]
+def aggregated(
+    question: Question,
+    aggregator: Aggregator | None,
+    aggregators: Mapping[str, Aggregator] | None,
+    transforms: Sequence[Transform] | Chain,
+) -> Question:
+    """The question with what becomes of its answers.
+
+    Raises:
+        ChainError: the transforms make no sense with each other or with the aggregator.
+        UsageError: an argument is of the wrong kind.
+    """
+    check_type("aggregators", aggregators, Mapping)
+    extra = {name: aggregator_of(each) for name, each in (aggregators or {}).items()}
+    main = aggregator_of(aggregator)
+    return replace(
+        question,
+        aggregator=main,
+        extra_aggregators=extra,
+        expected=main.expects(question.sent),
+        extra_expected={name: each.expects(None) for name, each in extra.items()},
+        chain=as_chain(transforms, main),
+    )
+
+
+def aggregator_of(aggregator: Aggregator | None) -> Aggregator:
+    """The aggregator, or the mean where none is given.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    check_type("aggregator", aggregator, Aggregator)
+    return mean() if aggregator is None else aggregator
+
+
+__all__ = ["aggregated", "aggregator_of", "as_arrays", "as_chain", "check_drawn", "check_type"]

@@ -16,13 +16,13 @@ import numpy as np
 
 from umbel import metrics as combiners
 from umbel import rng, schedule
-from umbel.aggregate import Aggregator, mean
+from umbel.aggregate import Aggregator
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
-from umbel.engine.arguments import as_arrays, as_chain, check_drawn, check_type
+from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, check_drawn, check_type
 from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Publish, conduct
@@ -114,6 +114,7 @@ class Federation:
         self._uses: Counter[str] = Counter()  # of chains, in the round that is under way
         self._checked: set[str] = set()  # chains that this process has checked
         self._open, self._totals = OpenRound(), Totals()  # of the round that is under way
+        self._looping = 0  # the round whose loop body runs
         self._due: Commit | None = None  # the rounds since the last durable commit
         self._asked: list[Exchange] = []  # since the last commit, those that may leave states behind
 
@@ -165,7 +166,9 @@ class Federation:
                 self.round = r
                 self._restart_calls()
             self._plan.reseed(r, self._calls)
+            self._looping = r
             yield r
+            self._looping = 0
             if self._done < r:
                 raise UsageError(
                     f"round {r} ended without fed.commit",
@@ -211,7 +214,7 @@ class Federation:
         """
         check_type("local", local, LocalRule)
         question = self._question("train", "train", model, config, extra)
-        question = _aggregated(replace(question, rule=local), aggregator, aggregators, transforms)
+        question = aggregated(replace(question, rule=local), aggregator, aggregators, transforms)
         return self._ask(question, cohort, metrics, policy)
 
     def evaluate(
@@ -243,7 +246,7 @@ class Federation:
     ) -> Answer:
         """Ask a cohort the query called ``name``; its handler returns values. Arguments as for `train`."""
         question = self._question("query", name, model, config, extra)
-        question = _aggregated(question, aggregator, aggregators, transforms)
+        question = aggregated(question, aggregator, aggregators, transforms)
         return self._ask(question, cohort, metrics, policy)
 
     def _question(
@@ -306,9 +309,7 @@ class Federation:
                 answer=answer,
                 transforms=states,
             )
-            if (
-                self._due is None
-            ):  # else the rounds since the last durable commit are done again, and this one with them
+            if self._due is None:  # else it is done again, like the rounds since the last durable commit
                 yield Keep(record)
         self._replay.note(record)
         if not self._replay.past:
@@ -381,7 +382,7 @@ class Federation:
             acc.total, acc.weight = summed.total, summed.weight
         value = aggregator.finish(acc) if aggregator is not None else None
         extra = {name: question.extra_aggregators[name].finish(a) for name, a in sorted(reduced.extra.items())}
-        answer = nothing(question) if value is None else Answer(value=value, result=_aggregator(aggregator).result)
+        answer = nothing(question) if value is None else Answer(value=value, result=aggregator_of(aggregator).result)
         answer = replace(
             answer,
             aggregated=value is not None,
@@ -412,7 +413,14 @@ class Federation:
             metrics: the round's metrics for the history.
             train: the same, of a stage of its own.
             evaluate: the same, of a stage of its own.
+
+        Raises:
+            UsageError: this round of ``fed.rounds`` is committed already, or the state cannot be kept.
         """
+        if 0 < self._looping <= self._done:
+            raise UsageError(
+                f"round {self._looping} is committed twice", advice="call fed.commit once, at the end of each round"
+            )
         opening = self._replay.end_round(self.round, self._calls)
         model = model_of(state)
         stages = {"": metrics, "train": train, "evaluate": evaluate}
@@ -470,31 +478,6 @@ def model_of(state: Any) -> Arrays | None:
     """The model in a committed state: what it holds under, or as, "model"."""
     model = state.get("model") if isinstance(state, Mapping) else getattr(state, "model", None)
     return model if isinstance(model, Arrays) else None
-
-
-def _aggregated(
-    question: Question,
-    aggregator: Aggregator | None,
-    aggregators: Mapping[str, Aggregator] | None,
-    transforms: Sequence[Transform] | Chain,
-) -> Question:
-    """The question with what becomes of its answers."""
-    check_type("aggregators", aggregators, Mapping)
-    extra = {name: _aggregator(each) for name, each in (aggregators or {}).items()}
-    main = _aggregator(aggregator)
-    return replace(
-        question,
-        aggregator=main,
-        extra_aggregators=extra,
-        expected=main.expects(question.sent),
-        extra_expected={name: each.expects(None) for name, each in extra.items()},
-        chain=as_chain(transforms, main),
-    )
-
-
-def _aggregator(aggregator: Aggregator | None) -> Aggregator:
-    check_type("aggregator", aggregator, Aggregator)
-    return mean() if aggregator is None else aggregator
 
 
 __all__ = ["Central", "Federation", "Plan", "model_of"]

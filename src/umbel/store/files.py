@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, final
 
 from umbel.arrays import Arrays
-from umbel.codec import Json, decode, encode
+from umbel.codec import Json, decode, encode, loaded_classes
 from umbel.engine.federation import model_of
 from umbel.engine.ports import Commit, Record
 from umbel.errors import CorruptFile
@@ -320,7 +320,7 @@ class FileStore:
         return {f.name: encoded(f.name) for f in fields(what)}, named
 
     def _decode_fields(self, content: Mapping[str, Json]) -> dict[str, Any]:
-        return {name: decode(value, self._fetch, allow=lambda _: True) for name, value in content.items()}
+        return {name: decode(value, self._fetch, allow=loaded_classes) for name, value in content.items()}
 
     def _fetch(self, digest: str) -> Arrays:
         before = self._commits[0].needed if len(self._commits) > 1 else set()

@@ -10,6 +10,7 @@ from typing import Any, Self, final
 from umbel import metrics as combiners
 from umbel import optimize, sample, schedule
 from umbel.aggregate import Aggregator, mean
+from umbel.codec import describe, fingerprint
 from umbel.correction import LocalRule
 from umbel.errors import UsageError
 from umbel.optimize import ServerOptimizer
@@ -20,7 +21,7 @@ from umbel.transforms import Chain, Transform
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Strategy:
     """A federated algorithm as one value; made by factories such as `umbel.fed_avg`.
 
@@ -74,6 +75,12 @@ class Strategy:
         object.__setattr__(self, "metrics", MappingProxyType(rules))
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
         self.transforms.check_order(self.aggregator)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Strategy) and describe(self) == describe(other)
+
+    def __hash__(self) -> int:
+        return hash(fingerprint(self))
 
     def with_(self, *transforms: Transform, **changes: Any) -> Self:
         """A copy with more transforms at the end of the chain, or with other fields.
