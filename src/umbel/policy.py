@@ -10,6 +10,8 @@ from umbel.errors import UsageError
 from umbel.sample import Sampler
 
 OnMiss = Literal["retry", "skip", "stop"]
+ANYBODY = 1e-6
+"""The quorum of an evaluation, which changes nothing: one answer is enough; none at all is a mistake to be seen."""
 
 
 @final
@@ -90,7 +92,7 @@ class Evaluation:
 
 
 def evaluation(*, every: int = 1, cohort: Sampler | None = None) -> Evaluation:
-    """When the clients evaluate the new model.
+    """When the clients evaluate the new model. One answer is enough; who fails is in ``result.failures``.
 
     Args:
         every: after each so many rounds; 0: never.
@@ -102,4 +104,4 @@ def evaluation(*, every: int = 1, cohort: Sampler | None = None) -> Evaluation:
     return Evaluation(every=every, cohort=cohort)
 
 
-__all__ = ["Evaluation", "OnMiss", "RoundPolicy", "evaluation", "rounds"]
+__all__ = ["ANYBODY", "Evaluation", "OnMiss", "RoundPolicy", "evaluation", "rounds"]

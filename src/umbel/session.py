@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast, final
 
+import numpy as np
+
 from umbel import rng
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
@@ -117,10 +119,12 @@ class Session:
     # --- the model and the recipe ------------------------------------------------------------
 
     def _initial(self) -> Arrays | None:
-        if self._given is not None:
-            return as_model(self._given).canonical()
         seed_all(rng.derive(self._seed, "initial"))
-        return self._server.initial_model()
+        own = self._server.initial_model()
+        if self._given is None:
+            return own
+        given = as_model(self._given).canonical()
+        return given if own is None else _with_roles_of(own, given)
 
     def _status(self, store: FileStore, initial: Arrays | None) -> str:
         """Compare the recipe with the directory's. How the run ended; "" if there is something left to do."""
@@ -323,6 +327,20 @@ def _only_checkpoint(callbacks: Sequence[Callback]) -> Checkpoint:
             advice="give one: umbel.Checkpoint(every=5, best_on='accuracy')",
         )
     return given[0] if given else Checkpoint()
+
+
+def _with_roles_of(own: Arrays, given: Arrays) -> Arrays:
+    """The model that was given, with the roles that the server app's own gives its entries.
+
+    A file may know none, or those of another strategy: of FedPer, for example, which kept some at the clients.
+    """
+    difference = own.spec.difference(given.spec, roles=False)
+    if difference:
+        raise UsageError(
+            f"initial= does not fit the server app's model: {difference}",
+            advice="give a model with the same entries, or ServerApp another model=",
+        )
+    return Arrays.build(own.spec, lambda name, out: np.copyto(out, given.raw(name)))
 
 
 def _as_function(callback: Callback) -> Callable[[Result], Any]:

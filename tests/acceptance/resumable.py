@@ -9,6 +9,7 @@ Each death kills one process with SIGKILL, at a moment that it names:
     [NAME, k]              before the k-th call of os.NAME
     ["sql", k]             before the k-th statement to SQLite
     ["outside", k]         from outside, some time after the k-th task or callback began
+    ["power", k, seed]     as "line"; and the disk forgets what was not synchronised, as far as the seed has it
 
 Processes are forks of this one, so that a start costs milliseconds. The last process prints what came out as JSON.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
 import sqlite3
 import sys
@@ -31,6 +33,9 @@ import numpy as np
 import umbel
 from umbel.codec import encode
 from umbel.store.files import FileStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+from power_loss import Synchronised  # noqa: E402  # it lies beside this file, which runs as a program
 
 NAMES = [f"clinic-{i}" for i in range(7)]
 SEED = 11
@@ -261,6 +266,8 @@ def prepare(death: list[Any]) -> Countdown | None:
             return at_line(n)
         case ["write", n, part]:
             return in_write(n, part)
+        case ["power", n, _]:
+            return at_line(n)
         case ["sql", n]:
             return at_statement(n)
         case [str(name), n]:
@@ -273,6 +280,8 @@ def child(spec: dict[str, Any], death: list[Any] | None, out: int, beats: int) -
     code = 1
     try:
         countdown = None
+        if spec["dir"]:
+            Synchronised(spec["dir"]).watch()
         if death is not None and death[0] == "outside":
             LISTENERS.append(lambda: os.write(beats, b"."))
         elif death is not None:
@@ -320,6 +329,8 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
         if found is not None:
             break
         killed += 1
+        if death is not None and death[0] == "power":
+            Synchronised(spec["dir"]).lose_power(random.Random(death[2]))
     assert found is not None
     disk = on_disk(spec["dir"]) if spec["dir"] and "error" not in found else {}
     return {**found, **disk, "killed": killed}

@@ -5,6 +5,7 @@ client, the round and what was wrong; with ``dir=`` the same call goes on once t
 run in which nothing had happened. With two of three enough, the run has the bits of one without that client.
 """
 
+# ruff: noqa: ARG005  # handlers take what they are given
 from __future__ import annotations
 
 import asyncio
@@ -58,7 +59,7 @@ def keeping(**state: Any) -> Callable[[Any, Any], umbel.Update]:
     return train
 
 
-class Unprintable(Exception):  # noqa: N818  # as a user would call it
+class Unprintable(Exception):
     def __str__(self) -> str:
         raise ValueError("not even its text")
 
@@ -150,7 +151,10 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a coroutine": (lambda model, ctx: sleeping(), r"returned a coroutine\n"),
     "a generator": (lambda model, ctx: (x for x in "abc"), r"returned a generator\n"),
     # its arrays
-    "NaN": (changed(w=np.full_like(W, np.nan)), r"entry 'w' is not finite: 6 of 6 elements, the first at \(0, 0\) is n"),
+    "NaN": (
+        changed(w=np.full_like(W, np.nan)),
+        r"entry 'w' is not finite: 6 of 6 elements, the first at \(0, 0\) is n",
+    ),
     "one infinity": (changed(w=W + np.float32([0, 0, INF])), r"entry 'w' is not finite: 2 of 6 .* \(0, 2\) is inf"),
     "a NaN scalar": (changed(b=np.float64(NAN)), r"entry 'b' is not finite"),
     "another shape": (changed(w=W.T), r"entry 'w' has shape \(3, 2\), \(2, 3\) was sent"),
@@ -327,7 +331,6 @@ def with_handler(kind: str) -> umbel.ClientApp:
     [
         ("setup", "train", "its setup handler raised OSError: no such file"),
         ("data", "train", "its data handler raised OSError: no such file"),
-        ("evaluate", "evaluate", "its evaluate handler raised OSError: no such file"),
         ("use", "train", "its train handler raised OSError: no such file"),
     ],
 )
@@ -341,6 +344,14 @@ def test_a_handler_that_raises_is_named(kind: str, asked: str, says: str, tmp_pa
     if kind != "use":
         getattr(mended, kind)(lambda *_: umbel.Metrics({"accuracy": 1.0}))
     assert run(mended, server=make_server(on_miss="stop"), dir=tmp_path / "run").status == "finished"
+
+
+def test_an_evaluation_that_fails_at_one_client_is_a_failure_and_the_run_goes_on() -> None:
+    result = run(with_handler("evaluate"))
+    assert result.status == "finished"
+    assert {f.client for f in result.failures} == {BAD}
+    assert result.failures[0].message == "its evaluate handler raised OSError: no such file"
+    assert result.history["accuracy"].tolist() == [1.0] * len(result.history)
 
 
 def test_a_query_that_raises_is_named() -> None:
@@ -433,7 +444,9 @@ def test_a_callback_and_a_central_evaluation_that_raise_are_reported_and_the_run
 
 @pytest.mark.parametrize("clients", [0, [], {}, ()])
 def test_an_empty_population(clients: Any, tmp_path: Path) -> None:
-    with pytest.raises(umbel.errors.EmptyPopulation, match=r"round 1: there is no client to ask\n  What to do: give umb"):
+    with pytest.raises(
+        umbel.errors.EmptyPopulation, match=r"round 1: there is no client to ask\n  What to do: give umb"
+    ):
         run(make_client(), clients, dir=tmp_path)
     assert run(make_client(), 3, dir=tmp_path).model == run(make_client(), 3).model, "nothing stands in the way"
 
@@ -571,7 +584,12 @@ def test_a_model_in_which_nothing_is_trained(model: Any) -> None:
 def test_a_model_that_is_none() -> None:
     torch = pytest.importorskip("torch")
     net = torch.nn.Linear(2, 1)
-    for model, says in ((net, "is a Linear"), (lambda: net, "is a Linear"), (lambda: [1], "is a list"), (5, "is a int")):
+    for model, says in (
+        (net, "is a Linear"),
+        (lambda: net, "is a Linear"),
+        (lambda: [1], "is a list"),
+        (5, "is a int"),
+    ):
         with pytest.raises(umbel.UmbelError, match=f"the initial model {says}"):
             run(make_client(), server=umbel.ServerApp(model, umbel.fed_avg(), 1))
 
@@ -745,7 +763,16 @@ def test_a_commit_that_cannot_be_kept_says_what_in_it(tmp_path: Path) -> None:
 
 # --- names and numbers ---------------------------------------------------------------------------------------------
 
-NAMES = ["", " ", "a/b\\c", "../../etc/passwd", "naïve 😀 名前", "a\nb\tc\x00d\x1b[31m", "x" * 10_000, "'\"; DROP TABLE"]
+NAMES = [
+    "",
+    " ",
+    "a/b\\c",
+    "../../etc/passwd",
+    "naïve 😀 名前",
+    "a\nb\tc\x00d\x1b[31m",
+    "x" * 10_000,
+    "'\"; DROP TABLE",
+]
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -796,5 +823,8 @@ def test_a_failure_is_a_value_that_can_be_written_down() -> None:
     result = run(make_client(raising(Unprintable)), server=make_server(quorum=0.5))
     (failure,) = result.failures
     assert isinstance(failure, Failure)
-    assert failure.traceback.splitlines()[-1].startswith("test_bad_input.Unprintable") or "Unprintable" in failure.traceback
+    assert (
+        failure.traceback.splitlines()[-1].startswith("test_bad_input.Unprintable")
+        or "Unprintable" in failure.traceback
+    )
     assert "traceback" not in repr(failure)

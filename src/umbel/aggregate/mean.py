@@ -71,16 +71,17 @@ class SliceMean(Aggregator):
         assert total.total is not None
         assert weights.total is not None
         weight = 1.0 if self.equal else update.weight
-        for e in total.total.spec.entries:
+        sums, shares = total.writable(total.total.spec), weights.writable(weights.total.spec)
+        for e in sums.spec.entries:
             if e.name not in update.arrays.spec.by_name:
                 continue
             x: Array = update.arrays[e.name]
             corner = tuple(slice(0, n) for n in x.shape)
             if update.kind == "model" and sent is not None:
-                x = np.subtract(x, sent[e.name][corner], dtype=total.total.raw(e.name).dtype)
+                x = np.subtract(x, sent[e.name][corner], dtype=sums.raw(e.name).dtype)
             with np.errstate(all="ignore"):
-                total.total.raw(e.name)[corner] += (x * weight).astype(total.total.raw(e.name).dtype)
-            weights.total.raw(e.name)[corner] += weight
+                sums.raw(e.name)[corner] += (x * weight).astype(sums.raw(e.name).dtype)
+            shares.raw(e.name)[corner] += weight
         total.weight += weight
         total.count += 1
         return acc

@@ -125,7 +125,7 @@ class WeightedSum:
 
     def add(self, update: Update, sent: Arrays | None, weight: float) -> None:
         """Add one update, in place; it was admitted. A model has ``sent`` subtracted from it."""
-        total = self._writable(update.arrays.spec)
+        total = self.writable(update.arrays.spec)
         base = sent if update.kind == "model" else None
         with np.errstate(all="ignore"):
             for piece in _pieces(update.arrays.spec, base.spec if base is not None else None, total.spec):
@@ -136,7 +136,7 @@ class WeightedSum:
     def merge(self, later: WeightedSum) -> None:
         """Add another sum, in place."""
         if later.total is not None:
-            total = self._writable(later.total.spec)
+            total = self.writable(later.total.spec)
             with np.errstate(all="ignore"):
                 for run in total.spec.runs:
                     mine = total.flat(run)
@@ -144,7 +144,7 @@ class WeightedSum:
         self.weight += later.weight
         self.count += later.count
 
-    def _writable(self, spec: Spec) -> Arrays:
+    def writable(self, spec: Spec) -> Arrays:
         """The total; made for values of this spec, and a copy if someone froze it, as reading it from bytes does."""
         if self.total is None:
             self.total = _zeros(sum_spec(spec, model=False, exact=self.exact))

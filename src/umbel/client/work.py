@@ -28,6 +28,7 @@ from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_weight
 
 _CACHED_CLIENTS = 1024
+_DATA_SEED = 0  # a client's data is its own, and the same in every run: a split drawn there does not move
 _CACHED_SITES = 64
 _EVALUATING = "write to it in train or in a query: an evaluation changes nothing"
 
@@ -181,9 +182,9 @@ class Bench:
             correction=correction,
         )
 
-    def _prepare(self, doing: str, *names: str | int) -> None:
+    def _prepare(self, doing: str, *names: str | int, seed: int | None = None) -> None:
         self._doing = doing
-        seed_all(rng.derive(self._seed, "task", *names))
+        seed_all(rng.derive(self._seed if seed is None else seed, "task", *names))
         set_threads(self._threads)
 
     def _once_shared(self, client: ClientInfo) -> Callable[[], Any] | None:
@@ -213,7 +214,7 @@ class Bench:
             ctx = Context(
                 client,
                 kind="data",
-                key=rng.derive(self._seed, "ctx", "data", client.name),
+                key=rng.derive(_DATA_SEED, "ctx", "data", client.name),
                 device=lambda: pick_device(self._devices),
                 shared=self._once_shared(client),
             )
@@ -223,7 +224,7 @@ class Bench:
         return lambda: data
 
     def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
-        self._prepare(f"{kind} handler", kind, *names)
+        self._prepare(f"{kind} handler", kind, *names, seed=_DATA_SEED if kind == "data" else None)
         try:
             loaded = handler(ctx)
         finally:

@@ -115,6 +115,12 @@ class ServerApp:
                 f"the initial model is a {type(made).__name__}",
                 advice="give a mapping of names to arrays, or umbel.torch.arrays(net)",
             )
+        tensor = next((name for name, value in made.items() if type(value).__module__.startswith("torch")), None)
+        if tensor is not None:
+            raise UsageError(
+                f"the initial model's entry {tensor!r} is a tensor: is it trained, or a statistic?",
+                advice="give model=lambda: umbel.torch.arrays(net)",
+            )
         return Arrays(made)
 
 

@@ -119,6 +119,11 @@ class Close:
     revoked: tuple[str, ...]
     met: bool
 
+    @property
+    def asked(self) -> int:
+        """How many were asked."""
+        return len(self.folded) + len(self.failures) + len(self.revoked)
+
 
 Event = Arrived | Failed | Lost | DeadlinePassed
 Instruction = Lease | Fold | Drop | Revoke | Close

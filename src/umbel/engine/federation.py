@@ -39,7 +39,7 @@ from umbel.errors import (
     HandlerMissing,
     UsageError,
 )
-from umbel.policy import RoundPolicy
+from umbel.policy import ANYBODY, RoundPolicy
 from umbel.sample import Population, Sampler
 from umbel.transforms import Chain, Facts, Noise, Released, Transform
 
@@ -166,9 +166,11 @@ class Federation:
                 self.round = r
                 self._restart_calls()
             self._plan.reseed(r, self._calls)
-            self._looping = r
-            yield r
-            self._looping = 0
+            try:
+                self._looping = r
+                yield r
+            finally:  # also when main leaves the loop
+                self._looping = 0
             if self._done < r:
                 raise UsageError(
                     f"round {r} ended without fed.commit",
@@ -227,7 +229,10 @@ class Federation:
         metrics: Mapping[str, Any] | None = None,
         policy: RoundPolicy | None = None,
     ) -> Answer:
-        """Have a cohort evaluate a model; the answer has metrics only. Arguments as for `train`."""
+        """Have a cohort evaluate a model; the answer has metrics only. Arguments as for `train`.
+
+        By default one answer is enough.
+        """
         return self._ask(self._question("evaluate", "evaluate", model, config, extra), cohort, metrics, policy)
 
     def query(
@@ -283,8 +288,9 @@ class Federation:
         check_type("metrics", metrics, Mapping)
         rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
         self._calls += 1
-        answer: Answer = self._perform(self._recorded(question, cohort, rules, policy or RoundPolicy()))
         evaluation = question.kind == "evaluate"
+        policy = policy or RoundPolicy(quorum=ANYBODY if evaluation else 1.0)
+        answer: Answer = self._perform(self._recorded(question, cohort, rules, policy))
         if not self._replay.past:  # else a commit has it
             self._open.add(answer, evaluation=evaluation)
             for totals in (self.totals, self._totals):
@@ -332,13 +338,13 @@ class Federation:
             close, reduced = yield from conduct(question, exchange, policy.deadline)
             if close.met:
                 answer, states = self._conclude(question, reduced, rules, states)
-                answer = replace(answer, cohort=len(exchange.places), failures=missed + close.failures)
+                answer = replace(answer, cohort=close.asked, failures=missed + close.failures)
                 return answer, ({chain_name: states} if states else {})
             missed += close.failures
             self._asked = [e for e in self._asked if e is not exchange]
         if policy.on_miss != "skip":
-            raise quorum_missed(question, len(exchange.places), close.folded, missed, policy)
-        return replace(nothing(question), cohort=len(exchange.places), failures=missed, met=False), {}
+            raise quorum_missed(question, close.asked, close.folded, missed, policy)
+        return replace(nothing(question), cohort=close.asked, failures=missed, met=False), {}
 
     def _chain_name(self, chain: Chain) -> str:
         """What the states of a chain are kept under; a chain used twice in a round has two."""

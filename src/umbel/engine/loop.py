@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from umbel.aggregate.expected import FOLDED
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
 from umbel.errors import UsageError
+from umbel.policy import ANYBODY
 from umbel.spec import Entries
 from umbel.strategies.base import Strategy
 
@@ -108,7 +109,7 @@ def _evaluate(strategy: Strategy, fed: Federation, model: Arrays, r: int) -> Map
         cohort=strategy.evaluate.cohort or strategy.cohort,
         config=strategy.config,
         metrics=strategy.metrics,
-        policy=strategy.rounds,
+        policy=replace(strategy.rounds, quorum=min(strategy.rounds.quorum, ANYBODY), spare=0),
     )
     return got.metrics
 

@@ -110,6 +110,7 @@ class FileStore:
         claim(self.directory)
         with ExitStack() as opened:
             opened.callback(DirectoryLock(self.directory).close)
+            sync_directory(self.directory)  # the lock's name comes before all others, for `claim` looks for it
             self._blobs = Blobs(self.directory / "blobs")
             self._journal = Journal(self.directory / "journal", precious=True)
             opened.callback(self._journal.close)
@@ -211,6 +212,7 @@ class FileStore:
         """Write down the recipe and the initial model."""
         if initial is not None:
             replace_file(self.directory / "initial.safetensors", initial.to_bytes())
+            sync_directory(self.directory)
         self._write_run_file(recipe, initial.digest() if initial is not None else None)
 
     def change(self, recipe: Json) -> None:
@@ -350,6 +352,7 @@ class FileStore:
     def finish(self, status: str, state: Any, *, rounds: int | None) -> None:
         """The run of so many rounds has ended: say so, and lay the models where people look for them."""
         self.lay_out(state)
+        sync_directory(self.directory)
         end = {"kind": "end", "status": status, "rounds": rounds}
         self._end = self._journal.append(end, after=self._last.line, sync=True)
 

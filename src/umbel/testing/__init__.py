@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from umbel.testing.aggregator import check_aggregator
+from umbel.testing.optimizer import check_optimizer
+from umbel.testing.sampler import check_sampler
 from umbel.testing.store import check_store
+from umbel.testing.strategy import check_strategy
+from umbel.testing.transform import check_transform
 
-__all__ = ["check_store"]
+__all__ = [
+    "check_aggregator",
+    "check_optimizer",
+    "check_sampler",
+    "check_store",
+    "check_strategy",
+    "check_transform",
+]
