@@ -36,7 +36,7 @@ def test_ours(sampler: Sampler) -> None:
 
 def test_from_a_population_of_ones_own() -> None:
     check_sampler(sample.fraction(0.5), population=Population(("a", "b", "c")))
-    check_sampler(sample.weighted({"a": 1.0, "b": 2.0, "c": 3.0}, size=2), population=Population(("a", "b", "c")))
+    check_sampler(sample.weighted(2, weights={"a": 1.0, "b": 2.0, "c": 3.0}), population=Population(("a", "b", "c")))
 
 
 @dataclass(frozen=True)

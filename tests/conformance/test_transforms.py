@@ -73,7 +73,7 @@ def test_those_of_ones_own() -> None:
     check_transform(Scaled())
     check_transform(Scaled(), before=[umbel.transforms.clip(1.0)])
     values = [Update(value={"x": np.full(3, 0.5 * i, np.float32)}) for i in range(3)]
-    with pytest.raises(AssertionError, match="return a value for a value|send what it says"):
+    with pytest.raises(AssertionError, match=r"send what it says"):
         check_transform(Rounded(), updates=samples.updates(samples.model()), model=samples.model())
     check_transform(Rounded(), updates=values)
 

@@ -139,13 +139,12 @@ def _check_untouched(aggregator: Aggregator, sent: Arrays | None, updates: Seque
         rest = [(u.kind, u.weight, sorted(u.metrics), sorted(u.extra)) for u in updates]
         return [*arrays, *rest, sent.digest() if sent is not None else None]
 
-    before = state()
-    aside, used = aggregator.init(sent), _fold(aggregator, sent, updates)
-    empty = _finished(aggregator, aside)
+    before, aside = state(), aggregator.init(sent)
+    empty = _finished(aggregator, aggregator.init(sent))
+    _fold(aggregator, sent, updates)
     _require(state() == before, "leave the updates and the model that was sent as they are")
-    fresh = _finished(aggregator, aggregator.init(sent))
-    _AN_AGGREGATOR.same(empty, fresh, "keep nothing in an accumulator but what was folded into it")
-    del used
+    words = "keep nothing in an accumulator but what was folded into it"
+    _AN_AGGREGATOR.same(_finished(aggregator, aside), empty, words)
 
 
 def _check_traits(aggregator: Aggregator, sent: Arrays | None, updates: Sequence[Update]) -> None:
