@@ -18,6 +18,7 @@ from typing import Any, Self, final
 import numpy as np
 import numpy.typing as npt
 
+from umbel.bfloat16 import from_bfloat16, to_bfloat16
 from umbel.errors import EntryError, FormatError, UsageError
 from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
 
@@ -26,18 +27,6 @@ BLOCK = 8192  # elements that stay in the first-level cache together with a few 
 
 _CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
 _ALIGN = 64
-
-
-def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """The bits of the nearest bfloat16, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype("<u2")
-
-
-def from_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """The float32 values of bfloat16 bits; exact."""
-    return (bits.astype("<u4") << np.uint32(16)).view("<f4")
 
 
 @final
@@ -136,8 +125,6 @@ class Arrays:
         self._file.flags.writeable = False
         self._views.clear()
         return self
-
-    # --- reading -----------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Any:
         """The array called ``name``, read-only; bfloat16 as float32, a payload as bytes."""
@@ -261,8 +248,6 @@ class Arrays:
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrays.from_bytes, (bytes(self.to_bytes()),)
 
-    # --- other sets of entries ---------------------------------------------------------------
-
     def canonical(self) -> Self:
         """The same arrays in Umbel's own layout; itself if they are."""
         if self.spec.canonical:
@@ -338,8 +323,6 @@ class Arrays:
         spec = layout((Entry(e.name, e.dtype, e.shape, e.role) for e in kept), aliases, names=names)
         source = self.spec.by_name
         return type(self).build(spec, lambda name, out: np.copyto(out, self._storage(source[name])))
-
-    # --- comparison --------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Arrays) and not self.difference(other)
@@ -509,4 +492,4 @@ def _entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: floa
     return f"entry {e.name!r} differs in {count} of {e.size} elements, by up to {gap.max():.6g}"
 
 
-__all__ = ["BLOCK", "Array", "Arrays", "from_bfloat16", "to_bfloat16"]
+__all__ = ["BLOCK", "Array", "Arrays"]

@@ -35,7 +35,7 @@ from umbel.codec import encode
 from umbel.store.files import FileStore
 
 sys.path.insert(0, str(Path(__file__).parent))
-from power_loss import Synchronised  # noqa: E402  # it lies beside this file, which runs as a program
+from power_loss import Synchronised  # it lies beside this file, which runs as a program
 
 NAMES = [f"clinic-{i}" for i in range(7)]
 SEED = 11
@@ -280,7 +280,7 @@ def child(spec: dict[str, Any], death: list[Any] | None, out: int, beats: int) -
     code = 1
     try:
         countdown = None
-        if spec["dir"]:
+        if any(each[0] == "power" for each in spec.get("deaths", [])):
             Synchronised(spec["dir"]).watch()
         if death is not None and death[0] == "outside":
             LISTENERS.append(lambda: os.write(beats, b"."))

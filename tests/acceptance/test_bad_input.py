@@ -6,7 +6,8 @@ run in which nothing had happened. With two of three enough, the run has the bit
 """
 
 # ruff: noqa: ARG002, ARG005  # handlers take what they are given
-# mypy: disable-error-code="arg-type, dict-item, func-returns-value"  # what is wrong on purpose
+# What is wrong on purpose:
+# mypy: disable-error-code="arg-type, dict-item, func-returns-value"
 from __future__ import annotations
 
 import asyncio
@@ -25,6 +26,7 @@ import pytest
 import umbel
 from umbel.errors import Failure, QuorumMissed
 
+ALL = umbel.sample.everyone()
 BAD, ROUND = "1", 2
 MODEL: dict[str, Any] = {"w": np.zeros((2, 3), np.float32), "b": np.zeros((), np.float64)}
 
@@ -718,9 +720,6 @@ def test_what_a_main_asks_for(call: Callable[[Any], Any], says: str) -> None:
 
     with pytest.raises(umbel.errors.UsageError, match=says):
         run(make_client(), server=server)
-
-
-ALL = umbel.sample.everyone()
 
 
 def test_a_main_that_breaks_loses_no_committed_round(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from umbel import Arrays
-from umbel.arrays import from_bfloat16, to_bfloat16
+from umbel.bfloat16 import from_bfloat16, to_bfloat16
 from umbel.errors import FormatError
 from umbel.spec import FLOATS, STORAGE, Entries
 

@@ -7,7 +7,8 @@ from typing import Literal, final
 
 import numpy as np
 
-from umbel.arrays import BLOCK, Array, Arrays, from_bfloat16
+from umbel.arrays import BLOCK, Array, Arrays
+from umbel.bfloat16 import from_bfloat16
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, Entry, Role, Spec, layout
 from umbel.update import Update

@@ -14,7 +14,8 @@ from typing import final
 import numpy as np
 
 from umbel.aggregate.expected import FOLDED
-from umbel.arrays import BLOCK, Array, Arrays, from_bfloat16
+from umbel.arrays import BLOCK, Array, Arrays
+from umbel.bfloat16 import from_bfloat16
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update

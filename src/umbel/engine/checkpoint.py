@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -23,10 +24,8 @@ def mode_of(metric: str, mode: Mode | None) -> Mode:
 
 def _scores(history: History, metric: str, mode: Mode | None) -> list[float]:
     """The metric over the rounds, the higher the better; NaN where a round has none."""
-    if metric not in history.columns:
-        return [np.nan] * len(history)
     sign = 1 if mode_of(metric, mode) == "max" else -1
-    return [sign * float(v) if isinstance(v, int | float | np.number) else np.nan for v in history[metric]]
+    return [sign * float(v) if isinstance(v, int | float | np.number) else np.nan for v in history.values(metric)]
 
 
 @final
@@ -57,7 +56,7 @@ class Checkpoint:
         if self.best_on is None or not len(history):
             return False
         *before, last = _scores(history, self.best_on, self.mode)
-        return not np.isnan(last) and all(np.isnan(b) or last > b for b in before)
+        return not math.isnan(last) and all(math.isnan(b) or last > b for b in before)
 
 
 @final
@@ -86,7 +85,7 @@ class EarlyStopping:
         """The reason to end the run, or ""."""
         best, since = -np.inf, 0
         for score in _scores(result.history, self.metric, self.mode):
-            if np.isnan(score):
+            if math.isnan(score):
                 continue
             improved = score > best + self.min_delta
             best, since = (score, 0) if improved else (best, since + 1)

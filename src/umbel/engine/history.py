@@ -103,13 +103,19 @@ class History(Sequence[Mapping[str, Any]]):
         return _flat(self._rows[key], names)
 
     def _column(self, name: str) -> Array:
+        if name not in self.columns:
+            raise UsageError(f"history has no column {name!r}", advice=f"it has {', '.join(self.columns)}")
+        return _stacked(self.values(name))
+
+    def values(self, name: str) -> list[Any]:
+        """A column's values as they are, one a round; NaN where a round has none. Nothing is copied."""
         if name in COUNTS:
-            return np.array([getattr(row, name) for row in self._rows])
+            return [getattr(row, name) for row in self._rows]
         place = next((place for place, column in self._names().items() if column == name), None)
         if place is None:
-            raise UsageError(f"history has no column {name!r}", advice=f"it has {', '.join(self.columns)}")
+            return [math.nan] * len(self)
         stage, metric = place
-        return _stacked([row.stages.get(stage, {}).get(metric, math.nan) for row in self._rows])
+        return [row.stages[stage].get(metric, math.nan) if stage in row.stages else math.nan for row in self._rows]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         names = self._names()

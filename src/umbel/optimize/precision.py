@@ -14,7 +14,8 @@ from typing import final
 
 import numpy as np
 
-from umbel.arrays import Array, Arrays, from_bfloat16, to_bfloat16
+from umbel.arrays import Array, Arrays
+from umbel.bfloat16 import from_bfloat16, to_bfloat16
 from umbel.errors import EntryError
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 

@@ -143,8 +143,6 @@ class FileStore:
             self._give_up_last_commit(missing, commits[:-1])
         self._records = self._whole_records()
         self._go_back()
-        self._journal.cut(self._end or self._last.line)
-        self._exchanges.cut(self._records[-1].line if self._records else START)
         self._tidy()
 
     def _give_up_last_commit(self, missing: Path, before: Sequence[Line]) -> None:
