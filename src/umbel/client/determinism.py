@@ -54,7 +54,13 @@ def set_threads(threads: int) -> None:
 def isolated(threads: int) -> Iterator[None]:
     """Limit threads, and give the caller's generators and threads back afterwards."""
     numbers, arrays = random.getstate(), np.random.get_state()
-    with _torch_given_back(), _torch_seeded_late(threads), _environment(threads), threadpool_limits(limits=threads):
+    with (
+        _torch_given_back(),
+        _torch_seeded_late(threads),
+        _environment(threads),
+        threadpool_limits(limits=threads),
+        np.errstate(),  # gives back what handlers make of NumPy's warnings
+    ):
         set_threads(threads)
         try:
             yield

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Line:
         return json.loads(self.text)
 
 
+_BEGIN = re.compile(rb"\n[0-9a-f]{8} \S")  # what a lost sector leaves behind does not look like a line
 START = Line(0, 0, b"null")
 """Stands for the line before the first."""
 
@@ -109,7 +111,7 @@ def read_lines(path: Path, *, precious: bool) -> list[Line]:
     """All lines of a journal that are whole; changes nothing, so that anyone may look while a run writes.
 
     Raises:
-        CorruptFile: a line that is not the last is damaged, and the journal is precious.
+        CorruptFile: a line is damaged, another stands behind it, and the journal is precious.
     """
     with readable_errors(path):
         data = path.read_bytes()
@@ -118,7 +120,7 @@ def read_lines(path: Path, *, precious: bool) -> list[Line]:
         end = data.find(b"\n", begin) + 1 or len(data)
         line = _parse(data[begin:end], lines[-1])
         if line is None:
-            if end < len(data) and precious:
+            if precious and _BEGIN.search(data, begin):
                 raise CorruptFile(
                     f"{path}, line {len(lines)} is damaged",
                     advice="restore the directory from a backup; or give another dir=; or remove this file: the run "

@@ -173,4 +173,4 @@ def test_a_server_app_has_a_strategy_or_a_main() -> None:
 def test_numpys_whole_numbers_are_whole_numbers() -> None:
     import numpy as np
 
-    assert umbel.ServerApp(rounds=np.int64(3)).rounds == 3  # type: ignore[arg-type]  # as a sweep gives it
+    assert umbel.ServerApp(rounds=np.int64(3)).rounds == 3

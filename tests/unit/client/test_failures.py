@@ -19,7 +19,7 @@ class Unprintable(Exception):
 def caught(function: Any) -> BaseException:
     try:
         function()
-    except BaseException as error:  # what is tested
+    except BaseException as error:  # noqa: BLE001  # what is tested
         return error
     raise AssertionError
 

@@ -29,7 +29,7 @@ def test_what_is_kept_has_the_types_that_it_has_when_it_is_read_back(state: dict
             assert (value.dtype, value.shape) == (read[name].dtype, read[name].shape)
             assert value.tobytes() == read[name].tobytes()
         else:
-            assert value == read[name] or value != value
+            assert repr(value) == repr(read[name])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_numpys_numbers_become_pythons(value: Any, kept: Any) -> None:
     assert (type(got), got) == (type(kept), kept)
 
 
-class Kind(np.ndarray):  # type: ignore[type-arg]  # of whatever
+class Kind(np.ndarray):
     """An array that would be read back as a plain one."""
 
 
@@ -114,8 +114,8 @@ def test_a_read_only_mapping_reads_like_any_and_refuses_each_change() -> None:
         lambda: mapping.__delitem__("a"),
         lambda: mapping.update(a=2),
         lambda: mapping.pop("a"),
-        lambda: mapping.popitem(),
-        lambda: mapping.clear(),
+        mapping.popitem,
+        mapping.clear,
         lambda: mapping.setdefault("c", 1),
     ]
     for change in changes:
@@ -127,7 +127,7 @@ def test_a_read_only_mapping_reads_like_any_and_refuses_each_change() -> None:
 
 
 def test_it_says_whether_anyone_looked() -> None:
-    for look in (lambda m: m["a"], lambda m: list(m), lambda m: m.get("z"), lambda m: "a" in m, lambda m: len(m)):
+    for look in (lambda m: m["a"], list, len, lambda m: m.get("z"), lambda m: "a" in m):
         mapping = ReadOnly({"a": 1}, "ctx.site", "")
         assert not mapping.used
         look(mapping)

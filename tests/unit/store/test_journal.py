@@ -88,6 +88,13 @@ def test_a_damaged_byte_is_an_error_that_names_the_line_or_costs_the_last_line(
         assert read(path, precious=False) == items[:number]
 
 
+@given(values, st.binary(max_size=30))
+def test_what_a_loss_of_power_left_of_the_last_line_is_dropped(items: list[Any], left: bytes) -> None:
+    with written(items) as (path, _):
+        path.write_bytes(path.read_bytes() + left.replace(b" ", b"\n"))
+        assert read(path) == items
+
+
 @given(values, st.data())
 def test_a_line_that_is_gone_or_out_of_its_place_is_noticed(items: list[Any], data: st.DataObject) -> None:
     with written([*items, "last"]) as (path, _):
