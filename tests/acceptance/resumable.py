@@ -2,9 +2,10 @@
 
 python resumable.py SPEC    SPEC is JSON: {"program": "strategy", "dir": "...", "deaths": [["line", 100]], ...}
 
-Each death kills one process with SIGKILL, at a moment that it names:
+Each death kills one process with SIGKILL (or interrupts it), at a moment that it names:
 
     ["line", k]            when the k-th line of Umbel's durable parts, or of this program, is about to run
+    ["ctrl-c", k]          as "line", but by a KeyboardInterrupt there
     ["write", k, part]     in the k-th os.write, after that part of its bytes
     [NAME, k]              before the k-th call of os.NAME
     ["sql", k]             before the k-th statement to SQLite
@@ -189,24 +190,28 @@ def die() -> NoReturn:
     raise AssertionError
 
 
-class Countdown:
-    """Calls ``die`` at the n-th call; counts them all."""
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
-    def __init__(self, n: float) -> None:
-        self.n, self.count = n, 0
+
+class Countdown:
+    """Dies at the n-th call; counts them all."""
+
+    def __init__(self, n: float, end: Callable[[], NoReturn] = die) -> None:
+        self.n, self.end, self.count = n, end, 0
 
     def __call__(self) -> None:
         self.count += 1
-        if self.count >= self.n:
-            die()
+        if self.count == self.n:
+            self.end()
 
 
 WATCHED = ("umbel/store/", "umbel/engine/", "umbel/session.py", "umbel/simulation/", "umbel/recipe.py", __file__)
 
 
-def at_line(n: float) -> Countdown:
+def at_line(n: float, end: Callable[[], NoReturn] = die) -> Countdown:
     """Die at the n-th line."""
-    countdown = Countdown(n)
+    countdown = Countdown(n, end)
 
     def on_line(frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
@@ -268,6 +273,8 @@ def prepare(death: list[Any]) -> Countdown | None:
             return in_write(n, part)
         case ["power", n, _]:
             return at_line(n)
+        case ["ctrl-c", n]:
+            return at_line(n, interrupt)
         case ["sql", n]:
             return at_statement(n)
         case [str(name), n]:
@@ -292,6 +299,8 @@ def child(spec: dict[str, Any], death: list[Any] | None, out: int, beats: int) -
         with os.fdopen(out, "w") as pipe:
             json.dump(outcome(result) | counts, pipe)
         code = 0
+    except KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGKILL)  # nothing of Umbel's is still running
     except BaseException as error:  # noqa: BLE001  # a process ends here
         with os.fdopen(out, "w") as pipe:
             json.dump({"error": f"{type(error).__name__}: {error}"}, pipe)

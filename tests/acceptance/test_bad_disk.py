@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import umbel
 from umbel.errors import CorruptFile, StoreError
+from umbel.store.journal import read_lines
 
 client = umbel.ClientApp()
 interrupted_in: list[int] = []
@@ -186,14 +187,22 @@ def test_the_advice_for_damaged_blobs_works(
         same(follow_advice(directory), straight)
 
 
+def blob_of_last_commit(directory: Path) -> Path:
+    """One that nothing else names, and of which there is no copy."""
+    *_, before, last, _ = [line.value for line in read_lines(directory / "journal", precious=True)]
+    model = umbel.Arrays.load(directory / "model.safetensors").digest()
+    digest = next(d for d in last["blobs"] if d not in before["blobs"] and d != model)
+    return directory / "blobs" / f"{digest}.safetensors"
+
+
 @pytest.mark.parametrize("damage", [flip, shorten])
 def test_a_damaged_blob_of_the_last_commit_is_named(
     damage: Callable[[Path, float], None], finished: Path, straight: umbel.Result
 ) -> None:
     with copy_of(finished) as directory:
-        model = umbel.Arrays.load(directory / "model.safetensors").digest()
-        damage(directory / "blobs" / f"{model}.safetensors", 0.9)
-        with pytest.raises(CorruptFile, match=f"{model}.safetensors is damaged"):
+        blob = blob_of_last_commit(directory)
+        damage(blob, 0.9)
+        with pytest.raises(CorruptFile, match=f"{blob.name} is damaged"):
             run(directory)
         same(follow_advice(directory), straight)
 
@@ -202,10 +211,20 @@ def test_without_a_blob_of_the_last_commit_the_run_goes_on_from_the_one_before(
     finished: Path, straight: umbel.Result, caplog: pytest.LogCaptureFixture
 ) -> None:
     with copy_of(finished) as directory:
-        model = umbel.Arrays.load(directory / "model.safetensors").digest()
-        (directory / "blobs" / f"{model}.safetensors").unlink()
+        blob = blob_of_last_commit(directory)
+        blob.unlink()
         same(run(directory), straight)
-    assert f"{model}.safetensors is gone; the run goes on from the commit before it" in caplog.text
+    assert f"{blob.name} is gone; the run goes on from the commit before it" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_best_model_is_mended_from_its_copy(
+    damage: Callable[[Path, float], None], finished: Path, straight: umbel.Result
+) -> None:
+    with copy_of(finished) as directory:
+        best = umbel.Arrays.load(directory / "best.safetensors").digest()
+        damage(directory / "blobs" / f"{best}.safetensors", 0.9)
+        same(run(directory), straight)
 
 
 # --- the other files -------------------------------------------------------------------------------

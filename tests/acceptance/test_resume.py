@@ -1,6 +1,6 @@
 """Killed at any moment and started again until it ends, a run has the bits of one that nobody killed.
 
-The moments are drawn among all that a process comes through: each line of the parts that keep the run, the middle of
+So it is with Ctrl-C. The moments are drawn among all that a process comes through: each line of the parts that keep the run, the middle of
 each write, each call to the system and to SQLite, and kills from outside; with some the power fails, too, and the disk
 forgets what was not synchronised. See resumable.py and power_loss.py.
 """
@@ -54,9 +54,10 @@ def deaths(draw: st.DrawFn, lines: int) -> list[list[Any]]:
         line = st.tuples(st.just("line"), st.integers(1, lines))
         power = st.tuples(st.just("power"), st.integers(1, lines), st.integers(0, 9999)) if CAN_LOSE_POWER else line
         write = st.tuples(st.just("write"), st.integers(1, KILLS["write"]), st.sampled_from([0.0, 0.3, 0.9, 1.0]))
+        stop = st.tuples(st.just("ctrl-c"), st.integers(1, lines))
         names = st.sampled_from(sorted(KILLS.keys() - {"write"}))
         call = names.flatmap(lambda name: st.tuples(st.just(name), st.integers(1, KILLS[name])))
-        return st.one_of(line, power, write, call).map(list)
+        return st.one_of(line, power, write, stop, call).map(list)
 
     return draw(st.lists(death(), min_size=1, max_size=5))
 

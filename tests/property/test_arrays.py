@@ -34,7 +34,7 @@ MODELS = st.dictionaries(NAMES, VALUES, max_size=6)
 def same(a: Any, b: Any) -> bool:
     if isinstance(b, bytes):
         return bool(a == b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 @given(MODELS)

@@ -170,7 +170,7 @@ def test_tiny_data_sets(n: int, clients: int) -> None:
         try:
             assert scheme(labels, clients=clients, seed=1).samples == n
         except UsageError as error:
-            assert error.advice  # noqa: PT017 - only some sizes raise
+            assert error.advice
 
 
 @given(tasks(), alphas, seeds, st.integers(2, 30))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from umbel.aggregate.expected import FOLDED
+from umbel.aggregate.expected import FOLDED, check_finite
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
-from umbel.errors import UsageError
+from umbel.errors import BadUpdate, RunError, UsageError
 from umbel.policy import ANYBODY
 from umbel.spec import Entries
 from umbel.strategies.base import Strategy
@@ -97,7 +97,20 @@ def _train(strategy: Strategy, fed: Federation, state: LoopState) -> tuple[LoopS
     if not got.aggregated or got.value is None:
         return state, got.metrics
     model, optimizer = strategy.optimizer.step(state.model, got.value, state.optimizer)
+    _check_step(model, fed.round)
     return LoopState(model=model, optimizer=optimizer), got.metrics
+
+
+def _check_step(model: Arrays, round: int) -> None:  # the field's word
+    """Before it is committed: a model that is not finite could not be trained any more."""
+    try:
+        check_finite(model)
+    except BadUpdate as error:
+        raise RunError(
+            f"round {round}: the server's step went out of bounds, though the clients' mean was finite: {error.what}",
+            advice="lower the server optimizer's learning rate, or clip the updates (umbel.transforms.clip); then run "
+            "again: the last round is kept",
+        ) from error
 
 
 def _evaluate(strategy: Strategy, fed: Federation, model: Arrays, r: int) -> Mapping[str, Any]:

@@ -123,7 +123,7 @@ def read_lines(path: Path, *, precious: bool) -> list[Line]:
             if precious and _BEGIN.search(data, begin):
                 raise CorruptFile(
                     f"{path}, line {len(lines)} is damaged",
-                    advice="restore the directory from a backup; or give another dir=; or remove this file: the run "
+                    advice=f"restore the directory from a backup; or give another dir=; or remove {path}: the run "
                     "then starts over from its initial model",
                 )
             break

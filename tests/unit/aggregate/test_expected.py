@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ GOOD = {"w": W, "b": np.zeros(2, np.float32)}
         ({"w": None}, "w", "missing"),
     ],
 )
-def test_a_wrong_model_is_refused(change: Mapping[str, Any], entry: str, says: str) -> None:
+def test_a_wrong_model_is_refused(change: dict[str, Any], entry: str, says: str) -> None:
     values = {name: value for name, value in (GOOD | change).items() if value is not None}
     with pytest.raises(BadUpdate, match=says) as caught:
         aggregate.mean().expects(SENT).check(Update(model=values))

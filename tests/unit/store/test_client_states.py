@@ -174,11 +174,11 @@ def test_damage_is_noticed_or_does_not_matter(written: Path, place: float, flip:
 @pytest.mark.parametrize("content", [b"not a database" * 100, b"SQLite format 3\x00" + b"\xff" * 200])
 def test_something_else_in_its_place_is_damage(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "clients.sqlite").write_bytes(content)
-    with pytest.raises(CorruptFile, match="clients.sqlite is damaged"):
+    with pytest.raises(CorruptFile, match=r"clients\.sqlite is damaged"):
         FileClientStates(tmp_path / "clients.sqlite")
 
 
 def test_a_directory_in_its_place_is_an_error_with_the_path(tmp_path: Path) -> None:
     (tmp_path / "clients.sqlite").mkdir()
-    with pytest.raises(StoreError, match="clients.sqlite"):
+    with pytest.raises(StoreError, match=r"clients\.sqlite"):
         FileClientStates(tmp_path / "clients.sqlite")

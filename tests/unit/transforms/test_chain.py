@@ -109,12 +109,14 @@ def test_release_works_on_the_sum_before_it_is_divided_and_its_state_is_committe
     again = run(strategy, 4, dir=tmp_path / "run")
     straight = run(strategy, 4)
     # each of 4 rounds: the mean of clipped updates, each of norm 1 in 4 equal coordinates, plus 1/3
+    assert result.model is not None
     np.testing.assert_allclose(result.model["w"], 2 * (0.5 + 1 / 3), rtol=1e-6)
     assert again.model == straight.model
 
 
 def test_a_chain_nests() -> None:
     result = run(umbel.fed_avg().with_(Seal()), 1)
+    assert result.model is not None
     np.testing.assert_allclose(result.model["w"], 4.0)
 
 
