@@ -139,7 +139,7 @@ def check_weight(weight: Any) -> float:
     """
     try:
         number = float(weight)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number != 0 and not _LIGHTEST <= number <= _HEAVIEST:
         raise BadUpdate(
@@ -184,7 +184,7 @@ def _metric_array(name: Any, value: Any) -> Any:
         value = getattr(value, method, lambda it=value: it)()
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise BadUpdate(f"metric {name!r} is no number: {error}") from error
     if not np.isfinite(array).all():
         raise BadUpdate(

@@ -35,7 +35,7 @@ class Synchronised:
             if path == self.root or self.root in path.parents:
                 self.note(path)
 
-        os.fsync = fsync
+        os.fsync = fsync  # type: ignore[assignment]  # we give numbers only
 
     def note(self, path: Path) -> None:
         """This file's bytes, or this directory's names, are sure."""

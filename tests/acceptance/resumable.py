@@ -34,9 +34,10 @@ import numpy as np
 import umbel
 from umbel.codec import encode
 from umbel.store.files import FileStore
+from umbel.store.journal import read_lines
 
-sys.path.insert(0, str(Path(__file__).parent))
-from power_loss import Synchronised  # it lies beside this file, which runs as a program
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.acceptance.power_loss import Synchronised  # found by the line above: this file runs as a program
 
 NAMES = [f"clinic-{i}" for i in range(7)]
 SEED = 11
@@ -172,14 +173,16 @@ def outcome(result: umbel.Result) -> dict[str, Any]:
 
 
 def on_disk(directory: str) -> dict[str, Any]:
-    """What the directory holds: the states of clients, the files, and the digests of the models."""
+    """What the directory holds: the states of clients, the files, the digests of the models, and stray blobs."""
     store = FileStore(directory)
     states = {name: encode(dict(store.client_states.read(name)), lambda a: a.digest()) for name in NAMES}
     store.close()
     root = Path(directory)
-    files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
     models = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in root.glob("*.safetensors")}
-    return {"states": states, "files": files, "models": models}
+    commits = [line.value for line in read_lines(root / "journal", precious=True)][-3:-1]  # the last line is the end
+    named = {f"{d}.safetensors" for c in commits for d in (*c["blobs"], *c["opening"], c["best"])}
+    strays = sorted({p.name for p in (root / "blobs").iterdir()} ^ named)
+    return {"states": states, "files": sorted(p.name for p in root.iterdir()), "models": models, "strays": strays}
 
 
 # --- deaths ----------------------------------------------------------------------------------------
@@ -256,7 +259,7 @@ def at_statement(n: float) -> Countdown:
     real, countdown = sqlite3.connect, Countdown(n)
 
     def connect(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        connection = real(*args, **kwargs)
+        connection: sqlite3.Connection = real(*args, **kwargs)
         connection.set_trace_callback(lambda _: countdown())
         return connection
 

@@ -37,9 +37,7 @@ def evaluate(model: Any, ctx: Any) -> umbel.Metrics:
     return umbel.Metrics({"far": float(np.abs(model["w"]).sum())})
 
 
-server = umbel.ServerApp(
-    model={"w": np.zeros(4)}, strategy=umbel.fed_adam(cohort=umbel.sample.fraction(0.5)), rounds=5
-)
+server = umbel.ServerApp(model={"w": np.zeros(4)}, strategy=umbel.fed_adam(cohort=umbel.sample.fraction(0.5)), rounds=5)
 
 
 def run(directory: Path | None, rounds: int = 8) -> umbel.Result:

@@ -76,6 +76,9 @@ class Broken:
     def record(self, record: Record) -> None:
         self.inner.record(record)
 
+    def mark(self, sequence: int) -> None:
+        self.inner.mark(sequence)
+
     def commit(self, commit: Commit) -> None:
         self.given.append(commit)
         self.inner.commit(commit)

@@ -150,7 +150,8 @@ def trained(loop: Callable[[Task], Iterator[None]], name: str, mu: float) -> lis
     server = umbel.ServerApp(model=lambda: umbel.Arrays(received), strategy=umbel.fed_prox(mu=mu), rounds=1)
     result = umbel.run(server, client, on=umbel.Simulation(clients=["one"], engine="inline"), seed=0)
     assert result.model is not None
-    assert_trajectory([dict(result.model.items())], [{k: v.tolist() for k, v in steps[-1].items()}], start=received, dtype="float64")
+    final = {k: v.tolist() for k, v in steps[-1].items()}
+    assert_trajectory([dict(result.model.items())], [final], start=received, dtype="float64")
     return steps
 
 

@@ -62,13 +62,21 @@ class Keep:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A round ended with this exchange; its commit is made durable later."""
+
+    sequence: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Tell who watches that a round was committed. Gives a reason to end the run, or ""."""
 
     history: History
 
 
-Effect = Gather | Open | Lease | Wait | Fold | Drop | Revoke | Finish | Keep | Publish
+Effect = Gather | Open | Lease | Wait | Fold | Drop | Revoke | Finish | Keep | Mark | Publish
 Loop = Generator[Effect, Any, Any]
 
 
@@ -129,6 +137,8 @@ def _perform(effect: Effect, runner: Runner, store: Store, clock: Clock, observe
             store.commit(commit)
         case Keep(what=Record() as record):
             store.record(record)
+        case Mark():
+            store.mark(effect.sequence)
         case Publish():
             return observer.committed(effect.history)
     return None
@@ -148,4 +158,4 @@ def _wait(effect: Wait, runner: Runner, clock: Clock, observer: Observer) -> lis
     return events
 
 
-__all__ = ["Effect", "Finish", "Gather", "Keep", "Loop", "Open", "Publish", "Wait", "conduct", "drive"]
+__all__ = ["Effect", "Finish", "Gather", "Keep", "Loop", "Mark", "Open", "Publish", "Wait", "conduct", "drive"]

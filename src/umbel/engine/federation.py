@@ -25,7 +25,7 @@ from umbel.correction import LocalRule
 from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, check_drawn, check_type
 from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
-from umbel.engine.driver import Gather, Keep, Loop, Publish, conduct
+from umbel.engine.driver import Gather, Keep, Loop, Mark, Publish, conduct
 from umbel.engine.exchange import Exchange
 from umbel.engine.history import History
 from umbel.engine.ports import Commit, Record
@@ -116,7 +116,6 @@ class Federation:
         self._open, self._totals = OpenRound(), Totals()  # of the round that is under way
         self._looping = 0  # the round whose loop body runs
         self._due: Commit | None = None  # the rounds since the last durable commit
-        self._asked: list[Exchange] = []  # since the last commit, those that may leave states behind
 
     @property
     def seed(self) -> int:
@@ -283,6 +282,7 @@ class Federation:
     def _ask(
         self, question: Question, cohort: Sampler, metrics: Mapping[str, Any] | None, policy: RoundPolicy | None
     ) -> Answer:
+        self._check_open(f"asks ({question.label}) behind its commit")
         check_type("cohort", cohort, Sampler)
         check_type("policy", policy, RoundPolicy)
         check_type("metrics", metrics, Mapping)
@@ -334,14 +334,12 @@ class Federation:
             plans = question.chain.plan(states, question.round)
             question = replace(question, sequence=self._sequence, attempt=attempt, plans=plans)
             exchange = self._draw(population, cohort, policy, attempt)
-            self._asked += [exchange] if question.kind != "evaluate" else []
             close, reduced = yield from conduct(question, exchange, policy.deadline)
             if close.met:
                 answer, states = self._conclude(question, reduced, rules, states)
                 answer = replace(answer, cohort=close.asked, failures=missed + close.failures)
                 return answer, ({chain_name: states} if states else {})
             missed += close.failures
-            self._asked = [e for e in self._asked if e is not exchange]
         if policy.on_miss != "skip":
             raise quorum_missed(question, close.asked, close.folded, missed, policy)
         return replace(nothing(question), cohort=close.asked, failures=missed, met=False), {}
@@ -423,10 +421,7 @@ class Federation:
         Raises:
             UsageError: this round of ``fed.rounds`` is committed already, or the state cannot be kept.
         """
-        if 0 < self._looping <= self._done:
-            raise UsageError(
-                f"round {self._looping} is committed twice", advice="call fed.commit once, at the end of each round"
-            )
+        self._check_open("is committed twice")
         opening = self._replay.end_round(self.round, self._calls)
         model = model_of(state)
         stages = {"": metrics, "train": train, "evaluate": evaluate}
@@ -449,24 +444,27 @@ class Federation:
             opening=opening,
         )
         self._due = join(self._due, commit)  # one step: Ctrl-C finds the whole round here, or nothing of it
-        self._asked = []
         self.state, self._open, self._totals = commit.state, OpenRound(), Totals()
         self._done, self.round = self.round, self.round + 1
         self._restart_calls()
-        self._perform(self._committed())
+        self._perform(self._committed(commit.sequence))
 
-    def _committed(self) -> Loop:
+    def _check_open(self, words: str) -> None:
+        if 0 < self._looping <= self._done:  # a resumed main does not come to this place again
+            raise UsageError(
+                f"round {self._looping} {words}", advice="call fed.commit once, as the last thing in each round"
+            )
+
+    def _committed(self, sequence: int) -> Loop:
         if self._plan.checkpoint.due(self._done):
             yield from self._keep()
+        else:
+            yield Mark(sequence)
         self.stopped = self.stopped or (yield Publish(self.history))
 
     def flush(self) -> None:
-        """Write down what was committed but not yet due.
-
-        Not in the middle of a round that already gave clients new states: the older ones, which the commit would
-        need, may be gone. The rounds since the last durable commit are then done again.
-        """
-        if self._due is not None and not any(exchange.snapshot().closed for exchange in self._asked):
+        """Write down what was committed but not yet due."""
+        if self._due is not None:
             self._perform(self._keep())
 
     def _keep(self) -> Loop:

@@ -120,6 +120,12 @@ class Store(Protocol):
     def record(self, record: Record) -> None:
         """Keep a finished exchange."""
 
+    def mark(self, sequence: int) -> None:
+        """A commit that ends with this exchange may come later, after exchanges that follow it.
+
+        What clients' states were then must not be lost until the next mark or commit.
+        """
+
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round; the records before it are no longer needed.
 

@@ -185,11 +185,16 @@ class FileStore:
         self.client_states.go_back((self._records or (self._last,))[-1].sequence)
 
     def _tidy(self) -> None:
-        """Remove blobs that nothing names, and say how far back the clients' states may be needed."""
+        """Remove blobs that nothing names, and versions of clients' states when new ones come."""
         entries = (*self._commits, *self._records)
         self._blobs.sweep({digest for entry in entries for digest in entry.needed})
+        self._set_points()
+
+    def _set_points(self, *more: int) -> None:
+        """To which exchanges the clients' states may have to go back."""
         start = [] if len(self._commits) > 1 else [0]
-        self.client_states.points = [*start, *(entry.sequence for entry in entries)]
+        known = (entry.sequence for entry in (*self._commits, *self._records))
+        self.client_states.points = [*start, *known, *more]
 
     # --- the recipe --------------------------------------------------------------------------
 
@@ -281,6 +286,10 @@ class FileStore:
         self._records = (*self._records, Entry.of(line))
         self._tidy()
 
+    def mark(self, sequence: int) -> None:
+        """A commit that ends with this exchange may come later; until then keep the clients' states of now."""
+        self._set_points(sequence)
+
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round; then remove what only older commits needed."""
         if commit.rows[-1].round <= self._last.round:
@@ -304,7 +313,8 @@ class FileStore:
 
     def _marks(self, what: Record | Commit, named: Mapping[str, Sequence[str]]) -> dict[str, Json]:
         blobs = sorted({digest for digests in named.values() for digest in digests})
-        return {"sequence": what.sequence, "states": self.client_states.written, "blobs": blobs}
+        states = min(what.sequence, self.client_states.written)  # a marked commit may come after later exchanges
+        return {"sequence": what.sequence, "states": states, "blobs": blobs}
 
     def _encode_fields(self, what: Record | Commit, name: str, *, sync: bool) -> tuple[Json, dict[str, list[str]]]:
         """The fields as JSON, and which blobs each of them names."""

@@ -32,6 +32,9 @@ class MemoryStore:
         """Keep a finished exchange."""
         self._records.append(record)
 
+    def mark(self, sequence: int) -> None:
+        """Nothing: clients' states do not outlive the process here."""
+
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round; of the commits before it only what the history needs."""
         before = self._commits

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from typing import Any, Self, final
 
 from umbel import metrics as combiners
@@ -67,6 +67,10 @@ class Strategy:
         )
         _check_type("evaluate", self.evaluate, Evaluation, "umbel.evaluation(every=5)")
         _check_type("share", self.share or Entries(("*",)), Entries, 'umbel.entries("*", but="*.bn*")')
+        _check_type("metrics", self.metrics, Mapping, '{"loss": umbel.metrics.mean()}')
+        if self.local is not None:
+            _check_type("local", self.local, LocalRule, "umbel.fed_prox(mu=0.1).local")
+        _check_type("transforms", self.transforms, Chain | Sequence, "[umbel.transforms.clip(1.0)]")
         if not isinstance(self.transforms, Chain):
             object.__setattr__(self, "transforms", Chain(tuple(self.transforms)))
         schedule.resolve(self.config, 1)
@@ -99,7 +103,7 @@ class Strategy:
         return replace(self, **changes)
 
 
-def _check_type(name: str, value: Any, kind: type, example: str) -> None:
+def _check_type(name: str, value: Any, kind: type | UnionType, example: str) -> None:
     if not isinstance(value, kind):
         raise UsageError(f"{name} is a {type(value).__name__} ({value!r})", advice=f"give for example {example}")
 
