@@ -144,7 +144,8 @@ def evaluate(
         UsageError: an argument that makes no sense.
     """
     if not isinstance(on, Simulation):
-        raise UsageError("nobody says where to evaluate", advice="give on=umbel.Simulation(clients=10)")
+        what = "nobody says where to evaluate" if on is None else f"on is a {type(on).__name__}"
+        raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
     if not isinstance(client, ClientApp):
         raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
     check_type("cohort", cohort, Sampler)

@@ -31,6 +31,7 @@ from umbel.errors import FormatError, UsageError
 Json = Any
 Place = Callable[[Arrays], str]
 Fetch = Callable[[str], Arrays]
+_CONTAINERS = (dict, list)
 _LARGE = 4096  # bytes; a NumPy array above that is a blob
 
 
@@ -180,6 +181,8 @@ def _decode(data: Json, fetch: Fetch, allow: Callable[[str], bool]) -> Any:
         return [_decode(v, fetch, allow) for v in data]
     if not isinstance(data, dict):
         return data
+    if next(iter(data), "")[:1] != "$":  # no tag: a mapping, as most are
+        return {k: _decode(v, fetch, allow) if type(v) in _CONTAINERS else v for k, v in data.items()}
     match data:
         case {"$arrays": str(name)}:
             return fetch(name)
@@ -195,7 +198,7 @@ def _decode(data: Json, fetch: Fetch, allow: Callable[[str], bool]) -> Any:
             return {_decode(k, fetch, allow): _decode(v, fetch, allow) for k, v in pairs}
         case {"$class": str(path), "fields": dict(content)}:
             return _find_class(path, allow)(**{k: _decode(v, fetch, allow) for k, v in content.items()})
-    return {k: _decode(v, fetch, allow) for k, v in data.items()}
+    raise FormatError(f"there is no tag {next(iter(data))!r}")
 
 
 def _find_class(path: str, allow: Callable[[str], bool]) -> Any:

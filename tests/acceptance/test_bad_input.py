@@ -198,6 +198,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a weight set later": (mutated(weight=NAN), r"weight is nan"),
     # its metrics
     "metric NaN": (changed(metrics={"loss": NAN}), r"metric 'loss' is nan"),
+    "a million NaN": (changed(metrics={"x": [NAN] * 10**6}), r"metric 'x' is \[nan, .*left out here.*leave it out"),
     "metric inf": (changed(metrics={"loss": -INF}), r"metric 'loss' is -inf"),
     "metric as text": (changed(metrics={"loss": "low"}), r"metric 'loss' is no number"),
     "metric None": (changed(metrics={"loss": None}), r"metric 'loss' is "),
@@ -603,7 +604,7 @@ def test_no_model_then_a_model_in_the_same_directory(tmp_path: Path) -> None:
         run(make_client(), server=umbel.ServerApp({"w": np.ones(2)}, strategy, 3), dir=tmp_path)
 
 
-@pytest.mark.parametrize("model", [{}, {"steps": 3}, {"names": np.zeros(2, bool)}])
+@pytest.mark.parametrize("model", [{}, {"steps": 3}, {"names": np.zeros(2, bool)}, {"tree": b"bytes"}])
 def test_a_model_in_which_nothing_is_trained(model: Any) -> None:
     with pytest.raises(umbel.UmbelError, match="nothing in the model is trained"):
         run(make_client(), server=umbel.ServerApp(model, umbel.fed_avg(), 1))

@@ -17,7 +17,7 @@ from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
 from umbel.client.determinism import seed_all, set_threads
-from umbel.client.failures import trace, words
+from umbel.client.failures import shortened, trace, words
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule, LocalTask
@@ -30,6 +30,7 @@ from umbel.update import Metrics, Update, check_metrics, check_weight
 _CACHED_CLIENTS = 1024
 _DATA_SEED = 0  # a client's data is its own, and the same in every run: a split drawn there does not move
 _CACHED_SITES = 64
+_HEAD, _TAIL = 1500, 300  # characters of a message that shows a value of the user's; the advice stands at its end
 _EVALUATING = "write to it in train or in a query: an evaluation changes nothing"
 
 
@@ -156,7 +157,7 @@ class Bench:
             round=question.round,
             kind=question.label,
             code=error.code if isinstance(error, UmbelError) else ClientFailed.code,
-            message=str(error) if ours else f"{doing} {words(error)}{_hint(error)}",
+            message=shortened(str(error), _HEAD, _TAIL) if ours else f"{doing} {words(error)}{_hint(error)}",
             traceback=trace(error) if self._doing or not ours else "",
         )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,33 @@ def test_scratch_is_empty_at_first_and_gone_afterwards() -> None:
             assert task["empty"] == []
             assert isinstance(task["scratch"], Path)
             assert not task["scratch"].exists()
+
+
+def test_scratch_is_gone_when_a_handler_fails_or_removes_it_itself() -> None:
+    seen: list[Path] = []
+
+    def use(ctx: Any, fails: str) -> None:
+        seen.append(ctx.scratch)
+        (ctx.scratch / "folder").mkdir(mode=0)
+        if ctx.client.name == "removes":
+            shutil.rmtree(ctx.scratch)
+        if ctx.client.name == fails:
+            raise OSError("drawn")
+
+    client = umbel.ClientApp()
+    client.data(lambda ctx: use(ctx, "fails to load"))
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        use(ctx, "fails to train")
+        return umbel.Update(model=model)
+
+    strategy = umbel.fed_avg(rounds=umbel.rounds(quorum=0.2))
+    on = umbel.Simulation(clients=["fails to load", "fails to train", "removes", "works"])
+    result = umbel.run(umbel.ServerApp(MODEL, strategy, 1), client, on=on, seed=0)
+    assert sorted(f.client for f in result.failures) == ["fails to load", "fails to train"]
+    assert len(seen) == 7
+    assert not any(path.exists() for path in seen)
 
 
 def test_draws_are_the_same_in_the_same_run_and_differ_between_handlers_and_clients() -> None:

@@ -1,0 +1,86 @@
+"""The running sum, bit by bit against the plain text of its definition, whatever the layouts of its summands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel import Arrays, Update
+from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.arrays import BLOCK
+
+WIDE = {"f8": "f8", "f4": "f4", "f2": "f4"}
+ENTRIES = st.dictionaries(
+    st.sampled_from("abcdefg"), st.tuples(st.sampled_from([*WIDE, "i8"]), st.integers(0, 9)), min_size=1
+)
+
+
+def drawn(entries: dict[str, tuple[str, int]], order: list[str], seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    values = {name: (4 * rng.normal(size=size)).astype(dtype) for name, (dtype, size) in sorted(entries.items())}
+    return {name: values[name] for name in order}
+
+
+@given(
+    entries=ENTRIES,
+    buffers=st.sets(st.sampled_from("abcdefg")),
+    orders=st.lists(st.permutations("abcdefg"), min_size=2, max_size=4),
+    delta=st.booleans(),
+)
+def test_of_models_in_any_order_of_entries(
+    entries: dict[str, tuple[str, int]], buffers: set[str], orders: list[list[str]], delta: bool
+) -> None:
+    roles = {name: "buffer" for name in buffers if name in entries and entries[name][0] != "i8"}
+    orders = [[name for name in order if name in entries] for order in orders]
+    sent = Arrays(drawn(entries, orders[0], 0), roles=roles)  # type: ignore[arg-type]  # these are roles
+    total, expected = WeightedSum.empty(sent), {n: np.zeros(s, WIDE[d]) for n, (d, s) in entries.items() if d != "i8"}
+    for i, order in enumerate(orders[1:], 1):
+        # counters may be missing, and the last update brings none
+        kept = [name for name in order if entries[name][0] != "i8" or i < len(orders) - 1]
+        values, weight = drawn(entries, kept, i), 0.1 + i
+        total.add(Update(delta=values) if delta else Update(model=values), sent, weight)
+        for name, sum_so_far in expected.items():
+            x = values[name].astype(sum_so_far.dtype)
+            x = x if delta else x - sent[name].astype(sum_so_far.dtype)
+            expected[name] = sum_so_far + x * sum_so_far.dtype.type(weight)
+    assert total.total is not None
+    assert set(total.total) == set(expected)
+    for name, value in expected.items():
+        assert total.total[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+@pytest.mark.parametrize("dtype", WIDE)
+def test_of_entries_larger_than_a_block(size: int, dtype: str) -> None:
+    rng = np.random.default_rng(size)
+    sent = Arrays({"w": rng.normal(size=size).astype(dtype)})
+    total, expected = WeightedSum.empty(sent), np.zeros(size, WIDE[dtype])
+    for weight in (2.0, 0.3):
+        x = rng.normal(size=size).astype(dtype)
+        total.add(Update(model={"w": x}), sent, weight)
+        expected = expected + (x.astype(WIDE[dtype]) - sent["w"].astype(WIDE[dtype])) * expected.dtype.type(weight)
+    other = WeightedSum.empty(sent)
+    other.add(Update(delta={"w": np.ones(size, WIDE[dtype])}), sent, 1.0)
+    total.merge(other)
+    assert total.total is not None
+    assert total.total["w"].tobytes() == (expected + 1).tobytes()
+    assert total.count == 3
+    assert total.weight == pytest.approx(3.3)
+
+
+@given(st.lists(st.tuples(st.permutations("abc"), st.integers(1, 5)), min_size=1, max_size=4))
+def test_of_values_in_any_order_of_entries(given: list[tuple[list[str], int]]) -> None:
+    total = WeightedSum.empty(None, exact=True)
+    expected: dict[str, Any] = {"a": np.zeros(2), "b": 0, "c": np.zeros(3, "f4")}
+    for order, n in given:
+        values: dict[str, Any] = {"a": np.full(2, n / 7), "b": 2**60 + n, "c": np.full(3, n, "f4")}
+        total.add(Update(value={name: values[name] for name in order}), None, 1.0)
+        expected = {name: expected[name] + values[name] for name in expected}
+    assert total.total is not None
+    assert int(total.total["b"]) == expected["b"], "exactly"
+    for name in "ac":
+        assert total.total[name].tobytes() == expected[name].tobytes()
