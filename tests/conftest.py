@@ -21,16 +21,18 @@ REQUIRED = [part for part in re.split(r"[,\s]+", os.environ.get("UMBEL_REQUIRE",
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn, never shown
 
-# No deadline: nothing is timed. Examples stay random in CI too (Hypothesis' own profile for CI would
-# repeat the same ones for ever); a failure prints what repeats it.
+# No deadline: nothing is timed. Examples are drawn anew wherever people work; in CI they are the same in each run, so
+# that a change is judged by what it changed. A failure prints what repeats it.
 settings.register_profile("dev", settings.get_profile("default"), deadline=None)
 settings.register_profile(
     "ci",
     settings.get_profile("dev"),
     print_blob=True,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("thorough", settings.get_profile("ci"), max_examples=2000)
+settings.register_profile("thorough", settings.get_profile("dev"), print_blob=True, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
