@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import umbel
@@ -36,9 +36,9 @@ def run(directory: Path | None, *callbacks: Any) -> umbel.Result:
     return umbel.run(server, client, on=umbel.Simulation(clients=4), seed=6, dir=directory, callbacks=keep)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of eight megabytes."""
+    """A file system of eight megabytes, with nothing in it of another test."""
     path = tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(path)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -88,7 +88,7 @@ def attempt(directory: Path) -> str:
     return ""
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example empties it
 @given(free=st.lists(st.integers(0, 3 << 20), min_size=1, max_size=4))
 def test_a_full_disk_costs_time_only(free: list[int], disk: Path, undisturbed: umbel.Result) -> None:
     directory, room = disk / "run", Room(disk)
@@ -114,7 +114,6 @@ def test_whatever_is_being_written_when_the_disk_is_full(disk: Path, undisturbed
 
 def test_no_room_for_the_final_model(disk: Path, undisturbed: umbel.Result) -> None:
     directory, room = disk / "run", Room(disk)
-    shutil.rmtree(directory, ignore_errors=True)
 
     def fill(result: umbel.Result) -> None:
         if len(result.history) == 4:
