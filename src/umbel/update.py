@@ -166,7 +166,7 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
             continue
         array = _metric_array(name, value)
         count += array.size
-        checked[str(name)] = float(array) if array.ndim == 0 else array
+        checked[str(name)] = float(array) if array.ndim == 0 else array.copy()  # a handler may use its own again
     long = next((name for name in checked if len(str(name)) > _LONGEST_NAME), None)
     if long is not None:
         raise BadUpdate(f"a metric's name has {len(str(long))} characters, {_LONGEST_NAME} may leave a client")

@@ -83,6 +83,13 @@ def test_a_small_array_is_a_metric() -> None:
     assert (found.dtype, found.tolist()) == (np.float64, [[1, 2], [3, 4]])
 
 
+def test_a_metric_stays_what_it_was_though_the_array_is_used_again() -> None:
+    confusion = np.array([[1.0, 2.0], [3.0, 4.0]])
+    found = Metrics({"confusion": confusion}), Update(model=W, metrics={"confusion": confusion})
+    confusion[:] = 0
+    assert found[0]["confusion"].tolist() == found[1].metrics["confusion"].tolist() == [[1, 2], [3, 4]]
+
+
 def test_a_tensor_is_a_metric() -> None:
     torch = pytest.importorskip("torch")
     loss = torch.tensor(2.0, requires_grad=True) * 2

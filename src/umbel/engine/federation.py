@@ -428,7 +428,7 @@ class Federation:
         if model is not None and self._plan.central is not None:
             stages["central"], failure = self._plan.central(model, self.round)
             self.note_failures([failure] if failure else [])
-        row = self._open.row(self.round, {stage: dict(values) for stage, values in stages.items() if values})
+        row = self._open.row(self.round, {stage: held(dict(values)) for stage, values in stages.items() if values})
         self.history.append(row)
         if self._plan.checkpoint.is_best(self.history):
             self.totals.best = self._totals.best = model

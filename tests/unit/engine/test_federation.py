@@ -70,6 +70,16 @@ def test_rounds_are_as_many_as_were_asked_for() -> None:
     assert run(main, rounds=0).state is None
 
 
+def test_committed_metrics_stay_what_they_were_though_main_goes_on_with_the_array() -> None:
+    def main(fed: Any) -> None:
+        sums = np.zeros(2)
+        for r in fed.rounds(3):
+            sums += r
+            fed.commit({"model": fed.initial}, metrics={"sums": sums})
+
+    assert run(main).history["sums"].tolist() == [[1, 1], [3, 3], [6, 6]]
+
+
 @pytest.mark.parametrize("commits", [0, 2])
 def test_each_round_is_committed_once(commits: int) -> None:
     def main(fed: Any) -> None:
