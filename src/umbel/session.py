@@ -17,7 +17,7 @@ from umbel import rng
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
-from umbel.client.determinism import seed_all
+from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
@@ -107,7 +107,7 @@ class Session:
     def _main(self, fed: Federation) -> None:
         main = self._server.loop or strategy_main(cast(Any, self._server.strategy))
         fed.stopped = self._stopped_before(fed)
-        seed_all(rng.derive(self._seed, "main"))
+        self._prepare("main")
         try:
             main(fed)
         except KeyboardInterrupt as interrupt:
@@ -116,10 +116,20 @@ class Session:
         finally:
             fed.flush()
 
+    def _prepare(self, *names: str | int) -> int:
+        """Seed the generators for what the server does now, and set the threads, which handlers may have changed.
+
+        Gives the key of the stream.
+        """
+        key = rng.derive(self._seed, *names)
+        seed_all(key)
+        set_threads(self._place.threads)
+        return key
+
     # --- the model and the recipe ------------------------------------------------------------
 
     def _initial(self) -> Arrays | None:
-        seed_all(rng.derive(self._seed, "initial"))
+        self._prepare("initial")
         own = self._server.initial_model()
         if self._given is None:
             return own
@@ -189,7 +199,7 @@ class Session:
             central=self._central if self._server.tests else None,
             checkpoint=self._checkpoint,
             durable=files is not None,
-            reseed=lambda round, call: seed_all(rng.derive(self._seed, "main", round, call)),
+            reseed=lambda round, call: self._prepare("main", round, call),
         )
         best = files.best() if files is not None else None
         return Federation(plan, perform, commits=store.commits(), records=store.records(), best=best)
@@ -209,8 +219,7 @@ class Session:
         return values, None
 
     def _test(self, test: CentralTest, n: int, model: Arrays, round: int) -> Mapping[str, Any]:
-        key = rng.derive(self._seed, "central", n, round)
-        seed_all(key)
+        key = self._prepare("central", n, round)
         ctx = Context(
             ClientInfo(name="server"),
             kind="server.evaluate",

@@ -166,6 +166,32 @@ def test_user_code_that_changes_the_threads_is_set_back() -> None:
     assert same(*results)
 
 
+def test_what_clients_do_to_the_threads_does_not_reach_the_server() -> None:
+    """A resumed main gets their answers from the record, and would compute with another number."""
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        torch.set_num_threads(2)
+        return umbel.Update(model=model)
+
+    server = umbel.ServerApp(model={"w": np.zeros(2)}, rounds=2)
+
+    @server.evaluate
+    def test(model: Any, ctx: Any) -> umbel.Metrics:
+        return umbel.Metrics({"in a test": torch.get_num_threads()})
+
+    @server.main
+    def main(fed: Any) -> None:
+        for _ in fed.rounds():
+            fed.train(fed.initial, cohort=umbel.sample.everyone())
+            fed.commit({"model": fed.initial}, metrics={"in main": torch.get_num_threads()})
+            torch.set_num_threads(2)
+
+    history = umbel.run(server, client, on=umbel.Simulation(clients=2), seed=1).history
+    assert history["in main"].tolist() == history["in a test"].tolist() == [1, 1]
+
+
 def test_evaluating_more_often_does_not_change_the_training() -> None:
     def with_evaluation(every: int) -> umbel.Result:
         client = make_client()

@@ -61,7 +61,7 @@ class Plan:
         checkpoint: what to keep.
         durable: does the store outlive the process?
         noise: a source of cryptographically random bytes.
-        reseed: called with (round, n-th call) before main goes on; seeds the generators that it may draw from.
+        reseed: called with (round, n-th call) before main goes on; seeds its generators and sets its threads.
     """
 
     seed: int
