@@ -7,6 +7,8 @@ A tagged object stands for what JSON lacks:
     {"$arrays": "<name>"}      {"$bytes": "<base64>"}           Arrays as a blob; bytes
     {"$array": [dtype, shape, "<base64>"]}                      a small NumPy array
     {"$blob": "<name>"}                                         a large one, as Arrays
+    {"$turned": {...}}                                          one that lies in memory column by column
+    {"$scalar": [dtype, number]}                                a number of NumPy's
     {"$tuple": [...]}          {"$map": [[key, value], ...]}    a tuple; a mapping with other keys
 """
 
@@ -21,6 +23,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -47,16 +50,14 @@ def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
     Raises:
         UsageError: something in it cannot be written down; says where.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, bool | int | float | str | np.generic | Enum):
+        return _encode_plain(value, where)
     if isinstance(value, Arrays):
         return {"$arrays": place(value)}
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, np.ndarray):
         return _encode_array(value, place, where)
     if isinstance(value, bytes | bytearray):
-        return {"$bytes": base64.b64encode(value).decode()}
+        return _bytes(value)
     if isinstance(value, tuple) and type(value) is tuple:
         return {"$tuple": [encode(v, place, where=f"{where}[{i}]") for i, v in enumerate(value)]}
     if isinstance(value, list):
@@ -65,10 +66,7 @@ def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
         return _encode_mapping(value, place, where)
     if is_dataclass(value) and not isinstance(value, type):
         return _encode_dataclass(value, place, where)
-    raise UsageError(
-        f"{where} is a {type(value).__name__}, which cannot be kept or sent",
-        advice="use numbers, strings, bytes, lists, mappings, arrays, umbel.Arrays or dataclasses of these",
-    )
+    raise _refused(value, where)
 
 
 def describe(value: Any) -> Json:
@@ -77,6 +75,12 @@ def describe(value: Any) -> Json:
     It is the same in every process. `Arrays` stand as their digest; what ``encode`` would refuse stands as the name
     of its class or function.
     """
+    if isinstance(value, Enum):
+        return f"{name_of(type(value))}.{value.name}"
+    if isinstance(value, np.generic) and _is_number(value.dtype):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        value = np.asarray(value, order="C")
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -107,11 +111,47 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(describe(value), sort_keys=True).encode()).hexdigest()
 
 
+def _refused(value: Any, where: str) -> UsageError:
+    return UsageError(
+        f"{where} is a {type(value).__name__}, which cannot be kept or sent",
+        advice="use numbers, strings, bytes, lists, mappings, arrays, umbel.Arrays or dataclasses of these",
+    )
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+def _encode_plain(value: Any, where: str) -> Json:
+    """Numbers and text. Those of NumPy stay NumPy's: whoever reads them computes with the same type."""
+    if isinstance(value, Enum):
+        kind = "an int" if isinstance(value, int) else "text or another value"
+        raise UsageError(
+            f"{where} is a {type(value).__name__}, and would be read back as {kind}", advice="use its .value"
+        )
+    if not isinstance(value, np.generic):
+        return value
+    if isinstance(value, np.str_ | np.bytes_):
+        return value.item() if isinstance(value, np.str_) else _bytes(value)
+    if not _is_number(value.dtype):
+        raise _refused(value, where)
+    return {"$scalar": [value.dtype.str, value.item()]}
+
+
+def _bytes(value: bytes | bytearray) -> Json:
+    return {"$bytes": base64.b64encode(value).decode()}
+
+
 def _encode_array(value: np.ndarray[Any, Any], place: Place, where: str) -> Json:
+    if type(value) not in (np.ndarray, np.memmap):
+        kind = type(value).__name__
+        raise UsageError(f"{where} is a {kind}, and would be read back as a plain array", advice="use np.asarray(...)")
+    if value.flags.f_contiguous and not value.flags.c_contiguous:  # what NumPy sums up in this order
+        return {"$turned": _encode_array(value.T, place, where)}
     if value.dtype.hasobject or value.dtype.kind == "V":
         what = "Python objects" if value.dtype.hasobject else str(value.dtype)
         raise UsageError(f"{where} is an array of {what}", advice="use an array of numbers, or umbel.Arrays")
-    if value.nbytes > _LARGE and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 and value.dtype.isnative:
+    if value.nbytes > _LARGE and _is_number(value.dtype) and value.dtype.isnative:
         return {"$blob": place(Arrays({"array": value}))}
     data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
     return {"$array": [value.dtype.str, list(value.shape), data]}
@@ -172,7 +212,7 @@ def decode(data: Json, fetch: Fetch, *, allow: Callable[[str], bool] = own_class
         return _decode(data, fetch, allow)
     except FormatError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise FormatError(f"this is not what Umbel writes: {error}") from error
 
 
@@ -186,12 +226,10 @@ def _decode(data: Json, fetch: Fetch, allow: Callable[[str], bool]) -> Any:
     match data:
         case {"$arrays": str(name)}:
             return fetch(name)
-        case {"$blob": str(name)}:
-            return fetch(name)["array"].copy()
         case {"$bytes": str(text)}:
             return base64.b64decode(text, validate=True)
-        case {"$array": [str(dtype), list(shape), str(text)]}:
-            return np.frombuffer(base64.b64decode(text, validate=True), np.dtype(dtype)).reshape(shape).copy()
+        case {"$blob": _} | {"$array": _} | {"$turned": _} | {"$scalar": _}:
+            return _decode_numpy(data, fetch)
         case {"$tuple": list(items)}:
             return tuple(_decode(v, fetch, allow) for v in items)
         case {"$map": list(pairs)}:
@@ -199,6 +237,19 @@ def _decode(data: Json, fetch: Fetch, allow: Callable[[str], bool]) -> Any:
         case {"$class": str(path), "fields": dict(content)}:
             return _find_class(path, allow)(**{k: _decode(v, fetch, allow) for k, v in content.items()})
     raise FormatError(f"there is no tag {next(iter(data))!r}")
+
+
+def _decode_numpy(data: Json, fetch: Fetch) -> Any:
+    match data:
+        case {"$blob": str(name)}:
+            return fetch(name)["array"].copy()
+        case {"$array": [str(dtype), list(shape), str(text)]}:
+            return np.frombuffer(base64.b64decode(text, validate=True), np.dtype(dtype)).reshape(shape).copy()
+        case {"$turned": {"$blob": _} | {"$array": _} as rows}:
+            return _decode_numpy(rows, fetch).T
+        case {"$scalar": [str(dtype), bool() | int() | float() as number]} if _is_number(np.dtype(dtype)):
+            return np.dtype(dtype).type(number)
+    raise FormatError(f"this is no {next(iter(data))!r} that Umbel writes")
 
 
 def _find_class(path: str, allow: Callable[[str], bool]) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -31,6 +32,11 @@ class Pair:
 
 class Point(NamedTuple):
     x: int
+
+
+class Phase(IntEnum):
+    WARM = 1
+    COLD = 2
 
 
 class Blobs:
@@ -114,11 +120,12 @@ json_values = st.recursive(
         | st.dictionaries(st.text(max_size=3), inner, max_size=3)
         | st.builds(
             lambda tag, v: {tag: v},
-            st.sampled_from(["$arrays", "$blob", "$bytes", "$array", "$tuple", "$map", "$class"]),
+            st.sampled_from(["$arrays", "$blob", "$bytes", "$array", "$turned", "$tuple", "$map", "$class"]),
             inner,
         )
         | st.builds(lambda v: {"$array": ["<f4", [2], v]}, inner)
         | st.builds(lambda v: {"$map": [[v, v]]}, inner)
+        | st.builds(lambda t, v: {"$scalar": [t, v]}, st.sampled_from(["<f4", "|u1", "O", "V9", "<M8[s]"]), inner)
         | st.builds(lambda v: {"$class": "umbel.optimize.adam:Adam", "fields": {"lr": v}}, inner)
         | st.builds(lambda p, v: {"$class": p, "fields": {"x": v}}, st.text(), inner)
     ),
@@ -175,6 +182,10 @@ def test_strategies_and_their_states_are_values() -> None:
         (np.zeros(2, [("a", "f4")]), "it is an array of "),
         (Counter("abc"), "it is a Counter, and would be read back as a dict"),
         ({"d": defaultdict(list)}, r"it\['d'\] is a defaultdict"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), "it is a MaskedArray, and would be read back as a plain array"),
+        (np.complex64(1j), "it is a complex64"),
+        (np.datetime64("2020-01-01"), "it is a datetime64"),
+        ({"p": Phase.WARM}, r"it\['p'\] is a Phase, and would be read back as an int"),
         (lambda: 1, "it is a function"),
         (Pair, "it is a type"),
     ],
@@ -200,10 +211,31 @@ def test_other_mappings_become_dicts(given: Mapping[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"), [(np.float32(0.5), 0.5), (np.int64(3), 3), (np.bool_(True), True), (np.str_("a"), "a")]
+    "given", [np.float64(0.1), np.float32(0.1), np.float16("nan"), np.int64(-3), np.uint8(250), np.bool_(True)]
 )
-def test_numpys_numbers_become_pythons(given: Any, wanted: Any) -> None:
-    assert same(there_and_back(given), wanted)
+def test_numpys_numbers_keep_their_type_so_that_arithmetic_goes_on_as_before(given: Any) -> None:
+    found = there_and_back({"it": given})["it"]
+    assert type(found) is type(given)
+    assert found.tobytes() == given.tobytes()
+    assert fingerprint(given) == fingerprint(given.item()), "and a recipe does not tell them apart"
+
+
+def test_numpys_texts_become_pythons() -> None:
+    assert same(there_and_back([np.str_("a"), np.bytes_(b"b")]), ["a", b"b"])
+
+
+@pytest.mark.parametrize("n", [3, 3000])
+def test_an_array_keeps_its_order_in_memory_on_which_sums_depend(n: int) -> None:
+    array = np.arange(2.0 * n).reshape(n, 2).T
+    found = there_and_back(array)
+    assert same(found, array)
+    assert found.flags.f_contiguous
+    found[0] = 1  # as writable as it was
+    assert describe(array) == describe(array.copy()), "but a recipe does not tell them apart"
+
+
+def test_enumerations_have_their_names_in_descriptions() -> None:
+    assert describe([Phase.WARM, Phase.COLD]) == [f"{__name__}:Phase.WARM", f"{__name__}:Phase.COLD"]
 
 
 def test_a_large_array_is_a_blob_and_a_small_one_is_not() -> None:

@@ -21,7 +21,7 @@ def held(state: Any) -> Any:
     if type(state) is tuple:
         return tuple(held(value) for value in state)
     if isinstance(state, np.ndarray):
-        return state.copy()
+        return state.copy(order="K")  # main goes on with its own, whose sums depend on the order in memory
     if is_dataclass(state) and not isinstance(state, type):
         made = copy(state)
         for f in fields(state):
