@@ -134,8 +134,7 @@ class FileClientStates:
             checksum = self._checksum
             for client, state in states.items():
                 checksum ^= self._write_one(client, sequence, state)
-            floor = self.points[0] if self.points else 0
-            self._note(sequence, floor, checksum)
+            self._note(sequence, max([self._floor, *self.points[:1]]), checksum)  # what is gone stays gone
 
     def _note(self, sequence: int, floor: int, checksum: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?, ?, ?)", (sequence, floor, checksum))

@@ -43,7 +43,7 @@ class Model:
     def go_back(self, sequence: int) -> None:
         self.log = [(number, states) for number, states in self.log if number <= sequence]
         self.records = [number for number in self.records if number <= sequence]
-        self.commits = [number for number in self.commits if number <= sequence]
+        self.commits = [number for number in self.commits[-2:] if number <= sequence]  # no way back beyond these
         self.sequence = sequence
 
 
@@ -77,6 +77,20 @@ def test_any_point_can_be_gone_back_to(data: st.DataObject) -> None:
                 assert {c: plain(states.read(c)) for c in CLIENTS} == {c: model.read(c) for c in CLIENTS}
         finally:
             states.close()
+
+
+def test_there_is_no_way_back_beyond_what_was_kept_when_it_was_gone_back_once(tmp_path: Path) -> None:
+    states = FileClientStates(tmp_path / "clients.sqlite")
+    for number in range(1, 5):
+        states.write(number, {"a": {"n": number}})
+        states.points = [number - 1, number]
+    states.write(5, {"a": {"n": 5}})  # only 3 and 4 can be gone back to now
+    states.go_back(3)
+    states.points = [2, 3]
+    states.write(4, {"a": {"n": 40}})
+    with pytest.raises(CorruptFile, match="no longer holds the states of that time"):
+        states.go_back(2)
+    states.close()
 
 
 def test_old_versions_are_removed(tmp_path: Path) -> None:
