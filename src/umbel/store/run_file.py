@@ -32,9 +32,11 @@ def claim(directory: Path) -> None:
     Raises:
         StoreError: it is a file, cannot be made, or has such names without being a run directory.
     """
-    if directory.exists() and not directory.is_dir():
-        raise StoreError(f"dir={str(directory)!r} is a file", advice="give a directory, or a path that does not exist")
     with readable_errors(directory):
+        if directory.exists() and not directory.is_dir():
+            raise StoreError(
+                f"dir={str(directory)!r} is a file", advice="give a directory, or a path that does not exist"
+            )
         directory.mkdir(parents=True, exist_ok=True)
     if (directory / LOCK).exists() or _is_ours(directory / "run.json"):
         return

@@ -66,6 +66,11 @@ def test_a_directory_is_made_with_those_above_it(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b").is_dir()
 
 
+def test_a_path_that_the_system_refuses_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="xxx: File name too long"):
+        claim(tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_not_ours_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("")
