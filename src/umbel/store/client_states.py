@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,8 +170,9 @@ class FileClientStates:
 
     def _not_needed(self, client: str, sequence: int) -> list[int]:
         """The client's versions that go when a new one comes."""
-        there = [s for (s,) in self._db.execute("SELECT sequence FROM state WHERE client = ?", (client,))]
-        needed = {max((s for s in there if s <= point), default=0) for point in self.points}
+        found = self._db.execute("SELECT sequence FROM state WHERE client = ? ORDER BY sequence", (client,))
+        there = [s for (s,) in found]
+        needed = {there[i - 1] for point in self.points if (i := bisect_right(there, point))}
         return [s for s in there if s not in needed or s == sequence]
 
     def _drop(self, versions: Iterable[tuple[str, int]]) -> None:
