@@ -20,6 +20,11 @@ _HUGE = {"F64": 1e290}  # what a weighted block may sum up to; beyond it, sums o
 _HUGE_F32 = 1e32
 
 
+_CAST = {d: f"cast it back, for example with .astype(np.float{d[1:]})" for d in ("F64", "F32", "F16")} | {
+    "BF16": "cast it back to bfloat16; where NumPy lacks that, return what changed: umbel.Update(delta=...) in float32"
+}
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
@@ -111,7 +116,7 @@ class Expected:
             raise BadUpdate(
                 f"entry {got.name!r} has dtype {got.dtype}, {sent.dtype} was sent",
                 entry=got.name,
-                advice="cast it back, for example with .astype(np.float32)",
+                advice=_CAST.get(sent.dtype, "give it the dtype that was sent"),
             )
         fits = got.shape == sent.shape
         if self.shapes == "slices" and len(got.shape) == len(sent.shape):

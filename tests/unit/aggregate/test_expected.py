@@ -66,6 +66,21 @@ def test_a_delta_of_a_half_precision_model_may_be_float32() -> None:
         aggregate.mean().expects(sent).check(Update(model=GOOD))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        ("F64", r"\.astype\(np\.float64\)"),
+        ("F32", r"\.astype\(np\.float32\)"),
+        ("F16", r"\.astype\(np\.float16\)"),
+        ("BF16", r"umbel\.Update\(delta=\.\.\.\) in float32"),
+    ],
+)
+def test_what_to_do_about_a_wrong_dtype_names_the_right_one(dtype: str, words: str) -> None:
+    wrong = SENT.astype("F16" if dtype == "F64" else "F64")
+    with pytest.raises(BadUpdate, match=rf"{dtype} was sent\n.*{words}"):
+        aggregate.mean().expects(SENT.astype(dtype)).check(Update(model=wrong))
+
+
 @pytest.mark.parametrize("weight", [-1, float("nan"), float("inf"), "many", None, 1e13, 1e-13])
 def test_a_weight_is_a_finite_number_not_below_zero(weight: Any) -> None:
     with pytest.raises(BadUpdate, match="weight"):
