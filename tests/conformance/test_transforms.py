@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002  # hooks take what they are given
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
@@ -161,10 +162,10 @@ class Forgetful(Scaled):
     """Its state is not the same when it is read back."""
 
     def init(self, facts: Facts) -> Any:
-        return np.float64(3.0)
+        return OrderedDict(factor=3.0)
 
     def plan(self, state: Any, round: int) -> Arrays | None:
-        return Arrays({"factor": np.float64(2.0 + isinstance(state, np.float64))})
+        return Arrays({"factor": np.float64(2.0 + isinstance(state, OrderedDict))})
 
     def release(self, released: Released, plan: Arrays | None, state: Any, noise: Noise) -> tuple[Released, Any]:
         return released, state
