@@ -11,6 +11,8 @@ run in which nothing had happened. With two of three enough, the run has the bit
 from __future__ import annotations
 
 import asyncio
+import csv
+import itertools
 import logging
 import re
 import sys
@@ -379,11 +381,72 @@ def test_an_evaluation_returns_metrics(bad: Callable[[Any, Any], Any]) -> None:
         run(client, server=make_server(on_miss="stop"))
 
 
-def test_what_data_returns_can_be_used_in_every_round() -> None:
+ONCE: dict[str, Callable[[Any], Any]] = {
+    "generator": lambda ctx: (x for x in range(3)),
+    "zip": lambda ctx: zip("ab", "cd", strict=True),
+    "map": lambda ctx: map(str, range(3)),
+    "list_iterator": lambda ctx: iter([1, 2]),
+    "TextIOWrapper": lambda ctx: open(__file__, encoding="utf-8"),
+    "reader": lambda ctx: csv.reader(["a,b"]),
+    "coroutine": lambda ctx: answer(),
+}
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_what_data_returns_can_be_used_in_every_round(kind: str) -> None:
     client = make_client()
-    client.data(lambda ctx: (x for x in range(3)))
-    with pytest.raises(QuorumMissed, match=r"its data handler returned a generator.*\n.*for example a list"):
+    client.data(ONCE[kind])
+    with pytest.raises(QuorumMissed, match=rf"its data handler returned a {kind}.*\n.*for example a list"):
         run(client)
+
+
+def test_data_may_be_an_endless_stream() -> None:
+    client = umbel.ClientApp()
+    client.data(lambda ctx: itertools.cycle([1.0, 2.0]))
+    client.train(lambda model, ctx: umbel.Update(model=model, metrics={"next": next(ctx.data)}))
+    assert run(client).history["next"].tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize("where", ["train", "evaluate", "extra", "server"])
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_is_written_behind_numpys_back_ends_the_run(where: str, raises: bool) -> None:
+    torch = pytest.importorskip("torch")
+    client, server = umbel.ClientApp(), umbel.ServerApp(model=MODEL, rounds=1)
+
+    def spoil(model: Any, at: str) -> None:
+        if at == where:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch says it once in a process, and goes on
+                torch.from_numpy(model["w"])[0, 0] = 7
+            if raises:
+                raise ValueError
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        spoil(model, "train")
+        spoil(ctx.extra["more"], "extra")
+        return umbel.Update(model=model)
+
+    @client.evaluate
+    def evaluate(model: Any, ctx: Any) -> umbel.Metrics:
+        spoil(model, "evaluate")
+        return umbel.Metrics({})
+
+    @server.evaluate
+    def test(model: Any, ctx: Any) -> umbel.Metrics:
+        spoil(model, "server")
+        return umbel.Metrics({})
+
+    @server.main
+    def main(fed: Any) -> None:
+        for _ in fed.rounds():
+            got = fed.train(fed.initial, cohort=ALL, extra={"more": umbel.Arrays(MODEL)})
+            fed.evaluate(fed.initial, cohort=ALL)
+            fed.commit({"model": fed.initial + got.mean})
+
+    whose = "the server's evaluate" if where == "server" else "client '0'"
+    with pytest.raises(umbel.errors.RunError, match=rf"round 1.*{whose}.* wrote into the arrays.*\n.*change a copy"):
+        run(client, server=server)
 
 
 def test_a_metric_whose_shape_differs_fails_the_client_and_not_the_run() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -230,14 +230,20 @@ class Bench:
             loaded = handler(ctx)
         finally:
             ctx.close()
-        if inspect.isgenerator(loaded) or inspect.iscoroutine(loaded):
-            loaded.close()
+        if _used_up(loaded):
+            getattr(loaded, "close", lambda: None)()
             raise UsageError(
                 f"its {kind} handler returned a {type(loaded).__name__}, which can be used once",
                 advice="return what can be used again in every round, for example a list",
             )
         self._doing = ""
         return loaded
+
+
+def _used_up(loaded: Any) -> bool:
+    """Is it empty, or useless, when it was used once: a generator, a coroutine, what zip, map, open or iter gave?"""
+    own = isinstance(loaded, Iterator) and type(loaded).__module__ in ("builtins", "_io", "_csv")
+    return own or inspect.iscoroutine(loaded) or inspect.isasyncgen(loaded)
 
 
 def _keep(cache: OrderedDict[str, Any], name: str, value: Any, most: int) -> None:
