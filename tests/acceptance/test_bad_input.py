@@ -174,6 +174,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "text": (changed(w=np.array(["a"])), r"entry 'w' has dtype <U1"),
     "objects": (changed(w=np.array([None])), r"entry 'w' has dtype object"),
     "ragged lists": (changed(w=[[1], [1, 2]]), r"entry 'w' is no array"),
+    "a masked array": (changed(w=np.ma.masked_array(W, W == 0)), r"entry 'w' has a mask\n.*filled"),
     "something else": (changed(w=Colour()), r"entry 'w' has dtype object"),
     "bytes": (changed(w=b"123"), r"entry 'w' "),
     "a missing entry": (lambda model, ctx: umbel.Update(model={"w": W}), r"entry 'b' is missing\n  What to do: return"),
@@ -195,6 +196,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a weight out of proportion": (changed(weight=1e300), r"weight is 1e\+300\n"),
     "a weight beyond all": (changed(weight=10**400), r"weight is 1000"),
     "weight as text": (changed(weight="many"), r"weight is 'many'"),
+    "weight as a digit": (changed(weight="5"), r"weight is '5'"),
     "weight None": (changed(weight=None), r"weight is None"),
     "weight as a list": (changed(weight=[1, 2]), r"weight is \[1, 2\]"),
     "a weight set later": (mutated(weight=NAN), r"weight is nan"),
@@ -203,6 +205,19 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a million NaN": (changed(metrics={"x": [NAN] * 10**6}), r"metric 'x' is \[nan, .*left out here.*leave it out"),
     "metric inf": (changed(metrics={"loss": -INF}), r"metric 'loss' is -inf"),
     "metric as text": (changed(metrics={"loss": "low"}), r"metric 'loss' is no number"),
+    "metric as digits": (changed(metrics={"loss": "0.5"}), r"metric 'loss' is no number: it is of dtype <U3"),
+    "metric as bytes": (changed(metrics={"loss": b"0.5"}), r"metric 'loss' is no number: it is of dtype \|S3"),
+    "a masked metric": (changed(metrics={"loss": np.ma.masked}), r"metric 'loss' is no number: it is masked"),
+    "a complex metric": (
+        changed(metrics={"loss": np.complex128(1 + 2j)}),
+        r"metric 'loss' is no number: .* complex128",
+    ),
+    "a date as metric": (
+        changed(metrics={"loss": np.datetime64("2020-01-01")}),
+        r"metric 'loss' is no number: .* datet",
+    ),
+    "a metric called None": (changed(metrics={None: 1.0}), r"a metric is called None\n.*names are text"),
+    "a metric called 3": (changed(metrics={3: 1}), r"a metric is called 3\n.*names are text"),
     "metric None": (changed(metrics={"loss": None}), r"metric 'loss' is "),
     "a nested metric": (changed(metrics={"loss": {"a": 1.0}}), r"metric 'loss' is no number"),
     "an object as metric": (changed(metrics={"loss": Colour()}), r"metric 'loss' is no number"),
@@ -216,6 +231,12 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda model, ctx: umbel.Update(model=model, extra={"c": {"x": W}}),
         r"nobody asked for extra='c'\n.*aggregators=",
     ),
+    "an array as extra": (
+        lambda model, ctx: umbel.Update(model=model, extra=W),
+        r"extra= is a ndarray\n.*name each set",
+    ),
+    "a model as extra": (lambda model, ctx: umbel.Update(model=model, extra=model), r"extra= is a Arrays\n.*name each"),
+    "steps as text": (lambda model, ctx: umbel.Update(model=model, steps="many"), r"steps is 'many'"),
     "an extra without a name": (lambda model, ctx: umbel.Update(model=model, extra={"": model}), r"extra=''"),
     "a list as extra": (
         lambda model, ctx: umbel.Update(model=model, extra={"c": [1]}),
@@ -386,7 +407,7 @@ ONCE: dict[str, Callable[[Any], Any]] = {
     "zip": lambda ctx: zip("ab", "cd", strict=True),
     "map": lambda ctx: map(str, range(3)),
     "list_iterator": lambda ctx: iter([1, 2]),
-    "TextIOWrapper": lambda ctx: open(__file__, encoding="utf-8"),
+    "TextIOWrapper": lambda ctx: open(__file__, encoding="utf-8"),  # noqa: SIM115
     "reader": lambda ctx: csv.reader(["a,b"]),
     "coroutine": lambda ctx: answer(),
 }

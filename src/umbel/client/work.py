@@ -278,7 +278,7 @@ def _as_update(returned: Any, question: Question) -> Update:
     if isinstance(returned, Update):
         # the handler, or its middleware, may have changed them since it was made
         returned.weight = check_weight(returned.weight)
-        returned.metrics = _checked_metrics(returned.metrics)
+        returned.metrics = check_metrics(returned.metrics)
         return returned
     example = "umbel.Update(value={...})" if question.kind == "query" else "umbel.Update(model=..., weight=len(data))"
     raise BadUpdate(f"its {question.label} handler returned {_kind(returned)}", advice=f"return {example}")
@@ -287,18 +287,10 @@ def _as_update(returned: Any, question: Question) -> Update:
 def _as_metrics(returned: Any) -> Metrics:
     if isinstance(returned, Metrics):
         returned.weight = check_weight(returned.weight)
-        returned.values = _checked_metrics(returned.values)
+        returned.values = check_metrics(returned.values)
         return returned
     advice = 'return umbel.Metrics({"accuracy": ...}, weight=n)'
     raise BadUpdate(f"its evaluate handler returned {_kind(returned)}", advice=advice)
-
-
-def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    checked = check_metrics(metrics)
-    name = next((name for name in checked if not isinstance(name, str)), None)
-    if name is not None:
-        raise BadUpdate(f"a metric is called {name!r}", advice='names are text: write it in quotes, {"loss": 0.3}')
-    return checked
 
 
 def _kind(returned: Any) -> str:
