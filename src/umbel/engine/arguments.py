@@ -24,13 +24,13 @@ _EXAMPLES: Mapping[type, str] = {
 }
 
 
-def check_type(what: str, value: Any, kind: type) -> None:
-    """Refuse what is not of a kind; None is of every kind.
+def check_type(what: str, value: Any, kind: type, *, needed: bool = False) -> None:
+    """Refuse what is not of a kind; None is of every kind, unless it is needed.
 
     Raises:
         UsageError: it is something else.
     """
-    if value is not None and not isinstance(value, kind):
+    if not isinstance(value, kind) and (needed or value is not None):
         raise UsageError(f"{what} is a {type(value).__name__} ({value!r:.80})", advice=f"give {_EXAMPLES[kind]}")
 
 
