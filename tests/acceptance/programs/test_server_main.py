@@ -104,7 +104,7 @@ def test_what_a_callback_keeps_stays_what_it_was():
 def test_a_committed_model_may_be_a_mapping_of_arrays(tmp_path):
     """It is the run's model as if it were `Arrays`: the result's, the file's, and what central evaluation sees."""
     client = umbel.ClientApp()
-    client.train(lambda model, ctx: umbel.Update(model={"w": model["w"] + 1}))
+    client.train(lambda model, ctx: umbel.Update(model={"w": model["w"] + 1}))  # noqa: ARG005
     server = umbel.ServerApp(model={"w": np.zeros(2)}, rounds=2)
 
     @server.main
