@@ -639,6 +639,28 @@ def test_what_an_aggregator_needs_beyond_arrays(metrics: dict[str, Any], says: s
     assert result.model == run(client, ["0", "2"], server=server).model
 
 
+@pytest.mark.parametrize("aggregator", [umbel.aggregate.sum(), umbel.aggregate.mean()])
+def test_bytes_are_joined_and_not_summed(aggregator: umbel.aggregate.Aggregator) -> None:
+    client, server = umbel.ClientApp(), umbel.ServerApp()
+    client.query("grow")(lambda model, ctx: umbel.Update(value={"n": 1, "tree": b"..."}))
+
+    @server.main
+    def main(fed: Any) -> None:
+        fed.query("grow", cohort=ALL, aggregator=aggregator)
+
+    with pytest.raises(QuorumMissed, match=r"client '0', query 'grow': entry 'tree' is bytes, .*\n.*aggregate\.concat"):
+        run(client, server=server)
+
+
+def test_when_no_client_can_evaluate_it_says_so_without_a_share() -> None:
+    client = make_client()
+    client.evaluate(raising(ValueError))
+    with pytest.raises(
+        QuorumMissed, match=r"evaluate: 0 of 3 clients answered before a single answer was out of reach"
+    ):
+        run(client, server=make_server(on_miss="stop"))
+
+
 def test_values_that_do_not_fit_those_of_an_earlier_shard_fail_their_client_only() -> None:
     """The first client of the second group of 64 is compared with those of the first group, too."""
     client = umbel.ClientApp()
@@ -807,6 +829,7 @@ def test_fed_prox_is_not_quietly_fed_avg(tmp_path: Path) -> None:
         (lambda fed: fed.train(MODEL, cohort=None), "cohort is a NoneType.*\n.*umbel.sample.fraction"),
         (lambda fed: fed.train(MODEL, cohort=ALL, extra=np.ones(3)), "extra is a ndarray"),
         (lambda fed: fed.train(MODEL, cohort=ALL, extra=umbel.Arrays(MODEL)), "extra is a Arrays"),
+        (lambda fed: umbel.aggregate.split(umbel.Arrays(MODEL), "w"), "no joined entry 'w'\n.*the result of concat"),
         (lambda fed: fed.commit({}, metrics=[1]), "metrics is a list"),
         (lambda fed: fed.train(MODEL, cohort=ALL, aggregator=umbel.aggregate.mean), "aggregator is a function"),
         (lambda fed: fed.train(MODEL, cohort=ALL, aggregators=[1]), "aggregators is a list"),
