@@ -192,7 +192,7 @@ def _is_numeric(given: Any) -> bool:
 
 
 def _metric_array(name: Any, value: Any) -> Any:
-    for method in ("detach", "cpu"):  # a tensor that still has its graph, or lies on a GPU
+    for method in ("detach", "cpu", "double"):  # a tensor that has its graph, lies on a GPU, or is bfloat16
         value = getattr(value, method, lambda it=value: it)()
     try:
         given = np.asanyarray(value)

@@ -22,7 +22,7 @@ from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
-from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, check_drawn, check_type
+from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, as_metrics, check_drawn, check_type
 from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Mark, Publish, conduct
@@ -425,9 +425,7 @@ class Federation:
         self._check_open("is committed twice")
         opening = self._replay.end_round(self.round, self._calls)
         model = model_of(state)
-        stages = {"": metrics, "train": train, "evaluate": evaluate}
-        for values in stages.values():
-            check_type("metrics", values, Mapping)
+        stages = {"": as_metrics(metrics), "train": as_metrics(train), "evaluate": as_metrics(evaluate)}
         if model is not None and self._plan.central is not None:
             stages["central"], failure = self._plan.central(model, self.round)
             self.note_failures([failure] if failure else [])
