@@ -425,7 +425,11 @@ class Federation:
         self._check_open("is committed twice")
         opening = self._replay.end_round(self.round, self._calls)
         model = model_of(state)
-        stages = {"": as_metrics(metrics), "train": as_metrics(train), "evaluate": as_metrics(evaluate)}
+        stages: dict[str, Mapping[str, Any]] = {
+            "": as_metrics(metrics),
+            "train": as_metrics(train),
+            "evaluate": as_metrics(evaluate),
+        }
         if model is not None and self._plan.central is not None:
             stages["central"], failure = self._plan.central(model, self.round)
             self.note_failures([failure] if failure else [])

@@ -6,7 +6,6 @@ after this one, and of the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import final
 
 import numpy as np
@@ -23,8 +22,8 @@ class Seal:
     """
 
     def __init__(self, *sealed: Arrays | None) -> None:
-        self._sealed = tuple(arrays for arrays in sealed if arrays is not None)
-        self._sums = _sums(self._sealed)
+        self._views = [view for arrays in sealed if arrays is not None for view in _views(arrays)]
+        self._sums = [np.add.reduce(view) for view in self._views]
 
     def check(self, who: str) -> None:
         """Compare.
@@ -35,7 +34,7 @@ class Seal:
         Raises:
             RunError: something was written to.
         """
-        if _sums(self._sealed) != self._sums:
+        if [np.add.reduce(view) for view in self._views] != self._sums:
             raise RunError(
                 f"{who} wrote into the arrays that it was given, which others share",
                 advice="change a copy: torch.tensor(model[name]) and not torch.from_numpy or as_tensor, or use "
@@ -43,15 +42,11 @@ class Seal:
             )
 
 
-def _sums(sealed: Iterable[Arrays]) -> list[tuple[int, int]]:
-    """Of 8 bytes at a time, and of those that are left; any write to one element changes it."""
-    sums: list[tuple[int, int]] = []
-    for arrays in sealed:
-        file: Array = np.frombuffer(arrays.to_bytes(), np.uint8)
-        whole = len(file) // 8 * 8
-        words = file[:whole].view(np.uint64)
-        sums.append((int(np.add.reduce(words)), int(np.add.reduce(file[whole:], dtype=np.uint64))))
-    return sums
+def _views(arrays: Arrays) -> list[Array]:
+    """The bytes as 64-bit numbers, and those that are left; a write to one of their elements changes the sum."""
+    file: Array = np.frombuffer(arrays.to_bytes(), np.uint8)
+    whole = len(file) // 8 * 8
+    return [view for view in (file[:whole].view(np.uint64), file[whole:]) if len(view)]
 
 
 __all__ = ["Seal"]
