@@ -23,11 +23,11 @@ from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
+from umbel.engine.checksum import Checksum
 from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation, Plan, model_of
 from umbel.engine.handlers import check_handler
 from umbel.engine.loop import strategy_main
-from umbel.engine.seal import Seal
 from umbel.errors import Failure, RecipeChanged, UsageError
 from umbel.progress import MonotonicClock, Watch, display
 from umbel.recipe import changed_code, differences, write_recipe
@@ -200,7 +200,7 @@ class Session:
 
     def _central(self, model: Arrays, round: int) -> tuple[Mapping[str, Any], Failure | None]:
         values: dict[str, Any] = {}
-        seal = Seal(model)
+        checksum = Checksum(model)
         for n, test in enumerate(self._server.tests):
             try:
                 if round % test.every == 0:
@@ -210,7 +210,7 @@ class Session:
             except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
                 return values, _report("server", round, "central evaluation", error)
             finally:
-                seal.check(f"round {round}: the server's evaluate")
+                checksum.check(f"round {round}: the server's evaluate")
         return values, None
 
     def _test(self, test: CentralTest, n: int, model: Arrays, round: int) -> Mapping[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any, Protocol, final
 
 from umbel.client.context import ClientInfo
 from umbel.client.work import Bench, Done
+from umbel.engine.checksum import Checksum
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced, Reduction
-from umbel.engine.seal import Seal
 from umbel.errors import BadUpdate, Failure, UmbelError
 from umbel.sample import Population
 from umbel.update import Metrics
@@ -58,7 +58,7 @@ class Inline:
         self._after: dict[str, Mapping[str, Any]] = {}
         self._question: Question
         self._reduction: Reduction
-        self._seal: Seal
+        self._checksum: Checksum
 
     def population(self, at_least: int, wait: float) -> Population:
         """All clients; none will come later."""
@@ -68,7 +68,7 @@ class Inline:
     def open(self, question: Question) -> None:
         """Begin an exchange."""
         self._question, self._reduction = question, Reduction(question)
-        self._seal = Seal(question.model, *question.extra.values())
+        self._checksum = Checksum(question.model, *question.extra.values())
         self._queue.clear()
         self._done.clear()
         self._after.clear()
@@ -82,7 +82,7 @@ class Inline:
         del until
         client, attempt = self._queue.popleft()
         done = self._bench.do(self._question, self._clients[client], self._states.read(client), debug=self._debug)
-        self._seal.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
+        self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
         if isinstance(done, Failure):
             return [Failed(client, attempt, done)]
         self._done[client] = done

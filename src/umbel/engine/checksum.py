@@ -15,14 +15,14 @@ from umbel.errors import RunError
 
 
 @final
-class Seal:
+class Checksum:
     """The sums of the bytes of some arrays, taken before user code runs and compared after it.
 
     Cost: one read of the arrays each time; 6 ms for 100 MB.
     """
 
-    def __init__(self, *sealed: Arrays | None) -> None:
-        self._views = [view for arrays in sealed if arrays is not None for view in _views(arrays)]
+    def __init__(self, *watched: Arrays | None) -> None:
+        self._views = [view for arrays in watched if arrays is not None for view in _views(arrays)]
         self._sums = [np.add.reduce(view) for view in self._views]
 
     def check(self, who: str) -> None:
@@ -49,4 +49,4 @@ def _views(arrays: Arrays) -> list[Array]:
     return [view for view in (file[:whole].view(np.uint64), file[whole:]) if len(view)]
 
 
-__all__ = ["Seal"]
+__all__ = ["Checksum"]
