@@ -466,6 +466,8 @@ def _as_storage(name: str, value: Any) -> tuple[str, Array]:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise EntryError(f"entry {name!r} is no array: {error}", entry=name) from error
+    if isinstance(value, np.ma.MaskedArray):
+        raise EntryError(f"entry {name!r} has a mask", entry=name, advice="say what is sent there: .filled(0)")
     if array.dtype.name == "bfloat16":
         return "BF16", array.view("<u2")
     code = _CODE.get(array.dtype.newbyteorder("=") if array.dtype.kind != "O" else array.dtype)

@@ -80,6 +80,8 @@ class Result:
         Raises:
             UsageError: matplotlib is not installed, there is no such column, or nothing in it can be drawn.
         """
+        if nameless := next((m for m in metrics if not isinstance(m, str)), None):
+            raise UsageError(f"a column is called {nameless!r}", advice='give names: plot("loss", "accuracy")')
         columns = metrics or tuple(c for c in self.history.columns if c not in COUNTS and _is_line(self.history[c]))
         if not columns or not len(self.history):
             raise UsageError("the history has no metrics to draw", advice="return metrics= from train or evaluate")

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, cast, final
 
 import numpy as np
@@ -21,7 +22,8 @@ from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
-from umbel.engine.checkpoint import Checkpoint, EarlyStopping
+from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
+from umbel.engine.checksum import Checksum
 from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation, Plan, model_of
 from umbel.engine.handlers import check_handler
@@ -208,6 +210,7 @@ class Session:
 
     def _central(self, model: Arrays, round: int) -> tuple[Mapping[str, Any], Failure | None]:
         values: dict[str, Any] = {}
+        checksum = Checksum(model)
         for n, test in enumerate(self._server.tests):
             try:
                 if round % test.every == 0:
@@ -216,6 +219,8 @@ class Session:
                     values |= found
             except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
                 return values, _report("server", round, "central evaluation", error)
+            finally:
+                checksum.check(f"round {round}: the server's evaluate")
         return values, None
 
     def _test(self, test: CentralTest, n: int, model: Arrays, round: int) -> Mapping[str, Any]:
@@ -256,7 +261,10 @@ class Session:
         """Say so when a rule looked for a metric that no round has; its name may be misspelt."""
         columns = fed.history.columns
         rules = [c.metric for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
-        missed = {metric for metric in (*rules, self._checkpoint.best_on) if metric and metric not in columns}
+        rules = [m for m in (*rules, self._checkpoint.best_on) if m and not has_number(fed.history, m)]
+        missed = {metric for metric in rules if metric not in columns}
+        for metric in sorted(set(rules) - missed if len(fed.history) else ()):
+            logger.warning("metric-missing: metric %r is not a number in any round, and none is the best", metric)
         combined = self._server.strategy.metrics if self._server.strategy is not None else ()
         missed |= {name for name in combined if not any(f".{name}." in f".{column}." for column in columns)}
         for metric in sorted(missed if len(fed.history) else ()):
@@ -296,7 +304,7 @@ class Session:
         return Result(
             model=model_of(fed.state) if fed.state is not None else fed.initial,
             best=fed.totals.best,
-            history=fed.history,
+            history=copy(fed.history),  # a callback may keep it
             clients={
                 name: ClientRecord(
                     counted=fed.totals.counted[name], failed=failed[name], metrics=fed.totals.clients.get(name, {})

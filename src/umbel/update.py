@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
+from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.errors import BadUpdate, EntryError
 
@@ -63,7 +64,10 @@ class Update:
         self.arrays = _as_arrays(given, f"{self.kind}=")
         self.weight = check_weight(weight)
         self.metrics = check_metrics(metrics) if metrics else {}
-        self.steps = steps
+        self.steps = None if steps is None else whole(steps, "steps", least=0)
+        if extra is not None and (isinstance(extra, Arrays) or not isinstance(extra, Mapping)):
+            advice = 'name each set of arrays: extra={"control": {"w": ...}}'
+            raise BadUpdate(f"extra= is a {type(extra).__name__}", advice=advice)
         self.extra = {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()} if extra else {}
 
     def replace(
@@ -138,7 +142,7 @@ def check_weight(weight: Any) -> float:
         BadUpdate: it is negative, not finite, no number, or out of any proportion.
     """
     try:
-        number = float(weight)
+        number = math.nan if isinstance(weight, str | bytes | bytearray) else float(weight)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number != 0 and not _LIGHTEST <= number <= _HEAVIEST:
@@ -160,16 +164,18 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     checked: dict[str, Metric] = {}
     count = 0
     for name, value in metrics.items():
+        if not isinstance(name, str):
+            raise BadUpdate(f"a metric is called {name!r}", advice='names are text: write it in quotes, {"loss": 0.3}')
         if type(value) is float and math.isfinite(value):
             checked[name] = value
             count += 1
             continue
         array = _metric_array(name, value)
         count += array.size
-        checked[str(name)] = float(array) if array.ndim == 0 else array.copy()  # a handler may use its own again
-    long = next((name for name in checked if len(str(name)) > _LONGEST_NAME), None)
+        checked[name] = float(array) if array.ndim == 0 else array.copy()  # a handler may use its own again
+    long = next((name for name in checked if len(name) > _LONGEST_NAME), None)
     if long is not None:
-        raise BadUpdate(f"a metric's name has {len(str(long))} characters, {_LONGEST_NAME} may leave a client")
+        raise BadUpdate(f"a metric's name has {len(long)} characters, {_LONGEST_NAME} may leave a client")
     count = max(count, len(checked))
     if count > MAX_METRICS:
         raise BadUpdate(
@@ -179,13 +185,23 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     return checked
 
 
+def _is_numeric(given: Any) -> bool:
+    # objects may be numbers of other kinds, such as Decimal; NumPy would make numbers of text, dates and what is masked
+    numeric = given.dtype.kind in "biufO" or given.dtype.name == "bfloat16"
+    return numeric and not isinstance(given, np.ma.MaskedArray)
+
+
 def _metric_array(name: Any, value: Any) -> Any:
-    for method in ("detach", "cpu"):  # a tensor that still has its graph, or lies on a GPU
+    for method in ("detach", "cpu", "double"):  # a tensor that has its graph, lies on a GPU, or is bfloat16
         value = getattr(value, method, lambda it=value: it)()
     try:
-        array = np.asarray(value, dtype=np.float64)
+        given = np.asanyarray(value)
+        array = np.asarray(given, dtype=np.float64) if _is_numeric(given) else None
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise BadUpdate(f"metric {name!r} is no number: {error}") from error
+    if array is None:
+        what = "masked" if isinstance(given, np.ma.MaskedArray) else f"of dtype {given.dtype}"
+        raise BadUpdate(f"metric {name!r} is no number: it is {what}", advice="return a float, or an array of them")
     if not np.isfinite(array).all():
         raise BadUpdate(
             f"metric {name!r} is {value!r}", advice="leave it out where it is not defined, e.g. on an empty test set"

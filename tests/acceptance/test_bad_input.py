@@ -11,6 +11,8 @@ run in which nothing had happened. With two of three enough, the run has the bit
 from __future__ import annotations
 
 import asyncio
+import csv
+import itertools
 import logging
 import re
 import sys
@@ -172,6 +174,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "text": (changed(w=np.array(["a"])), r"entry 'w' has dtype <U1"),
     "objects": (changed(w=np.array([None])), r"entry 'w' has dtype object"),
     "ragged lists": (changed(w=[[1], [1, 2]]), r"entry 'w' is no array"),
+    "a masked array": (changed(w=np.ma.masked_array(W, W == 0)), r"entry 'w' has a mask\n.*filled"),
     "something else": (changed(w=Colour()), r"entry 'w' has dtype object"),
     "bytes": (changed(w=b"123"), r"entry 'w' "),
     "a missing entry": (lambda model, ctx: umbel.Update(model={"w": W}), r"entry 'b' is missing\n  What to do: return"),
@@ -193,6 +196,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a weight out of proportion": (changed(weight=1e300), r"weight is 1e\+300\n"),
     "a weight beyond all": (changed(weight=10**400), r"weight is 1000"),
     "weight as text": (changed(weight="many"), r"weight is 'many'"),
+    "weight as a digit": (changed(weight="5"), r"weight is '5'"),
     "weight None": (changed(weight=None), r"weight is None"),
     "weight as a list": (changed(weight=[1, 2]), r"weight is \[1, 2\]"),
     "a weight set later": (mutated(weight=NAN), r"weight is nan"),
@@ -201,6 +205,19 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a million NaN": (changed(metrics={"x": [NAN] * 10**6}), r"metric 'x' is \[nan, .*left out here.*leave it out"),
     "metric inf": (changed(metrics={"loss": -INF}), r"metric 'loss' is -inf"),
     "metric as text": (changed(metrics={"loss": "low"}), r"metric 'loss' is no number"),
+    "metric as digits": (changed(metrics={"loss": "0.5"}), r"metric 'loss' is no number: it is of dtype <U3"),
+    "metric as bytes": (changed(metrics={"loss": b"0.5"}), r"metric 'loss' is no number: it is of dtype \|S3"),
+    "a masked metric": (changed(metrics={"loss": np.ma.masked}), r"metric 'loss' is no number: it is masked"),
+    "a complex metric": (
+        changed(metrics={"loss": np.complex128(1 + 2j)}),
+        r"metric 'loss' is no number: .* complex128",
+    ),
+    "a date as metric": (
+        changed(metrics={"loss": np.datetime64("2020-01-01")}),
+        r"metric 'loss' is no number: .* datet",
+    ),
+    "a metric called None": (changed(metrics={None: 1.0}), r"a metric is called None\n.*names are text"),
+    "a metric called 3": (changed(metrics={3: 1}), r"a metric is called 3\n.*names are text"),
     "metric None": (changed(metrics={"loss": None}), r"metric 'loss' is "),
     "a nested metric": (changed(metrics={"loss": {"a": 1.0}}), r"metric 'loss' is no number"),
     "an object as metric": (changed(metrics={"loss": Colour()}), r"metric 'loss' is no number"),
@@ -214,6 +231,12 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda model, ctx: umbel.Update(model=model, extra={"c": {"x": W}}),
         r"nobody asked for extra='c'\n.*aggregators=",
     ),
+    "an array as extra": (
+        lambda model, ctx: umbel.Update(model=model, extra=W),
+        r"extra= is a ndarray\n.*name each set",
+    ),
+    "a model as extra": (lambda model, ctx: umbel.Update(model=model, extra=model), r"extra= is a Arrays\n.*name each"),
+    "steps as text": (lambda model, ctx: umbel.Update(model=model, steps="many"), r"steps is 'many'"),
     "an extra without a name": (lambda model, ctx: umbel.Update(model=model, extra={"": model}), r"extra=''"),
     "a list as extra": (
         lambda model, ctx: umbel.Update(model=model, extra={"c": [1]}),
@@ -379,11 +402,72 @@ def test_an_evaluation_returns_metrics(bad: Callable[[Any, Any], Any]) -> None:
         run(client, server=make_server(on_miss="stop"))
 
 
-def test_what_data_returns_can_be_used_in_every_round() -> None:
+ONCE: dict[str, Callable[[Any], Any]] = {
+    "generator": lambda ctx: (x for x in range(3)),
+    "zip": lambda ctx: zip("ab", "cd", strict=True),
+    "map": lambda ctx: map(str, range(3)),
+    "list_iterator": lambda ctx: iter([1, 2]),
+    "TextIOWrapper": lambda ctx: open(__file__, encoding="utf-8"),  # noqa: SIM115
+    "reader": lambda ctx: csv.reader(["a,b"]),
+    "coroutine": lambda ctx: answer(),
+}
+
+
+@pytest.mark.parametrize("kind", ONCE)
+def test_what_data_returns_can_be_used_in_every_round(kind: str) -> None:
     client = make_client()
-    client.data(lambda ctx: (x for x in range(3)))
-    with pytest.raises(QuorumMissed, match=r"its data handler returned a generator.*\n.*for example a list"):
+    client.data(ONCE[kind])
+    with pytest.raises(QuorumMissed, match=rf"its data handler returned a {kind}.*\n.*for example a list"):
         run(client)
+
+
+def test_data_may_be_an_endless_stream() -> None:
+    client = umbel.ClientApp()
+    client.data(lambda ctx: itertools.cycle([1.0, 2.0]))
+    client.train(lambda model, ctx: umbel.Update(model=model, metrics={"next": next(ctx.data)}))
+    assert run(client).history["next"].tolist() == [1, 2, 1]
+
+
+@pytest.mark.parametrize("where", ["train", "evaluate", "extra", "server"])
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_is_written_behind_numpys_back_ends_the_run(where: str, raises: bool) -> None:
+    torch = pytest.importorskip("torch")
+    client, server = umbel.ClientApp(), umbel.ServerApp(model=MODEL, rounds=1)
+
+    def spoil(model: Any, at: str) -> None:
+        if at == where:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch says it once in a process, and goes on
+                torch.from_numpy(model["w"])[0, 0] = 7
+            if raises:
+                raise ValueError
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        spoil(model, "train")
+        spoil(ctx.extra["more"], "extra")
+        return umbel.Update(model=model)
+
+    @client.evaluate
+    def evaluate(model: Any, ctx: Any) -> umbel.Metrics:
+        spoil(model, "evaluate")
+        return umbel.Metrics({})
+
+    @server.evaluate
+    def test(model: Any, ctx: Any) -> umbel.Metrics:
+        spoil(model, "server")
+        return umbel.Metrics({})
+
+    @server.main
+    def main(fed: Any) -> None:
+        for _ in fed.rounds():
+            got = fed.train(fed.initial, cohort=ALL, extra={"more": umbel.Arrays(MODEL)})
+            fed.evaluate(fed.initial, cohort=ALL)
+            fed.commit({"model": fed.initial + got.mean})
+
+    whose = "the server's evaluate" if where == "server" else "client '0'"
+    with pytest.raises(umbel.errors.RunError, match=rf"round 1.*{whose}.* wrote into the arrays.*\n.*change a copy"):
+        run(client, server=server)
 
 
 def test_a_metric_whose_shape_differs_fails_the_client_and_not_the_run() -> None:
@@ -555,6 +639,28 @@ def test_what_an_aggregator_needs_beyond_arrays(metrics: dict[str, Any], says: s
     assert result.model == run(client, ["0", "2"], server=server).model
 
 
+@pytest.mark.parametrize("aggregator", [umbel.aggregate.sum(), umbel.aggregate.mean()])
+def test_bytes_are_joined_and_not_summed(aggregator: umbel.aggregate.Aggregator) -> None:
+    client, server = umbel.ClientApp(), umbel.ServerApp()
+    client.query("grow")(lambda model, ctx: umbel.Update(value={"n": 1, "tree": b"..."}))
+
+    @server.main
+    def main(fed: Any) -> None:
+        fed.query("grow", cohort=ALL, aggregator=aggregator)
+
+    with pytest.raises(QuorumMissed, match=r"client '0', query 'grow': entry 'tree' is bytes, .*\n.*aggregate\.concat"):
+        run(client, server=server)
+
+
+def test_when_no_client_can_evaluate_it_says_so_without_a_share() -> None:
+    client = make_client()
+    client.evaluate(raising(ValueError))
+    with pytest.raises(
+        QuorumMissed, match=r"evaluate: 0 of 3 clients answered before a single answer was out of reach"
+    ):
+        run(client, server=make_server(on_miss="stop"))
+
+
 def test_values_that_do_not_fit_those_of_an_earlier_shard_fail_their_client_only() -> None:
     """The first client of the second group of 64 is compared with those of the first group, too."""
     client = umbel.ClientApp()
@@ -720,6 +826,11 @@ def test_fed_prox_is_not_quietly_fed_avg(tmp_path: Path) -> None:
         (lambda fed: fed.train(None, cohort=ALL), "fed.train needs a model"),
         (lambda fed: fed.train([1], cohort=ALL), "the model is a list"),
         (lambda fed: fed.train(MODEL, cohort=0.5), "cohort is a float"),
+        (lambda fed: fed.train(MODEL, cohort=None), "cohort is a NoneType.*\n.*umbel.sample.fraction"),
+        (lambda fed: fed.train(MODEL, cohort=ALL, extra=np.ones(3)), "extra is a ndarray"),
+        (lambda fed: fed.train(MODEL, cohort=ALL, extra=umbel.Arrays(MODEL)), "extra is a Arrays"),
+        (lambda fed: umbel.aggregate.split(umbel.Arrays(MODEL), "w"), "no joined entry 'w'\n.*the result of concat"),
+        (lambda fed: fed.commit({}, metrics=[1]), "metrics is a list"),
         (lambda fed: fed.train(MODEL, cohort=ALL, aggregator=umbel.aggregate.mean), "aggregator is a function"),
         (lambda fed: fed.train(MODEL, cohort=ALL, aggregators=[1]), "aggregators is a list"),
         (lambda fed: fed.train(MODEL, cohort=ALL, policy=3), "policy is a int"),

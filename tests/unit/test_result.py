@@ -81,6 +81,7 @@ def test_many_panels_begin_a_new_line() -> None:
         (result({}), (), "no metrics to draw"),
         (result({"": {"m": np.ones(2)}}), (), "no metrics to draw"),
         (result({"": {"m": 1.0}}), ("x",), "no column 'x'"),
+        (result({"": {"m": 1.0}}), (["m"],), r"a column is called \['m'\]\n.*plot\("),
         (result({"": {"note": "text"}}), ("note",), "column 'note' is not made of numbers"),
         (result({"": {"m": np.ones(2)}}, {"": {"m": np.ones(3)}}), ("m",), "column 'm' is not made of numbers"),
     ],

@@ -45,6 +45,14 @@ def test_callbacks_see_the_result_so_far_after_each_round() -> None:
     assert seen == [("running", 1, 1.0), ("running", 2, 2.0), ("running", 3, 3.0)]
 
 
+def test_a_result_that_a_callback_keeps_stays_what_it_was() -> None:
+    kept: list[umbel.Result] = []
+    run(callbacks=[kept.append])
+    assert [(len(r.history), r.history.columns, r.history[-1]["round"]) for r in kept] == [
+        (n, kept[0].history.columns, n) for n in (1, 2, 3)
+    ]
+
+
 def test_the_first_reason_ends_the_run_and_all_are_asked() -> None:
     asked: list[str] = []
 

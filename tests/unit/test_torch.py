@@ -131,6 +131,11 @@ def test_tied_weights_under_a_parametrization() -> None:
     assert torch.equal(other(x), net(x))
 
 
+def test_only_is_a_pattern_or_a_choice() -> None:
+    with pytest.raises(UsageError, match=r"only is a list\n.*umbel\.entries"):
+        umbel.torch.arrays(nn.Linear(2, 2), only=["weight"])  # type: ignore[arg-type]
+
+
 def test_only_the_second_name_of_a_tied_weight() -> None:
     part = umbel.torch.arrays(Tied(), only="decoder.*")
     assert list(part) == ["decoder.weight"]

@@ -413,6 +413,27 @@ def test_after_the_with_nothing_is_corrected() -> None:
     assert moved(net, model) == -1
 
 
+def test_a_loop_behind_the_with_is_noticed() -> None:
+    net, model = linear(), umbel.torch.arrays(linear())
+    with umbel.torch.local(net, model, push(model)) as local:
+        pass
+    net.zero_grad()
+    sgd(net).step()  # without gradients it does nothing
+    local.update()
+    step(net, sgd(net))
+    with pytest.raises(
+        UsageError, match=r"Linear was trained after the `with .*\n.*put the whole loop into the `with`"
+    ):
+        local.update()
+    with local:
+        step(net, sgd(net))
+    assert local.update().arrays == umbel.torch.arrays(net)
+    with umbel.torch.local(net, model, Context()) as uncorrected:
+        pass
+    step(net, sgd(net))
+    assert uncorrected.update().arrays == umbel.torch.arrays(net)
+
+
 def test_after_an_exception_nothing_is_corrected_and_the_module_is_free() -> None:
     net, model = linear(), umbel.torch.arrays(linear())
     with pytest.raises(ZeroDivisionError), umbel.torch.local(net, model, push(model)):

@@ -93,7 +93,7 @@ def test_a_metric_stays_what_it_was_though_the_array_is_used_again() -> None:
 def test_a_tensor_is_a_metric() -> None:
     torch = pytest.importorskip("torch")
     loss = torch.tensor(2.0, requires_grad=True) * 2
-    assert Metrics({"loss": loss})["loss"] == 4.0
+    assert Metrics({"loss": loss, "half": loss.bfloat16()}).values == {"loss": 4.0, "half": 4.0}
 
 
 @pytest.mark.parametrize(

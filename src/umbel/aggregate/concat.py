@@ -10,7 +10,7 @@ import numpy as np
 from umbel.aggregate.base import Aggregator
 from umbel.aggregate.expected import Expected
 from umbel.arrays import Array, Arrays
-from umbel.errors import BadUpdate
+from umbel.errors import BadUpdate, UsageError
 from umbel.spec import Entry, layout
 from umbel.update import Update
 
@@ -116,7 +116,14 @@ def split(joined: Arrays, entry: str) -> list[Any]:
 
     Returns:
         Bytes for a payload, else arrays.
+
+    Raises:
+        UsageError: there is no such entry, or it was not joined.
     """
+    if entry not in joined or entry + SIZES not in joined:
+        names = [name for name in joined if name + SIZES in joined]
+        advice = f"the result of concat() has {', '.join(names)}" if names else "give it the result of concat()"
+        raise UsageError(f"there is no joined entry {entry!r}", advice=advice)
     ends = np.cumsum(joined[entry + SIZES])
     whole = joined[entry]
     return [whole[end - size : end] for end, size in zip(ends, joined[entry + SIZES], strict=True)]

@@ -116,11 +116,18 @@ class WeightedSum:
         return cls(total, sent is not None, exact)
 
     def admit(self, update: Update) -> None:
-        """Refuse a value that has other entries or shapes than the values before it.
+        """Refuse a value that has no sum, or other entries or shapes than the values before it.
 
         Raises:
             BadUpdate: names the entry.
         """
+        opaque = next((e.name for e in update.arrays.spec.entries if e.role == "payload"), None)
+        if opaque is not None and not self.model:
+            raise BadUpdate(
+                f"entry {opaque!r} is bytes, which have no sum and no mean",
+                entry=opaque,
+                advice="ask with aggregator=umbel.aggregate.concat(), which joins them",
+            )
         if self.total is not None and not self.model:
             _check_same(self.total.spec, update.arrays.spec, self.exact)
 
@@ -209,7 +216,7 @@ def _check_same(total: Spec, got: Spec, exact: bool) -> None:
                 entry=e.name,
                 advice="every client of a cohort returns values of the same names and shapes",
             )
-    extra = next((e.name for e in got.entries if e.name not in total.by_name and e.role != "payload"), None)
+    extra = next((e.name for e in got.entries if e.name not in total.by_name), None)
     if extra is not None:
         raise BadUpdate(f"entry {extra!r} was not in the values of the clients before it", entry=extra)
 

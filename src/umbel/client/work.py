@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -230,14 +230,20 @@ class Bench:
             loaded = handler(ctx)
         finally:
             ctx.close()
-        if inspect.isgenerator(loaded) or inspect.iscoroutine(loaded):
-            loaded.close()
+        if _used_up(loaded):
+            getattr(loaded, "close", lambda: None)()
             raise UsageError(
                 f"its {kind} handler returned a {type(loaded).__name__}, which can be used once",
                 advice="return what can be used again in every round, for example a list",
             )
         self._doing = ""
         return loaded
+
+
+def _used_up(loaded: Any) -> bool:
+    """Is it empty, or useless, when it was used once: a generator, a coroutine, what zip, map, open or iter gave?"""
+    own = isinstance(loaded, Iterator) and type(loaded).__module__ in ("builtins", "_io", "_csv")
+    return own or inspect.iscoroutine(loaded) or inspect.isasyncgen(loaded)
 
 
 def _keep(cache: OrderedDict[str, Any], name: str, value: Any, most: int) -> None:
@@ -272,7 +278,7 @@ def _as_update(returned: Any, question: Question) -> Update:
     if isinstance(returned, Update):
         # the handler, or its middleware, may have changed them since it was made
         returned.weight = check_weight(returned.weight)
-        returned.metrics = _checked_metrics(returned.metrics)
+        returned.metrics = check_metrics(returned.metrics)
         return returned
     example = "umbel.Update(value={...})" if question.kind == "query" else "umbel.Update(model=..., weight=len(data))"
     raise BadUpdate(f"its {question.label} handler returned {_kind(returned)}", advice=f"return {example}")
@@ -281,18 +287,10 @@ def _as_update(returned: Any, question: Question) -> Update:
 def _as_metrics(returned: Any) -> Metrics:
     if isinstance(returned, Metrics):
         returned.weight = check_weight(returned.weight)
-        returned.values = _checked_metrics(returned.values)
+        returned.values = check_metrics(returned.values)
         return returned
     advice = 'return umbel.Metrics({"accuracy": ...}, weight=n)'
     raise BadUpdate(f"its evaluate handler returned {_kind(returned)}", advice=advice)
-
-
-def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    checked = check_metrics(metrics)
-    name = next((name for name in checked if not isinstance(name, str)), None)
-    if name is not None:
-        raise BadUpdate(f"a metric is called {name!r}", advice='names are text: write it in quotes, {"loss": 0.3}')
-    return checked
 
 
 def _kind(returned: Any) -> str:

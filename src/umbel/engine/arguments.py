@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from umbel.aggregate import Aggregator, mean
 from umbel.arrays import Arrays
 from umbel.correction import LocalRule
@@ -24,14 +26,31 @@ _EXAMPLES: Mapping[type, str] = {
 }
 
 
-def check_type(what: str, value: Any, kind: type) -> None:
-    """Refuse what is not of a kind; None is of every kind.
+def check_type(what: str, value: Any, kind: type, *, needed: bool = False) -> None:
+    """Refuse what is not of a kind; None is of every kind, unless it is needed.
 
     Raises:
         UsageError: it is something else.
     """
-    if value is not None and not isinstance(value, kind):
+    if not isinstance(value, kind) and (needed or value is not None):
         raise UsageError(f"{what} is a {type(value).__name__} ({value!r:.80})", advice=f"give {_EXAMPLES[kind]}")
+
+
+def as_metrics(metrics: Any) -> dict[str, Any]:
+    """What main says of a round, as it is kept; a tensor as the array that it holds.
+
+    Raises:
+        UsageError: it is no mapping.
+    """
+    check_type("metrics", metrics, Mapping)
+    return {name: _without_graph(value) for name, value in (metrics or {}).items()}
+
+
+def _without_graph(value: Any) -> Any:
+    if not hasattr(value, "detach"):
+        return value
+    array: Any = np.asarray(value.detach().cpu().double())
+    return array if array.ndim else float(array)
 
 
 def as_arrays(what: str, value: Any) -> Arrays:
@@ -110,4 +129,4 @@ def aggregator_of(aggregator: Aggregator | None) -> Aggregator:
     return mean() if aggregator is None else aggregator
 
 
-__all__ = ["aggregated", "aggregator_of", "as_arrays", "as_chain", "check_drawn", "check_type"]
+__all__ = ["aggregated", "aggregator_of", "as_arrays", "as_chain", "as_metrics", "check_drawn", "check_type"]

@@ -12,7 +12,7 @@ from umbel.engine.ports import Record
 from umbel.engine.question import Answer, Question
 from umbel.errors import BadUpdate, EmptyPopulation, Failure, NotReproducible, QuorumMissed, RunError
 from umbel.metrics import Combiner
-from umbel.policy import RoundPolicy
+from umbel.policy import ANYBODY, RoundPolicy
 from umbel.sample import Population, Sampler
 
 
@@ -101,10 +101,11 @@ def quorum_missed(
     lines = list(dict.fromkeys(f"  {f}" for f in failures))  # who fails again when asked again stands there once
     shown = "\n".join(lines[:5]) + ("\n  ..." if len(lines) > 5 else "")
     asked = f", asked {policy.retries + 1} times" if policy.on_miss == "retry" and policy.retries else ""
+    wanted = f"the quorum of {policy.quorum:.0%}" if policy.quorum > ANYBODY else "a single answer"
     traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
     return QuorumMissed(
         f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked} before "
-        f"the quorum of {policy.quorum:.0%} was out of reach.\n{shown}{traceback}",
+        f"{wanted} was out of reach.\n{shown}{traceback}",
         failures=failures,
         advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
         'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',

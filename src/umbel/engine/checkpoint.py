@@ -19,7 +19,14 @@ def mode_of(metric: str, mode: Mode | None) -> Mode:
     """The given mode; else "min" for names that end in "loss" or "error", "max" for all others."""
     if mode is not None and mode not in ("min", "max"):
         raise UsageError(f"mode is {mode!r}", advice='take "min" or "max"')
+    if not isinstance(metric, str):
+        raise UsageError(f"the metric is {metric!r}", advice='give the name of a column of the history: "loss"')
     return mode or ("min" if metric.lower().endswith(("loss", "error")) else "max")
+
+
+def has_number(history: History, metric: str) -> bool:
+    """Is the metric a number in any round? Nothing else can be the best."""
+    return any(isinstance(v, int | float | np.number) and not math.isnan(v) for v in history.values(metric))
 
 
 def _scores(history: History, metric: str, mode: Mode | None) -> list[float]:
@@ -45,7 +52,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", whole(self.every, "Checkpoint: every"))
-        mode_of(self.best_on or "", self.mode)
+        mode_of("" if self.best_on is None else self.best_on, self.mode)
 
     def due(self, round: int) -> bool:
         """Is the state written down after this round?"""

@@ -22,7 +22,7 @@ from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
-from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, check_drawn, check_type
+from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, as_metrics, check_drawn, check_type
 from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Mark, Publish, conduct
@@ -268,6 +268,7 @@ class Federation:
             )
         if model is None and kind != "query":
             raise UsageError(f"fed.{kind} needs a model", advice="give model= to ServerApp, or pass umbel.Arrays")
+        check_type("extra", extra, Mapping)
         return Question(
             kind=kind,
             name=name,
@@ -283,7 +284,7 @@ class Federation:
         self, question: Question, cohort: Sampler, metrics: Mapping[str, Any] | None, policy: RoundPolicy | None
     ) -> Answer:
         self._check_open(f"asks ({question.label}) behind its commit")
-        check_type("cohort", cohort, Sampler)
+        check_type("cohort", cohort, Sampler, needed=True)
         check_type("policy", policy, RoundPolicy)
         check_type("metrics", metrics, Mapping)
         rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
@@ -424,7 +425,11 @@ class Federation:
         self._check_open("is committed twice")
         opening = self._replay.end_round(self.round, self._calls)
         model = model_of(state)
-        stages = {"": metrics, "train": train, "evaluate": evaluate}
+        stages: dict[str, Mapping[str, Any]] = {
+            "": as_metrics(metrics),
+            "train": as_metrics(train),
+            "evaluate": as_metrics(evaluate),
+        }
         if model is not None and self._plan.central is not None:
             stages["central"], failure = self._plan.central(model, self.round)
             self.note_failures([failure] if failure else [])
@@ -479,8 +484,10 @@ class Federation:
 
 
 def model_of(state: Any) -> Arrays | None:
-    """The model in a committed state: what it holds under, or as, "model"."""
+    """The model in a committed state: the `Arrays`, or the mapping of arrays, that it holds under, or as, "model"."""
     model = state.get("model") if isinstance(state, Mapping) else getattr(state, "model", None)
+    if isinstance(model, Mapping) and model and all(isinstance(v, np.ndarray | float) for v in model.values()):
+        return Arrays(model)
     return model if isinstance(model, Arrays) else None
 
 

@@ -60,6 +60,12 @@ class History(Sequence[Mapping[str, Any]]):
         for row in rows:
             self.append(row)
 
+    def __copy__(self) -> History:
+        made = History()
+        made._rows = list(self._rows)
+        made._found = {stage: dict(metrics) for stage, metrics in self._found.items()}
+        return made
+
     def append(self, row: Row) -> None:
         """Add a round."""
         self._rows.append(row)

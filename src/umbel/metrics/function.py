@@ -34,7 +34,13 @@ class Function(Combiner):
 
     def combine(self, name: str, values: Values, weights: Values) -> Mapping[str, Result]:
         """What the function returns, under the metric's name or names below it."""
-        returned = self.function(values.copy(), weights.copy())
+        try:
+            returned = self.function(values.copy(), weights.copy())
+        except Exception as error:
+            raise UsageError(
+                f"metric {name!r}: {self.function!r} raised {type(error).__name__}: {error}",
+                advice="mend the function: it gets the clients' values and weights, two NumPy arrays",
+            ) from error
         if isinstance(returned, Mapping):
             return {f"{name}.{key}": self._numbers(name, value) for key, value in returned.items()}
         return {name: self._numbers(name, returned)}

@@ -9,6 +9,7 @@ from typing import Any, Protocol, final
 
 from umbel.client.context import ClientInfo
 from umbel.client.work import Bench, Done
+from umbel.engine.checksum import Checksum
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced, Reduction
@@ -57,6 +58,7 @@ class Inline:
         self._after: dict[str, Mapping[str, Any]] = {}
         self._question: Question
         self._reduction: Reduction
+        self._checksum: Checksum
 
     def population(self, at_least: int, wait: float) -> Population:
         """All clients; none will come later."""
@@ -66,6 +68,7 @@ class Inline:
     def open(self, question: Question) -> None:
         """Begin an exchange."""
         self._question, self._reduction = question, Reduction(question)
+        self._checksum = Checksum(question.model, *question.extra.values())
         self._queue.clear()
         self._done.clear()
         self._after.clear()
@@ -79,6 +82,7 @@ class Inline:
         del until
         client, attempt = self._queue.popleft()
         done = self._bench.do(self._question, self._clients[client], self._states.read(client), debug=self._debug)
+        self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
         if isinstance(done, Failure):
             return [Failed(client, attempt, done)]
         self._done[client] = done

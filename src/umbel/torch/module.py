@@ -57,6 +57,8 @@ def arrays(net: nn.Module, only: str | Entries | None = None, roles: Sequence[En
         UsageError: ``net`` is no module, or a choice in ``roles`` has no role.
     """
     net = _bare(net)
+    if not isinstance(only, str | Entries | None):
+        raise UsageError(f"only is a {type(only).__name__}", advice='give umbel.entries("*.lora_*", "head.*")')
     choice: Choice = (entries(only) if isinstance(only, str) else only, tuple(roles))
     keys, tensors = walk(net)
     plans = _known.setdefault(net, _Plans())

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, final
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from umbel.update import Metric, Update
 
 _MARK = "_umbel_version"
 _active: dict[int, Local] = {}  # by the id of a parameter, which its `Local` keeps alive
+_left: WeakValueDictionary[int, Local] = WeakValueDictionary()  # the same of those whose `with` is over
 
 
 class HasCorrection(Protocol):
@@ -75,6 +77,7 @@ class Local:
         self._params: dict[int, Tensor] = {}
         self._terms: dict[int, _Term] = {}
         self._counts: dict[int, int] = {}
+        self._late = False  # was the module stepped after the `with`?
 
     @property
     def steps(self) -> int:
@@ -101,7 +104,13 @@ class Local:
 
         Raises:
             EntryError: the module was changed so that an entry has another dtype or shape.
+            UsageError: an optimizer stepped the module after the ``with``, where nothing corrects it.
         """
+        if self._late:
+            raise UsageError(
+                f"{type(self.net).__name__} was trained after the `with umbel.torch.local(...)`, and not corrected",
+                advice="put the whole loop into the `with`",
+            )
         return Update(model=like(self.net, self.model.spec), weight=weight, metrics=metrics, extra=extra)
 
     def __enter__(self) -> Local:
@@ -114,6 +123,9 @@ class Local:
         named = load(self.net, self.model)
         self._terms = _terms(named, self._correction) if self._correction else {}
         self._counts.clear()
+        self._late = False
+        for key in params:
+            _left.pop(key, None)
         self._params = params
         _active.update(dict.fromkeys(params, self))
         return self
@@ -124,6 +136,7 @@ class Local:
         try:
             if kind is None and self._terms:
                 self._check_applied()
+                _left.update(dict.fromkeys(self._terms, self))
         finally:
             self._params, self._terms = {}, {}
 
@@ -263,6 +276,8 @@ def _marked(grad: Tensor) -> bool:
 
 def _before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The hook: correct the gradients that this step will use, or see to it that the closure does."""
+    if _left:
+        _note_late(optimizer)
     if not _active:
         return None
     concerned: dict[Local, list[Tensor]] = {}
@@ -286,6 +301,15 @@ def _before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, 
         owner.count(params)
         owner.correct(params, getattr(optimizer, "grad_scale", None))
     return None
+
+
+def _note_late(optimizer: Optimizer) -> None:
+    """Whose module does this step train, though its ``with`` is over?"""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            owner = _left.get(id(p))
+            if owner is not None and p.grad is not None:
+                owner._late = True
 
 
 @final

@@ -99,3 +99,28 @@ def test_what_a_callback_keeps_stays_what_it_was():
         make_server(), client, on=umbel.Simulation(clients=50), seed=1, callbacks=[lambda r: seen.append(r.state)]
     )
     assert len({float(s["model"]["centre"]) for s in seen}) == 20
+
+
+def test_a_committed_model_may_be_a_mapping_of_arrays(tmp_path):
+    """It is the run's model as if it were `Arrays`: the result's, the file's, and what central evaluation sees."""
+    client = umbel.ClientApp()
+    client.train(lambda model, ctx: umbel.Update(model={"w": model["w"] + 1}))  # noqa: ARG005
+    server = umbel.ServerApp(model={"w": np.zeros(2)}, rounds=2)
+
+    @server.main
+    def main(fed):
+        w = fed.state["model"]["w"] if fed.state else np.zeros(2)
+        for _ in fed.rounds():
+            w = w + fed.train({"w": w}, cohort=umbel.sample.everyone()).mean["w"]
+            fed.commit({"model": {"w": w}})
+
+    @server.evaluate
+    def test(model, ctx):
+        return umbel.Metrics({"w": model["w"].sum()})
+
+    federation = umbel.Simulation(clients=2)
+    checkpoint = umbel.Checkpoint(best_on="w")
+    result = umbel.run(server, client, on=federation, seed=1, dir=tmp_path / "run", callbacks=[checkpoint])
+    assert result.model == result.best == umbel.Arrays({"w": [2.0, 2.0]})
+    assert umbel.Arrays.load(tmp_path / "run" / "model.safetensors") == result.model
+    assert result.history["w"].tolist() == [2, 4]

@@ -144,3 +144,19 @@ def restore(optimizer, kept):
         i, name = key.split(".")
         saved["state"].setdefault(int(i), {})[name] = torch.tensor(value)
     optimizer.load_state_dict(saved)
+
+
+def test_a_main_of_ones_own_may_report_tensors(tmp_path):
+    """In memory and on the disk alike; what hangs on a graph does not go into the history."""
+    server = umbel.ServerApp(rounds=2)
+
+    @server.main
+    def main(fed):
+        for r in fed.rounds():
+            loss = torch.tensor(float(r), requires_grad=True)
+            fed.commit({}, metrics={"loss": loss, "per class": torch.ones(2, dtype=torch.bfloat16)})
+
+    for place in (None, tmp_path / "run"):
+        result = umbel.run(server, client, on=umbel.Simulation(clients=2), dir=place)
+        assert result.history["loss"].tolist() == [1, 2]
+        assert result.history["per class"].shape == (2, 2)

@@ -80,6 +80,8 @@ def test_when_it_is_written_down() -> None:
         (lambda: Checkpoint(every=0), "every is 0"),
         (lambda: Checkpoint(every=2.5), "every is 2.5"),  # type: ignore[arg-type]
         (lambda: Checkpoint(best_on="x", mode="low"), "mode is 'low'"),  # type: ignore[arg-type]
+        (lambda: Checkpoint(best_on=3), "the metric is 3"),  # type: ignore[arg-type]
+        (lambda: EarlyStopping(["x"]), r"the metric is \['x'\]"),  # type: ignore[arg-type]
         (lambda: EarlyStopping("x", patience=0), "patience is 0"),
         (lambda: EarlyStopping("x", patience=True), "patience is True"),
         (lambda: EarlyStopping("x", min_delta=-1), "min_delta is -1"),
@@ -132,3 +134,13 @@ def test_a_name_that_no_round_has_is_pointed_out(caplog: pytest.LogCaptureFixtur
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert "no round has a metric 'lss'; there are round, cohort, folded, failed, loss" in said
     assert "no round has a metric 'acuracy'" in said
+
+
+def test_a_metric_that_is_no_number_is_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    client = losing([1.0, 2.0])
+    client.evaluate(lambda model, ctx: umbel.Metrics({"per class": np.ones(3)}))  # noqa: ARG005
+    server = umbel.ServerApp({"w": np.zeros(1)}, umbel.fed_avg(), 2)
+    rules = [umbel.EarlyStopping("per class"), umbel.Checkpoint(best_on="loss")]
+    umbel.run(server, client, on=umbel.Simulation(clients=2), seed=1, callbacks=rules)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["metric-missing: metric 'per class' is not a number in any round, and none is the best"]

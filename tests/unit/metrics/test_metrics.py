@@ -139,6 +139,13 @@ class TestFunctions:
             with pytest.raises(UsageError, match=r"metric 'm': .* returned"):
                 metrics.of(functools.partial(lambda result, *_: result, bad)).combine("m", VALUES, WEIGHTS)
 
+    @pytest.mark.parametrize("wrong", [lambda values, weights: 1 / 0, lambda values: 1.0])  # noqa: ARG005
+    def test_one_that_raises_is_named_with_its_metric(self, wrong: Any) -> None:
+        with pytest.raises(
+            UsageError, match=r"metric 'm': .* raised (ZeroDivision|Type)Error: .*\n.*mend the function"
+        ):
+            metrics.of(wrong).combine("m", VALUES, WEIGHTS)
+
     def test_two_functions_that_give_one_name(self) -> None:
         both = metrics.as_combiner((metrics.mean(), lambda *_: 1.0))
         assert both.names("m") == ()
