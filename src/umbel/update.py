@@ -183,7 +183,7 @@ def _metric_array(name: Any, value: Any) -> Any:
     for method in ("detach", "cpu"):  # a tensor that still has its graph, or lies on a GPU
         value = getattr(value, method, lambda it=value: it)()
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value, dtype=np.float64).copy()  # the client may go on with its own
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise BadUpdate(f"metric {name!r} is no number: {error}") from error
     if not np.isfinite(array).all():

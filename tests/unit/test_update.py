@@ -83,6 +83,13 @@ def test_a_small_array_is_a_metric() -> None:
     assert (found.dtype, found.tolist()) == (np.float64, [[1, 2], [3, 4]])
 
 
+def test_an_array_among_the_metrics_is_copied() -> None:
+    counts = np.ones((2, 2))
+    found = Metrics({"confusion": counts}), Update(model=W, metrics={"confusion": counts})
+    counts[:] = 0  # as a client does that counts the next batch in the same array
+    assert found[0]["confusion"].sum() == found[1].metrics["confusion"].sum() == 4
+
+
 def test_a_tensor_is_a_metric() -> None:
     torch = pytest.importorskip("torch")
     loss = torch.tensor(2.0, requires_grad=True) * 2
