@@ -16,7 +16,7 @@ from umbel.update import Update
 Shapes = Literal["equal", "slices", "free"]
 FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
 """Roles of the entries of a model that come back and are summed; of the others the server's value stays."""
-_HUGE = {"F64": 1e290}  # what a weighted block may sum up to; beyond it, sums over a cohort could overflow
+_HUGE = {"F64": 1e290}  # what a weighted element may come to; beyond it, sums over a cohort could overflow
 _HUGE_F32 = 1e32
 
 
@@ -123,7 +123,7 @@ class Expected:
 def check_finite(arrays: Arrays, weight: float = 1.0) -> None:
     """Refuse NaN, infinity, and what would overflow in the sum.
 
-    Looks at the sums of blocks: one is finite only if all its elements are.
+    Looks at the largest magnitude of each block, which is NaN if any element is: a sum would let +x and -x pass.
 
     Raises:
         BadUpdate: names the entry, how many elements, and the first.
@@ -135,8 +135,7 @@ def check_finite(arrays: Arrays, weight: float = 1.0) -> None:
             flat, most = arrays.flat(run), _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight)
             for i in range(0, run.size, BLOCK):
                 block = from_bfloat16(flat[i : i + BLOCK]) if run.dtype == "BF16" else flat[i : i + BLOCK]
-                total = np.add.reduce(block, dtype=np.float32 if run.dtype == "F16" else None)
-                if not abs(total) <= most:
+                if not np.maximum.reduce(np.abs(block)) <= most:
                     _refuse(arrays, most)
 
 

@@ -39,10 +39,11 @@ def test_what_the_server_keeps_need_not_come_back() -> None:
 
 
 def test_what_would_overflow_in_the_sum_is_refused() -> None:
-    for huge, weight in ((3e38, 1), (1e25, 1e10)):
-        update = Update(model=GOOD | {"w": np.full((2, 2), huge, np.float32)}, weight=weight)
-        with pytest.raises(BadUpdate, match="too large to be summed"):
-            aggregate.mean().expects(SENT).check(update)
+    for huge, weight in ((3e38, 1), (1e25, 1e10), (1e31, 100)):
+        for signs in (1, np.array([[1, -1], [1, -1]])):  # opposite ones would cancel in a sum over the entry
+            update = Update(model=GOOD | {"w": (signs * np.full((2, 2), huge)).astype(np.float32)}, weight=weight)
+            with pytest.raises(BadUpdate, match="'w' is finite, but too large to be summed"):
+                aggregate.mean().expects(SENT).check(update)
     half = Arrays({"w": np.full(100, 6e4, np.float16)})
     aggregate.mean().expects(half).check(Update(model=half))
 
