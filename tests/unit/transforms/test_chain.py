@@ -137,6 +137,27 @@ def test_a_clipped_update_is_never_longer_than_its_bound(values: Any, norm: floa
         assert clipped.arrays["s"].tobytes() == values.tobytes(), "buffers are neither counted nor scaled"
 
 
+@given(
+    hnp.arrays(np.float32, 40, elements=st.floats(-6e4, 6e4, width=32)),
+    st.floats(1e-6, 1e6),
+    st.sampled_from(["F16", "BF16"]),
+)
+def test_rounding_to_16_bits_does_not_exceed_the_bound(values: Any, norm: float, dtype: str) -> None:
+    value = Arrays({"a": values[:39], "one": values[39]}).astype(dtype)
+    clipped = transforms.clip(norm).client(Update(value=value), None, TASK).arrays
+    assert clipped.norm() <= norm
+    if value.norm() > norm > 0.1:
+        assert clipped.norm() >= norm * (0.999 if dtype == "F16" else 0.99)
+
+
+def test_huge_and_tiny_updates_are_clipped_like_others() -> None:
+    for length, norm in ((1e200, 1.0), (1e-200, 1e-210), (1e30, 1e-12)):
+        clipped = transforms.clip(norm).client(Update(delta={"w": np.array([length, length])}), None, TASK)
+        assert norm * 0.99999 <= clipped.arrays.norm() <= norm
+    single = transforms.clip(1e-12).client(Update(delta={"w": np.array([1e32], np.float32)}), None, TASK)
+    assert single.arrays.norm() <= 1e-12, "the factor is no float32"
+
+
 @pytest.mark.parametrize("norm", [0, -1, float("nan"), float("inf"), "1"])
 def test_a_bound_is_a_finite_number_above_zero(norm: Any) -> None:
     with pytest.raises(UsageError, match="clip norm"):
