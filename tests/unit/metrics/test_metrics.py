@@ -50,6 +50,11 @@ def test_nobody_has_a_weight() -> None:
     assert metrics.mean().combine("m", np.array([1.0, 2.0]), np.zeros(2)) == {"m": 1.5}
 
 
+def test_weights_are_not_rounded() -> None:
+    assert metrics.mean().combine("m", np.array([1.0, 2.0]), np.array([1.0, 3.0])) == {"m": 1.75}
+    assert metrics.mean().combine("m", np.array([0.0, 1.0]), np.array([3.0, 7.0])) == {"m": 0.7}
+
+
 def test_weights_of_any_size() -> None:
     assert metrics.mean().combine("m", np.array([1.0, 3.0]), np.full(2, 1e308)) == {"m": 2}
     assert metrics.mean().combine("m", np.array([1.0, 3.0]), np.full(2, 5e-324)) == {"m": 2}
