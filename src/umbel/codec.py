@@ -47,11 +47,11 @@ def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
     Raises:
         UsageError: something in it cannot be written down; says where.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value.item() if isinstance(value, np.generic) else value
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
+        return value
     if isinstance(value, Arrays):
         return {"$arrays": place(value)}
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and value.dtype.kind in "biufU" and not isinstance(value, np.longdouble):
         return value.item()
     if isinstance(value, np.ndarray):
         return _encode_array(value, place, where)

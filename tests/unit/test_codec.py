@@ -206,6 +206,18 @@ def test_numpys_numbers_become_pythons(given: Any, wanted: Any) -> None:
     assert same(there_and_back(given), wanted)
 
 
+def test_numpys_bytes_become_pythons() -> None:
+    assert same(there_and_back(np.bytes_(b"x")), b"x")
+
+
+@pytest.mark.parametrize(
+    "given", [np.complex64(1), np.longdouble(1), np.datetime64("2020"), np.timedelta64(1), np.timedelta64(1, "s")]
+)
+def test_numpys_numbers_that_json_lacks_are_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"x\['n'\] is a \w+, which cannot be kept or sent"):
+        encode({"n": given}, Blobs().place, where="x")
+
+
 def test_a_large_array_is_a_blob_and_a_small_one_is_not() -> None:
     blobs = Blobs()
     encode({"small": np.zeros(512), "large": np.zeros(513)}, blobs.place)
