@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def test_an_alias_shares_its_memory_and_travels_once(tmp_path: Path) -> None:
 def test_an_alias_of_nothing_is_refused() -> None:
     with pytest.raises(EntryError, match="not stored"):
         Arrays({"a": np.ones(1)}, aliases={"b": "c"})
+
+
+def test_a_name_is_an_entry_or_an_alias() -> None:
+    ours = json.dumps({"names": ["a", "b"], "aliases": {"a": "b"}})
+    table: dict[str, Any] = {"__metadata__": {"umbel": ours}}
+    for place, name in enumerate("ab"):
+        table[name] = {"dtype": "F32", "shape": [1], "data_offsets": [4 * place, 4 * place + 4]}
+    header = json.dumps(table).encode()
+    with pytest.raises(FormatError, match="'a' is an entry and also an alias of 'b'"):
+        Arrays.from_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
 
 
 @pytest.mark.parametrize("value", [np.array(["a"]), np.array([1j]), np.array([object()]), [[1], [1, 2]]])
