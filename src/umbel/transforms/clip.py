@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
 
+from umbel.arguments import number
 from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16, to_bfloat16
-from umbel.errors import UsageError
 from umbel.transforms.base import Task, Trait, Transform
 from umbel.update import Update
 
@@ -26,8 +25,7 @@ class Clip(Transform):
     gives: ClassVar[frozenset[Trait]] = frozenset({"bounded"})
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.norm, int | float) and 0 < self.norm < math.inf):
-            raise UsageError(f"clip norm is {self.norm!r}", advice="give a finite number > 0")
+        object.__setattr__(self, "norm", number(self.norm, "clip norm", above=0))
 
     def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:  # noqa: ARG002
         """Scale the update if it is longer than the bound."""

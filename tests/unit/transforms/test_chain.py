@@ -158,7 +158,7 @@ def test_huge_and_tiny_updates_are_clipped_like_others() -> None:
     assert single.arrays.norm() <= 1e-12, "the factor is no float32"
 
 
-@pytest.mark.parametrize("norm", [0, -1, float("nan"), float("inf"), "1"])
+@pytest.mark.parametrize("norm", [0, -1, float("nan"), float("inf"), "1", True])
 def test_a_bound_is_a_finite_number_above_zero(norm: Any) -> None:
     with pytest.raises(UsageError, match="clip norm"):
         transforms.clip(norm)
