@@ -20,6 +20,7 @@ GOOD = {"w": W, "b": np.zeros(2, np.float32)}
     [
         ({"w": np.full((2, 2), np.nan, np.float32)}, "w", "4 of 4 elements"),
         ({"b": np.array([0, np.inf], np.float32)}, "b", r"the first at \(1,\) is inf"),
+        ({"b": np.array([0, -np.inf], np.float32)}, "b", r"the first at \(1,\) is -inf"),
         ({"w": np.zeros((2, 3), np.float32)}, "w", r"shape \(2, 3\), \(2, 2\) was sent"),
         ({"w": np.zeros((2, 2))}, "w", "dtype F64, F32 was sent"),
         ({"extra": W}, "extra", "was not in the model"),
@@ -40,7 +41,7 @@ def test_what_the_server_keeps_need_not_come_back() -> None:
 
 def test_what_would_overflow_in_the_sum_is_refused() -> None:
     for huge, weight in ((3e38, 1), (1e25, 1e10), (1e31, 100)):
-        for signs in (1, np.array([[1, -1], [1, -1]])):  # opposite ones would cancel in a sum over the entry
+        for signs in (1, -1, np.array([[1, -1], [1, -1]])):  # opposite ones would cancel in a sum over the entry
             update = Update(model=GOOD | {"w": (signs * np.full((2, 2), huge)).astype(np.float32)}, weight=weight)
             with pytest.raises(BadUpdate, match="'w' is finite, but too large to be summed"):
                 aggregate.mean().expects(SENT).check(update)
@@ -96,4 +97,13 @@ def test_values_of_different_shapes_are_refused_by_name() -> None:
     acc = aggregator.fold(aggregator.init(None), Update(value={"counts": np.zeros(3)}), None)
     for other in ({"counts": np.zeros(4)}, {"other": np.zeros(3)}, {"counts": np.zeros(3), "more": 1}):
         with pytest.raises(BadUpdate, match=r"counts|more"):
+            aggregator.admit(acc, Update(value=other))
+
+
+def test_values_that_cannot_be_joined_are_refused_by_name() -> None:
+    aggregator = aggregate.concat()
+    acc = aggregator.fold(aggregator.init(None), Update(value={"rows": np.zeros((3, 2))}), None)
+    aggregator.admit(acc, Update(value={"rows": np.zeros((0, 2))}))
+    for other in ({"rows": np.zeros((3, 4))}, {"rows": np.zeros(2)}, {"rows": np.zeros((3, 2), np.float32)}, {"x": 1}):
+        with pytest.raises(BadUpdate, match="entry 'rows' is "):
             aggregator.admit(acc, Update(value=other))

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002  # hooks take what they are given
 from __future__ import annotations
 
 import os
@@ -118,6 +119,57 @@ def test_a_chain_nests() -> None:
     result = run(umbel.fed_avg().with_(Seal()), 1)
     assert result.model is not None
     np.testing.assert_allclose(result.model["w"], 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Adds(Transform):
+    """Adds a number on the client and takes it off again at the server."""
+
+    number: float
+
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:
+        return update.replace(update.arrays + self.number)
+
+    def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        return update.replace(update.arrays - self.number)
+
+    def release(
+        self,
+        released: Released,
+        plan: Arrays | None,
+        state: Any,
+        noise: Noise,
+    ) -> tuple[Released, Any]:
+        return replace(released, total=released.total + self.number), state
+
+
+@dataclass(frozen=True, slots=True)
+class Doubles(Transform):
+    """Doubles on the client, halves at the server; the sum, too."""
+
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:
+        return update.replace(update.arrays * 2)
+
+    def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        return update.replace(update.arrays / 2)
+
+    def release(
+        self,
+        released: Released,
+        plan: Arrays | None,
+        state: Any,
+        noise: Noise,
+    ) -> tuple[Released, Any]:
+        return replace(released, total=released.total / 2), state
+
+
+def test_the_server_goes_through_a_chain_last_to_first() -> None:
+    chain, none = Chain((Adds(4.0), Doubles())), (None, None)
+    sent = chain.client(Update(delta={"w": np.ones(1)}), none, TASK)
+    assert sent.arrays["w"][0] == (1 + 4) * 2
+    assert chain.ingest(sent, none).arrays["w"][0] == 1
+    released, _ = chain.release(Released(total=Arrays({"w": np.ones(1)}), weight=1, clients=()), none, none, os.urandom)
+    assert released.total["w"][0] == 1 / 2 + 4
 
 
 @given(
