@@ -49,6 +49,22 @@ def test_what_would_overflow_in_the_sum_is_refused() -> None:
     aggregate.mean().expects(half).check(Update(model=half))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_what_is_not_finite_is_refused_in_each_precision(dtype: str, bad: float) -> None:
+    wrong = Arrays({"b": np.zeros(2), "w": np.array([[0, 1], [bad, 0]])}).astype(dtype)
+    with pytest.raises(BadUpdate, match=r"'w' is not finite: 1 of 4 elements, the first at \(1, 0\)"):
+        aggregate.mean().expects(wrong).check(Update(model=wrong))
+
+
+def test_a_slice_has_as_many_axes() -> None:
+    expected = aggregate.mean(slices=True).expects(SENT)
+    expected.check(Update(model={"w": np.zeros((1, 2), np.float32)}))
+    for shape in ((3, 2), (2,), (1, 1, 1)):
+        with pytest.raises(BadUpdate, match="'w' has shape"):
+            expected.check(Update(model={"w": np.zeros(shape, np.float32)}))
+
+
 def test_a_value_is_no_model_and_a_model_no_value() -> None:
     with pytest.raises(BadUpdate, match="returned a value"):
         aggregate.mean().expects(SENT).check(Update(value=GOOD))

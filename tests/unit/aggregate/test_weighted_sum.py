@@ -120,3 +120,15 @@ def test_of_q_fair_buffers_move_and_are_not_in_the_norm() -> None:
     share = 2 * 2.0 / ((2 * 5.0) ** 2 + 2 * 2.0)  # L F^q / (q F^(q-1) |L dw|^2 + L F^q)
     np.testing.assert_allclose(result["w"], [3 * share, 4 * share])
     np.testing.assert_allclose(result["mean"], [100 * share])
+
+
+@pytest.mark.parametrize(("uniform", "expected"), [(True, [2.0, 3.0]), (False, [2.5, 3.0])])
+def test_of_slices_with_and_without_weights(uniform: bool, expected: list[float]) -> None:
+    averaging = aggregate.mean(slices=True, uniform=uniform)
+    sent = Arrays({"w": np.zeros(2)})
+    acc = averaging.init(sent)
+    for values, weight in (([1.0], 1.0), ([3.0, 3.0], 3.0)):
+        acc = averaging.fold(acc, Update(model={"w": np.array(values)}, weight=weight), sent)
+    result = averaging.finish(acc)
+    assert result is not None
+    assert result["w"].tolist() == expected
