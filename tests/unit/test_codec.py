@@ -154,6 +154,12 @@ def test_only_values_of_our_own_are_made_by_default(path: str) -> None:
         decode({"$class": path, "fields": {}}, Blobs().fetch)
 
 
+@pytest.mark.parametrize("data", [{"$bytes": "eA==!"}, {"$bytes": "e"}, {"$array": ["<u1", [1], "eA=\n="]}])
+def test_bytes_that_are_not_base64_are_refused(data: Any) -> None:
+    with pytest.raises(FormatError):
+        decode(data, Blobs().fetch)
+
+
 def test_strategies_and_their_states_are_values() -> None:
     strategy = umbel.fed_adam(
         config={"lr": umbel.schedule.cosine(0.1, rounds=20)}, share=umbel.entries("*", but="*.bn*")

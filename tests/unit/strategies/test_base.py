@@ -114,6 +114,13 @@ def test_a_proximal_term_has_a_strength(make: Callable[[], Strategy]) -> None:
         make()
 
 
+def test_a_factory_passes_its_arguments_on() -> None:
+    assert umbel.fed_avgm(lr=0.5, momentum=0.3, nesterov=True).optimizer == umbel.optimize.momentum(
+        lr=0.5, momentum=0.3, nesterov=True
+    )
+    assert umbel.q_fed_avg(q=2, lr=0.5, loss="nll").aggregator == umbel.aggregate.q_fair(q=2, lr=0.5, loss="nll")
+
+
 def test_numpys_numbers_are_numbers() -> None:
     made: list[Strategy] = []
     for real, whole in ((float, int), (np.float32, np.int64)):
