@@ -50,7 +50,7 @@ def test_a_small_cohort(combiner: Combiner, expected: dict[str, float]) -> None:
     ("n", "share", "counted"), [(5, 0.5, 3), (5, 0.3, 2), (5, 0.29, 1), (20, 0.1, 2), (3, 0.01, 1)]
 )
 def test_the_worst_are_rounded_half_up(n: int, share: float, counted: int) -> None:
-    (found,) = metrics.worst(share).combine("m", np.arange(n) * 1.0, np.ones(n)).values()
+    (found,) = metrics.worst(share).combine("m", np.arange(n, dtype=np.float64), np.ones(n)).values()
     assert found == np.arange(counted).mean()
 
 

@@ -123,7 +123,8 @@ def test_a_factory_passes_its_arguments_on() -> None:
 
 def test_numpys_numbers_are_numbers() -> None:
     made: list[Strategy] = []
-    for real, whole in ((float, int), (np.float32, np.int64)):
+    kinds: list[tuple[Any, Any]] = [(float, int), (np.float32, np.int64)]
+    for real, whole in kinds:
         policy = umbel.rounds(quorum=real(0.5), min_nodes=whole(2), wait=real(3))
         prox = umbel.fed_prox(mu=real(0.5), rounds=policy, evaluate=umbel.evaluation(every=whole(2)))
         made.append(
