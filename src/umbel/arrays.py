@@ -291,7 +291,7 @@ class Arrays:
                 np.copyto(out, self._storage(e))
                 return
             code, raw = _as_storage(name, targets[name])
-            if raw.shape != e.shape and e.role != "payload":
+            if raw.shape != e.shape:
                 raise EntryError(f"entry {name!r} has shape {e.shape}, not {raw.shape}", entry=name)
             np.copyto(out, raw if code == e.dtype else _cast(np.asarray(_numbers(code, raw)), e.dtype))
 
@@ -389,14 +389,18 @@ class Arrays:
 
     def norm(self, *, role: Role = "trained") -> float:
         """The L2 norm over all entries of one role, summed in float64 over blocks of fixed size."""
-        total = 0.0
-        for run in self.spec.runs:
-            if run.role == role and run.dtype in FLOATS:
-                flat = self.flat(run)
-                for i in range(0, run.size, BLOCK):
-                    block = _numbers(run.dtype, flat[i : i + BLOCK]).astype(np.float64)
-                    total += float(np.add.reduce(block * block))
-        return float(np.sqrt(total))
+        runs = [run for run in self.spec.runs if run.role == role and run.dtype in FLOATS]
+        with np.errstate(over="ignore", under="ignore"):
+            for scale in (1.0, 2.0**-600, 2.0**600):  # a float64 has squares beyond the range of float64
+                total = 0.0
+                for run in runs:
+                    flat = self.flat(run)
+                    for i in range(0, run.size, BLOCK):
+                        block = np.multiply(_numbers(run.dtype, flat[i : i + BLOCK]), scale, dtype=np.float64)
+                        total += float(np.add.reduce(block * block))
+                if 1e-290 < total < np.inf:
+                    break
+        return float(np.sqrt(total)) / scale
 
 
 def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
@@ -483,15 +487,15 @@ def _as_storage(name: str, value: Any) -> tuple[str, Array]:
 def _entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: float) -> str:
     if mine.tobytes() == its.tobytes():
         return ""
-    a, b = _numbers(e.dtype, mine), _numbers(e.dtype, its)
+    a, b = (_numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
     if e.dtype in FLOATS and (rtol or atol) and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
         return ""
-    if a.dtype.kind == "b":
-        return f"entry {e.name!r} differs in {int((a != b).sum())} of {e.size} elements"
+    bits = f"<u{mine.itemsize}"
+    unlike = mine.reshape(-1).view(bits) != its.reshape(-1).view(bits)  # equal NaNs are alike, 0.0 and -0.0 are not
     wide = np.float64 if e.dtype in FLOATS else object
-    gap = np.abs(a.astype(wide) - b.astype(wide))
-    count = int(np.count_nonzero(~(gap == 0)))
-    return f"entry {e.name!r} differs in {count} of {e.size} elements, by up to {gap.max():.6g}"
+    with np.errstate(all="ignore"):
+        gap = np.abs(a[unlike].astype(wide) - b[unlike].astype(wide)).max()
+    return f"entry {e.name!r} differs in {np.count_nonzero(unlike)} of {e.size} elements, by up to {gap:.6g}"
 
 
 __all__ = ["BLOCK", "Array", "Arrays"]

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from umbel.arguments import number
 from umbel.arrays import Arrays
-from umbel.errors import UsageError
 
 
 @final
@@ -101,8 +101,7 @@ class Proximal(LocalRule):
     mu: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mu < float("inf"):
-            raise UsageError(f"mu is {self.mu}", advice="FedProx needs a finite mu >= 0; 0.01 is a common start")
+        object.__setattr__(self, "mu", number(self.mu, "fed_prox(): mu", least=0))
 
     def correction(self, task: LocalTask) -> Correction:
         """A pull of strength mu, and nothing else."""

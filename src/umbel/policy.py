@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, final
 
+from umbel.arguments import number, whole
 from umbel.errors import UsageError
 from umbel.sample import Sampler
 
@@ -28,15 +28,11 @@ class RoundPolicy:
     retries: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.quorum <= 1:
-            raise UsageError(f"quorum is {self.quorum}", advice="give the share of the cohort that must answer, 0 to 1")
+        object.__setattr__(self, "quorum", number(self.quorum, "quorum", least=0, most=1))
         for name in ("min_nodes", "spare", "retries"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise UsageError(f"{name} is {value!r}", advice="give a whole number >= 0")
+            object.__setattr__(self, name, whole(getattr(self, name), name, least=0))
         for name in ("wait", "deadline"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} is {getattr(self, name)!r}", advice="give a number of seconds > 0")
+            object.__setattr__(self, name, number(getattr(self, name), f"{name} (seconds)", above=0))
         if self.on_miss not in ("retry", "skip", "stop"):
             raise UsageError(f"on_miss is {self.on_miss!r}", advice='take "retry", "skip" or "stop"')
 
@@ -87,8 +83,7 @@ class Evaluation:
     cohort: Sampler | None = None
 
     def __post_init__(self) -> None:
-        if type(self.every) is not int or self.every < 0:
-            raise UsageError(f"evaluation every {self.every!r} rounds", advice="give a whole number; 0 means never")
+        object.__setattr__(self, "every", whole(self.every, "evaluation(): every", least=0))
 
 
 def evaluation(*, every: int = 1, cohort: Sampler | None = None) -> Evaluation:

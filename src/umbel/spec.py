@@ -255,6 +255,8 @@ def _check_names(wanted: tuple[Entry, ...], aliases: tuple[tuple[str, str], ...]
         what = f"entry {twice!r} stands there twice" if twice else "the list of names does not fit the entries"
         raise EntryError(what, entry=twice)
     for alias, target in aliases:
+        if alias in stored:
+            raise EntryError(f"{alias!r} is an entry and also an alias of {target!r}", entry=alias)
         if target not in stored:
             raise EntryError(f"{alias!r} is an alias of {target!r}, which is not stored", entry=alias)
     for e in wanted:

@@ -11,6 +11,7 @@ import pytest
 
 import umbel
 from umbel.aggregate import Aggregator, Expected, Summing
+from umbel.aggregate.concat import Parts
 from umbel.aggregate.weighted_sum import WeightedSum, divided
 from umbel.arrays import Arrays
 from umbel.testing import check_aggregator, samples
@@ -262,6 +263,37 @@ class Backwards(Aggregator):
         return umbel.aggregate.concat().finish(acc)
 
 
+@dataclass
+class Joined:
+    """Values, and how often accumulators were merged into this one."""
+
+    found: list[Arrays] = field(default_factory=list)
+    merges: int = 0
+
+
+@dataclass(frozen=True)
+class LeftOnly(Aggregator):
+    """Loses values when what is merged was itself merged."""
+
+    def expects(self, sent: Arrays | None) -> Expected:
+        return umbel.aggregate.concat().expects(sent)
+
+    def init(self, sent: Arrays | None) -> Joined:
+        return Joined()
+
+    def fold(self, acc: Joined, update: Update, sent: Arrays | None) -> Joined:
+        acc.found.append(update.arrays)
+        return acc
+
+    def merge(self, acc: Joined, later: Joined) -> Joined:
+        acc.found += later.found[:1] if later.merges else later.found
+        acc.merges += 1
+        return acc
+
+    def finish(self, acc: Joined) -> Arrays | None:
+        return umbel.aggregate.concat().finish(Parts(acc.found))
+
+
 BROKEN: list[tuple[Any, str]] = [
     (Latest(), "to the fold of the whole"),
     (MeanOfMeans(), "merge the fold of"),
@@ -293,6 +325,11 @@ def test_a_broken_one_is_refused(aggregator: Any, says: str) -> None:
 def test_a_broken_order_is_refused() -> None:
     with pytest.raises(AssertionError, match="to the fold of the whole"):
         check_aggregator(Backwards(), updates=samples.values())
+
+
+def test_one_that_merges_to_the_left_only_is_refused() -> None:
+    with pytest.raises(AssertionError, match="merge associatively"):
+        check_aggregator(LeftOnly(), updates=samples.values())
 
 
 def test_one_that_cannot_travel_is_refused() -> None:

@@ -180,6 +180,23 @@ class Moody(Transform):
 
 
 @dataclass(frozen=True)
+class Lottery(Transform):
+    drawn: ClassVar[np.random.Generator] = np.random.default_rng(1)
+
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:
+        return update.replace(weight=1 + self.drawn.random())
+
+
+@dataclass(frozen=True)
+class Heavier(Transform):
+    """Changes the update that arrived."""
+
+    def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        update.weight *= 2
+        return update
+
+
+@dataclass(frozen=True)
 class Planner(Transform):
     def plan(self, state: Any, round: int) -> Arrays | None:
         return cast(Arrays, {"factor": 1.0})
@@ -221,6 +238,8 @@ class Late(Transform):
 
 
 BROKEN: list[tuple[Any, str]] = [
+    (Lottery(), "same weight when a task is done again"),
+    (Heavier(), "leave the update that it ingests"),
     (Writer(), "leave the update that it is given"),
     (Chance(), "same bits when a task is done again"),
     (Talker(), "leave the metrics alone"),

@@ -76,6 +76,45 @@ def test_every_array_is_aligned(values: Mapping[str, Any]) -> None:
     assert len(arrays.spec.header) % 64 == 0
 
 
+@given(
+    padding=st.integers(0, 16),
+    before=st.integers(0, 9),
+    dtype=st.sampled_from(["<f8", "<f4", "<f2", "<i8"]),
+    data=hnp.arrays("<f4", 6, elements=st.floats(-99, 99, width=32)),
+)
+def test_a_file_that_is_not_aligned_is_copied_so_that_it_is(padding: int, before: int, dtype: str, data: Any) -> None:
+    values = data.astype(dtype)
+    code = next(code for code, storage in STORAGE.items() if storage == np.dtype(dtype))
+    table = {
+        "odd": {"dtype": "U8", "shape": [before], "data_offsets": [0, before]},
+        "x": {"dtype": code, "shape": [2, 3], "data_offsets": [before, before + values.nbytes]},
+    }
+    header = json.dumps(table).encode() + b" " * padding
+    arrays = Arrays.from_bytes(len(header).to_bytes(8, "little") + header + bytes(before) + values.tobytes())
+    assert same(arrays["x"], values.reshape(2, 3))
+    assert arrays["x"].flags.aligned
+    assert all(arrays.flat(run).flags.aligned for run in arrays.spec.runs)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (b'{"a":{"dtype":"F32","shape":[0,2147483648,2147483648],"data_offsets":[0,0]}}', "impossible shape"),
+        (b'{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,0],'
+         b'"data_offsets":[0,0]}}', "impossible shape"),
+        (b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}',
+         "a name stands twice"),
+        (b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}', "impossible shape"),
+        (b'{"a":{"dtype":"F8_E4M3","shape":[0],"data_offsets":[0,0]}}', "dtype 'F8_E4M3'"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"a":' + b"9" * 5000 + b"}", "not JSON"),
+    ],
+)  # fmt: skip
+def test_a_header_that_lies_is_refused_with_the_reason(header: bytes, says: str) -> None:
+    with pytest.raises(FormatError, match=says):
+        Arrays.from_bytes(len(header).to_bytes(8, "little") + header)
+
+
 @given(st.binary(max_size=300))
 def test_garbage_is_refused_with_an_error_of_ours(data: bytes) -> None:
     with pytest.raises(FormatError):
@@ -127,6 +166,15 @@ def test_a_hostile_header_is_refused_or_read_within_its_bounds(table: Mapping[st
 
 @given(hnp.arrays("<f4", st.integers(0, 200), elements=st.floats(width=32)))
 def test_bfloat16_rounds_as_ml_dtypes_does(values: np.ndarray[Any, Any]) -> None:
+    check_bfloat16(values)
+
+
+@pytest.mark.parametrize("below", [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])  # 0x8000: halfway, to even
+def test_bfloat16_rounds_from_between_any_two_values(below: int) -> None:
+    check_bfloat16((np.arange(2**16, dtype="<u4") << np.uint32(16) | np.uint32(below)).view("<f4"))
+
+
+def check_bfloat16(values: np.ndarray[Any, Any]) -> None:
     with np.errstate(all="ignore"):
         expected = values.astype(ml_dtypes.bfloat16)
     ours = to_bfloat16(values)

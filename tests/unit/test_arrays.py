@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +45,16 @@ def test_an_alias_of_nothing_is_refused() -> None:
         Arrays({"a": np.ones(1)}, aliases={"b": "c"})
 
 
+def test_a_name_is_an_entry_or_an_alias() -> None:
+    ours = json.dumps({"names": ["a", "b"], "aliases": {"a": "b"}})
+    table: dict[str, Any] = {"__metadata__": {"umbel": ours}}
+    for place, name in enumerate("ab"):
+        table[name] = {"dtype": "F32", "shape": [1], "data_offsets": [4 * place, 4 * place + 4]}
+    header = json.dumps(table).encode()
+    with pytest.raises(FormatError, match="'a' is an entry and also an alias of 'b'"):
+        Arrays.from_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+
+
 @pytest.mark.parametrize("value", [np.array(["a"]), np.array([1j]), np.array([object()]), [[1], [1, 2]]])
 def test_what_cannot_be_carried_is_refused_by_name(value: object) -> None:
     with pytest.raises(EntryError, match="'w'"):
@@ -77,6 +89,36 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_the_norm_is_over_trained_entries_in_float64() -> None:
     arrays = Arrays({"x": np.full(4, 1e30, np.float32), "s": np.ones(5)}, roles={"s": "buffer"})
     assert arrays.norm() == pytest.approx(2e30)
+    for large in (1e200, 1e-200, 1.0, 0.0):  # whose squares have no place in float64
+        assert Arrays({"x": np.array([3.0, -4.0]) * large}).norm() == pytest.approx(5 * large, abs=0)
+    assert np.isnan(Arrays({"x": np.array([np.nan, 1e200])}).norm())
+    assert np.isinf(Arrays({"x": np.array([np.inf, 1.0])}).norm())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ([0.0, 1.0], [-0.0, 1.0], "differs in 1 of 2 elements, by up to 0"),
+        ([np.nan, 1.0], [np.nan, 3.0], "differs in 1 of 2 elements, by up to 2"),
+        ([np.inf, 1.0], [np.inf, 3.0], "differs in 1 of 2 elements, by up to 2"),
+        ([np.inf, 1.0], [0.0, 1.0], "differs in 1 of 2 elements, by up to inf"),
+        ([1.7e308], [-1.7e308], "differs in 1 of 1 elements, by up to inf"),
+        ([2**63 - 1, 5], [-(2**63), 5], "differs in 1 of 2 elements, by up to 1.84467e+19"),
+        ([True, False], [True, True], "differs in 1 of 2 elements, by up to 1"),
+        (2.0, 3.5, "differs in 1 of 1 elements, by up to 1.5"),
+        (b"abc", b"abe", "differs in 1 of 3 elements, by up to 2"),
+    ],
+)
+def test_a_comparison_counts_what_differs(one: Any, other: Any, says: str) -> None:
+    assert Arrays({"x": one}).difference(Arrays({"x": other})) == f"entry 'x' {says}"
+
+
+@pytest.mark.parametrize("value", [b"x", b"xy", b"", b"longer"])
+def test_a_payload_is_replaced_by_one_of_its_size(value: bytes) -> None:
+    model = Arrays({"tree": b"12345"})
+    assert model.with_values({"tree": b"54321"})["tree"] == b"54321"
+    with pytest.raises(EntryError, match=r"'tree' has shape \(5,\)"):
+        model.with_values({"tree": value})
 
 
 def test_a_missing_file_is_missing_and_a_short_one_is_no_model(tmp_path: Path) -> None:

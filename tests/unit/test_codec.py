@@ -161,6 +161,12 @@ def test_only_values_of_our_own_are_made_by_default(path: str) -> None:
         decode({"$class": path, "fields": {}}, Blobs().fetch)
 
 
+@pytest.mark.parametrize("data", [{"$bytes": "eA==!"}, {"$bytes": "e"}, {"$array": ["<u1", [1], "eA=\n="]}])
+def test_bytes_that_are_not_base64_are_refused(data: Any) -> None:
+    with pytest.raises(FormatError):
+        decode(data, Blobs().fetch)
+
+
 def test_strategies_and_their_states_are_values() -> None:
     strategy = umbel.fed_adam(
         config={"lr": umbel.schedule.cosine(0.1, rounds=20)}, share=umbel.entries("*", but="*.bn*")
@@ -236,6 +242,18 @@ def test_an_array_keeps_its_order_in_memory_on_which_sums_depend(n: int) -> None
 
 def test_enumerations_have_their_names_in_descriptions() -> None:
     assert describe([Phase.WARM, Phase.COLD]) == [f"{__name__}:Phase.WARM", f"{__name__}:Phase.COLD"]
+
+
+def test_numpys_bytes_become_pythons() -> None:
+    assert same(there_and_back(np.bytes_(b"x")), b"x")
+
+
+@pytest.mark.parametrize(
+    "given", [np.complex64(1), np.longdouble(1), np.datetime64("2020"), np.timedelta64(1), np.timedelta64(1, "s")]
+)
+def test_numpys_numbers_that_json_lacks_are_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"x\['n'\] is a \w+, which cannot be kept or sent"):
+        encode({"n": given}, Blobs().place, where="x")
 
 
 def test_a_large_array_is_a_blob_and_a_small_one_is_not() -> None:

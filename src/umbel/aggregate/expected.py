@@ -16,7 +16,7 @@ from umbel.update import Update
 Shapes = Literal["equal", "slices", "free"]
 FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
 """Roles of the entries of a model that come back and are summed; of the others the server's value stays."""
-_HUGE = {"F64": 1e290}  # what a weighted block may sum up to; beyond it, sums over a cohort could overflow
+_HUGE = {"F64": 1e290}  # what a weighted element may come to; beyond it, sums over a cohort could overflow
 _HUGE_F32 = 1e32
 
 
@@ -125,10 +125,10 @@ class Expected:
             raise BadUpdate(f"entry {got.name!r} has shape {got.shape}, {sent.shape} was sent", entry=got.name)
 
 
-def check_finite(arrays: Arrays, weight: float = 1.0) -> None:
-    """Refuse NaN, infinity, and what would overflow in the sum.
+def check_finite(arrays: Arrays, weight: float = 1.0, *, bounded: bool = True) -> None:
+    """Refuse NaN, infinity, and, if it is to be ``bounded``, what would overflow in the sum.
 
-    Looks at the sums of blocks: one is finite only if all its elements are.
+    Looks at the largest magnitude of each block, which is NaN if any element is: a sum would let +x and -x pass.
 
     Raises:
         BadUpdate: names the entry, how many elements, and the first.
@@ -137,11 +137,11 @@ def check_finite(arrays: Arrays, weight: float = 1.0) -> None:
         for run in arrays.spec.runs:
             if run.dtype not in FLOATS:
                 continue
-            flat, most = arrays.flat(run), _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight)
+            flat = arrays.flat(run)
+            most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
             for i in range(0, run.size, BLOCK):
                 block = from_bfloat16(flat[i : i + BLOCK]) if run.dtype == "BF16" else flat[i : i + BLOCK]
-                total = np.add.reduce(block, dtype=np.float32 if run.dtype == "F16" else None)
-                if not abs(total) <= most:
+                if not float(np.maximum.reduce(np.abs(block))) <= most:  # float16 would make infinity of most
                     _refuse(arrays, most)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from umbel.aggregate.base import Aggregator
 from umbel.aggregate.expected import Expected
 from umbel.aggregate.weighted_sum import WeightedSum, divided, sum_spec
+from umbel.arguments import number
 from umbel.arrays import Arrays
 from umbel.errors import BadUpdate, UsageError
 from umbel.spec import Spec
@@ -41,8 +42,8 @@ class QFair(Aggregator):
     result: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.q < float("inf") or not 0 < self.lipschitz < float("inf"):
-            raise UsageError(f"q is {self.q}, lr is {1 / self.lipschitz if self.lipschitz else self.lipschitz}")
+        object.__setattr__(self, "q", number(self.q, "q_fair(): q", least=0))
+        object.__setattr__(self, "lipschitz", number(self.lipschitz, "q_fair(): 1 / lr", above=0))
 
     def expects(self, sent: Arrays | None) -> Expected:
         """Whole models."""
@@ -102,14 +103,15 @@ def q_fair(*, q: float, lr: float, loss: str = "loss") -> Aggregator:
         lr: the clients' learning rate; its inverse stands for the Lipschitz constant L.
         loss: the metric that holds the loss of the model that was sent, before training.
 
+    Raises:
+        UsageError: q or lr makes no sense.
+
     Source: Li et al., Fair Resource Allocation in Federated Learning, ICLR 2020, Algorithm 2.
     https://arxiv.org/abs/1905.10497
     Differs: the norm is over trained entries only; a loss below 1e-10 counts as 1e-10, where
     the authors' code adds 1e-10 to each.
     """
-    if not lr > 0:
-        raise UsageError(f"lr is {lr}", advice="q-FedAvg needs the clients' learning rate, > 0")
-    return QFair(q=q, lipschitz=1 / lr, loss=loss)
+    return QFair(q=q, lipschitz=1 / number(lr, "q_fair(): lr", above=0), loss=loss)
 
 
 __all__ = ["QFair", "q_fair"]

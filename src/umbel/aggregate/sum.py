@@ -35,7 +35,7 @@ class Sum(Summing):
 
 
 def sum() -> Aggregator:  # named as the operation; the built-in is not used in this file
-    """The sum of the clients' updates; integers are summed exactly in 64 bits."""
+    """The sum of the clients' updates; integers are summed exactly in 64 bits, modulo 2^64."""
     return Sum()
 
 

@@ -10,6 +10,8 @@ from umbel.aggregate.expected import FOLDED, check_finite
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
 from umbel.errors import BadUpdate, RunError, UsageError
+from umbel.optimize import OptimizerState
+from umbel.optimize.tree import leaves
 from umbel.policy import ANYBODY
 from umbel.spec import Entries
 from umbel.strategies.base import Strategy
@@ -97,14 +99,17 @@ def _train(strategy: Strategy, fed: Federation, state: LoopState) -> tuple[LoopS
     if not got.aggregated or got.value is None:
         return state, got.metrics
     model, optimizer = strategy.optimizer.step(state.model, got.value, state.optimizer)
-    _check_step(model, fed.round)
+    _check_step(model, optimizer, fed.round)
     return LoopState(model=model, optimizer=optimizer), got.metrics
 
 
-def _check_step(model: Arrays, round: int) -> None:  # the field's word
-    """Before it is committed: a model that is not finite could not be trained any more."""
+def _check_step(model: Arrays, optimizer: OptimizerState, round: int) -> None:  # the field's word
+    """Before it is committed: what is not finite could not be trained any more, nor step any more."""
     try:
         check_finite(model)
+        for leaf in leaves(optimizer.rule):
+            if isinstance(leaf, Arrays):
+                check_finite(leaf, bounded=False)
     except BadUpdate as error:
         raise RunError(
             f"round {round}: the server's step went out of bounds, though the clients' mean was finite: {error.what}",

@@ -28,7 +28,7 @@ class Mean(Combiner):
         else:
             weights = np.ones_like(weights)
         with np.errstate(all="ignore"):
-            share = weights / weights.max()  # keeps huge and tiny weights in range
+            share = np.ldexp(weights, -np.frexp(weights.max())[1])  # in range, and not rounded
             column = share.reshape(-1, *[1] * (values.ndim - 1))
             centre = np.add.reduce(column * values, axis=0) / np.add.reduce(share)
             # Rounding must not take the mean of equal values, or of one client, away from that value.

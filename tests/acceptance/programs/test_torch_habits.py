@@ -127,7 +127,7 @@ def test_an_optimizer_remembers_from_round_to_round():
 
     everyone = server.with_(strategy=umbel.fed_avg(), rounds=3)
     result = umbel.run(everyone, remembering, on=federation(), seed=1)
-    assert result.history["steps"].tolist() == [result.history["steps"][0] * r for r in (1, 2, 3)]
+    assert result.history["steps"].tolist() == pytest.approx([result.history["steps"][0] * r for r in (1, 2, 3)])
 
 
 def moments(optimizer):

@@ -20,6 +20,7 @@ GOOD = {"w": W, "b": np.zeros(2, np.float32)}
     [
         ({"w": np.full((2, 2), np.nan, np.float32)}, "w", "4 of 4 elements"),
         ({"b": np.array([0, np.inf], np.float32)}, "b", r"the first at \(1,\) is inf"),
+        ({"b": np.array([0, -np.inf], np.float32)}, "b", r"the first at \(1,\) is -inf"),
         ({"w": np.zeros((2, 3), np.float32)}, "w", r"shape \(2, 3\), \(2, 2\) was sent"),
         ({"w": np.zeros((2, 2))}, "w", "dtype F64, F32 was sent"),
         ({"extra": W}, "extra", "was not in the model"),
@@ -39,12 +40,29 @@ def test_what_the_server_keeps_need_not_come_back() -> None:
 
 
 def test_what_would_overflow_in_the_sum_is_refused() -> None:
-    for huge, weight in ((3e38, 1), (1e25, 1e10)):
-        update = Update(model=GOOD | {"w": np.full((2, 2), huge, np.float32)}, weight=weight)
-        with pytest.raises(BadUpdate, match="too large to be summed"):
-            aggregate.mean().expects(SENT).check(update)
+    for huge, weight in ((3e38, 1), (1e25, 1e10), (1e31, 100)):
+        for signs in (1, -1, np.array([[1, -1], [1, -1]])):  # opposite ones would cancel in a sum over the entry
+            update = Update(model=GOOD | {"w": (signs * np.full((2, 2), huge)).astype(np.float32)}, weight=weight)
+            with pytest.raises(BadUpdate, match="'w' is finite, but too large to be summed"):
+                aggregate.mean().expects(SENT).check(update)
     half = Arrays({"w": np.full(100, 6e4, np.float16)})
     aggregate.mean().expects(half).check(Update(model=half))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_what_is_not_finite_is_refused_in_each_precision(dtype: str, bad: float) -> None:
+    wrong = Arrays({"b": np.zeros(2), "w": np.array([[0, 1], [bad, 0]])}).astype(dtype)
+    with pytest.raises(BadUpdate, match=r"'w' is not finite: 1 of 4 elements, the first at \(1, 0\)"):
+        aggregate.mean().expects(wrong).check(Update(model=wrong))
+
+
+def test_a_slice_has_as_many_axes() -> None:
+    expected = aggregate.mean(slices=True).expects(SENT)
+    expected.check(Update(model={"w": np.zeros((1, 2), np.float32)}))
+    for shape in ((3, 2), (2,), (1, 1, 1)):
+        with pytest.raises(BadUpdate, match="'w' has shape"):
+            expected.check(Update(model={"w": np.zeros(shape, np.float32)}))
 
 
 def test_a_value_is_no_model_and_a_model_no_value() -> None:
@@ -110,4 +128,13 @@ def test_values_of_different_shapes_are_refused_by_name() -> None:
     acc = aggregator.fold(aggregator.init(None), Update(value={"counts": np.zeros(3)}), None)
     for other in ({"counts": np.zeros(4)}, {"other": np.zeros(3)}, {"counts": np.zeros(3), "more": 1}):
         with pytest.raises(BadUpdate, match=r"counts|more"):
+            aggregator.admit(acc, Update(value=other))
+
+
+def test_values_that_cannot_be_joined_are_refused_by_name() -> None:
+    aggregator = aggregate.concat()
+    acc = aggregator.fold(aggregator.init(None), Update(value={"rows": np.zeros((3, 2))}), None)
+    aggregator.admit(acc, Update(value={"rows": np.zeros((0, 2))}))
+    for other in ({"rows": np.zeros((3, 4))}, {"rows": np.zeros(2)}, {"rows": np.zeros((3, 2), np.float32)}, {"x": 1}):
+        with pytest.raises(BadUpdate, match="entry 'rows' is "):
             aggregator.admit(acc, Update(value=other))

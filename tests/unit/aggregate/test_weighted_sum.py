@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel import Arrays, Update
+from umbel import Arrays, Update, aggregate
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import BLOCK
 
@@ -84,3 +85,50 @@ def test_of_values_in_any_order_of_entries(given: list[tuple[list[str], int]]) -
     assert int(total.total["b"]) == expected["b"], "exactly"
     for name in "ac":
         assert total.total[name].tobytes() == expected[name].tobytes()
+
+
+def test_of_a_model_whose_file_has_another_layout() -> None:
+    table = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}
+    table["b"] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps(table).encode().ljust(256)
+    data = np.array([20, 10], np.float32).tobytes()
+    sent = Arrays.from_bytes(len(header).to_bytes(8, "little") + header + data)
+    total = WeightedSum.empty(sent)
+    total.add(Update(model={"a": np.array([11], np.float32), "b": np.array([22], np.float32)}), sent, 1.0)
+    assert total.total is not None
+    assert (total.total["a"][0], total.total["b"][0]) == (1, 2)
+
+
+def test_of_unsigned_integers_and_booleans() -> None:
+    adding = aggregate.sum()
+    acc = adding.init(None)
+    for value in (2**63, 2**62):
+        update = Update(value={"u": np.array([value], np.uint64), "small": np.uint8(200), "yes": np.array([True])})
+        acc = adding.fold(acc, update, None)
+    result = adding.finish(acc)
+    assert result is not None
+    assert int(result["u"][0]) == 2**63 + 2**62
+    assert (int(result["small"]), result["yes"].tolist()) == (400, [2])
+
+
+def test_of_q_fair_buffers_move_and_are_not_in_the_norm() -> None:
+    fair = aggregate.q_fair(q=1.0, lr=0.5)
+    sent = Arrays({"w": np.zeros(2), "mean": np.zeros(1)}, roles={"mean": "buffer"})
+    update = Update(model={"w": np.array([3.0, 4.0]), "mean": np.array([100.0])}, metrics={"loss": 2.0})
+    result = fair.finish(fair.fold(fair.init(sent), update, sent))
+    assert result is not None
+    share = 2 * 2.0 / ((2 * 5.0) ** 2 + 2 * 2.0)  # L F^q / (q F^(q-1) |L dw|^2 + L F^q)
+    np.testing.assert_allclose(result["w"], [3 * share, 4 * share])
+    np.testing.assert_allclose(result["mean"], [100 * share])
+
+
+@pytest.mark.parametrize(("uniform", "expected"), [(True, [2.0, 3.0]), (False, [2.5, 3.0])])
+def test_of_slices_with_and_without_weights(uniform: bool, expected: list[float]) -> None:
+    averaging = aggregate.mean(slices=True, uniform=uniform)
+    sent = Arrays({"w": np.zeros(2)})
+    acc = averaging.init(sent)
+    for values, weight in (([1.0], 1.0), ([3.0, 3.0], 3.0)):
+        acc = averaging.fold(acc, Update(model={"w": np.array(values)}, weight=weight), sent)
+    result = averaging.finish(acc)
+    assert result is not None
+    assert result["w"].tolist() == expected

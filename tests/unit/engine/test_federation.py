@@ -384,6 +384,19 @@ def test_a_step_of_the_server_that_overflows_is_not_committed(tmp_path: Path) ->
     assert np.isfinite(kept.model["w"]).all()
 
 
+def test_an_optimizer_that_can_step_no_more_ends_the_run(tmp_path: Path) -> None:
+    """Squares that overflow leave the model finite, and every later step 0."""
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        return umbel.Update(delta={"w": np.full(2, 1e25 if ctx.round == 2 else 1.0, np.float32)})
+
+    server = umbel.ServerApp(MODEL, umbel.fed_adam(), 3)
+    with pytest.raises(umbel.errors.RunError, match=r"round 2: the server's step went out of bounds.*'w'.*\n.*clip"):
+        umbel.run(server, client, on=umbel.Simulation(clients=2), seed=0, dir=tmp_path)
+
+
 def test_two_metrics_of_one_name_end_the_run_in_words() -> None:
     client = umbel.ClientApp()
     client.train(lambda model, ctx: umbel.Update(model=model, metrics={"loss": 1.0, "loss.q50": 2.0}))

@@ -46,8 +46,21 @@ def test_a_small_cohort(combiner: Combiner, expected: dict[str, float]) -> None:
     assert {type(v) for v in results.values()} == {float}
 
 
+@pytest.mark.parametrize(
+    ("n", "share", "counted"), [(5, 0.5, 3), (5, 0.3, 2), (5, 0.29, 1), (20, 0.1, 2), (3, 0.01, 1)]
+)
+def test_the_worst_are_rounded_half_up(n: int, share: float, counted: int) -> None:
+    (found,) = metrics.worst(share).combine("m", np.arange(n, dtype=np.float64), np.ones(n)).values()
+    assert found == np.arange(counted).mean()
+
+
 def test_nobody_has_a_weight() -> None:
     assert metrics.mean().combine("m", np.array([1.0, 2.0]), np.zeros(2)) == {"m": 1.5}
+
+
+def test_weights_are_not_rounded() -> None:
+    assert metrics.mean().combine("m", np.array([1.0, 2.0]), np.array([1.0, 3.0])) == {"m": 1.75}
+    assert metrics.mean().combine("m", np.array([0.0, 1.0]), np.array([3.0, 7.0])) == {"m": 0.7}
 
 
 def test_weights_of_any_size() -> None:

@@ -81,6 +81,12 @@ def test_inner_dirichlet_takes_sizes_and_one_alpha_per_class() -> None:
     assert earth_movers(hsu, LABELS).mean < 0.05
 
 
+def test_inner_dirichlet_gives_each_class_its_own_alpha() -> None:
+    labels = np.repeat([0, 1, 2], [2100, 600, 300])
+    parts = inner_dirichlet(labels, clients=2, alpha=1e9 * np.array([0.7, 0.2, 0.1]), sizes=[100, 2900], seed=1)
+    assert class_counts(parts, labels)[0].tolist() == [70, 20, 10]
+
+
 def test_inner_dirichlet_goes_on_when_classes_are_used_up() -> None:
     """Two clients that want one class each; sampling would divide 0 by 0."""
     labels = np.repeat([0, 1], [1, 99])

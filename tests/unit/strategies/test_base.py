@@ -114,6 +114,25 @@ def test_a_proximal_term_has_a_strength(make: Callable[[], Strategy]) -> None:
         make()
 
 
+def test_a_factory_passes_its_arguments_on() -> None:
+    assert umbel.fed_avgm(lr=0.5, momentum=0.3, nesterov=True).optimizer == umbel.optimize.momentum(
+        lr=0.5, momentum=0.3, nesterov=True
+    )
+    assert umbel.q_fed_avg(q=2, lr=0.5, loss="nll").aggregator == umbel.aggregate.q_fair(q=2, lr=0.5, loss="nll")
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    made: list[Strategy] = []
+    kinds: list[tuple[Any, Any]] = [(float, int), (np.float32, np.int64)]
+    for real, whole in kinds:
+        policy = umbel.rounds(quorum=real(0.5), min_nodes=whole(2), wait=real(3))
+        prox = umbel.fed_prox(mu=real(0.5), rounds=policy, evaluate=umbel.evaluation(every=whole(2)))
+        made.append(
+            prox.with_(umbel.transforms.clip(real(0.5)), aggregator=umbel.aggregate.q_fair(q=real(1), lr=whole(1)))
+        )
+    assert made[0] == made[1]
+
+
 def test_an_unknown_argument_is_pythons_own_error() -> None:
     with pytest.raises(TypeError, match="bogus"):
         umbel.fed_adam(bogus=3)

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002  # hooks take what they are given
 from __future__ import annotations
 
 import os
@@ -120,6 +121,57 @@ def test_a_chain_nests() -> None:
     np.testing.assert_allclose(result.model["w"], 4.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Adds(Transform):
+    """Adds a number on the client and takes it off again at the server."""
+
+    number: float
+
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:
+        return update.replace(update.arrays + self.number)
+
+    def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        return update.replace(update.arrays - self.number)
+
+    def release(
+        self,
+        released: Released,
+        plan: Arrays | None,
+        state: Any,
+        noise: Noise,
+    ) -> tuple[Released, Any]:
+        return replace(released, total=released.total + self.number), state
+
+
+@dataclass(frozen=True, slots=True)
+class Doubles(Transform):
+    """Doubles on the client, halves at the server; the sum, too."""
+
+    def client(self, update: Update, plan: Arrays | None, task: Task) -> Update:
+        return update.replace(update.arrays * 2)
+
+    def ingest(self, update: Update, plan: Arrays | None) -> Update:
+        return update.replace(update.arrays / 2)
+
+    def release(
+        self,
+        released: Released,
+        plan: Arrays | None,
+        state: Any,
+        noise: Noise,
+    ) -> tuple[Released, Any]:
+        return replace(released, total=released.total / 2), state
+
+
+def test_the_server_goes_through_a_chain_last_to_first() -> None:
+    chain, none = Chain((Adds(4.0), Doubles())), (None, None)
+    sent = chain.client(Update(delta={"w": np.ones(1)}), none, TASK)
+    assert sent.arrays["w"][0] == (1 + 4) * 2
+    assert chain.ingest(sent, none).arrays["w"][0] == 1
+    released, _ = chain.release(Released(total=Arrays({"w": np.ones(1)}), weight=1, clients=()), none, none, os.urandom)
+    assert released.total["w"][0] == 1 / 2 + 4
+
+
 @given(
     hnp.arrays(np.float32, 40, elements=st.floats(-1e6, 1e6, width=32)),
     st.floats(1e-6, 1e6),
@@ -137,7 +189,28 @@ def test_a_clipped_update_is_never_longer_than_its_bound(values: Any, norm: floa
         assert clipped.arrays["s"].tobytes() == values.tobytes(), "buffers are neither counted nor scaled"
 
 
-@pytest.mark.parametrize("norm", [0, -1, float("nan"), float("inf"), "1"])
+@given(
+    hnp.arrays(np.float32, 40, elements=st.floats(-6e4, 6e4, width=32)),
+    st.floats(1e-6, 1e6),
+    st.sampled_from(["F16", "BF16"]),
+)
+def test_rounding_to_16_bits_does_not_exceed_the_bound(values: Any, norm: float, dtype: str) -> None:
+    value = Arrays({"a": values[:39], "one": values[39]}).astype(dtype)
+    clipped = transforms.clip(norm).client(Update(value=value), None, TASK).arrays
+    assert clipped.norm() <= norm
+    if value.norm() > norm > 0.1:
+        assert clipped.norm() >= norm * (0.999 if dtype == "F16" else 0.99)
+
+
+def test_huge_and_tiny_updates_are_clipped_like_others() -> None:
+    for length, norm in ((1e200, 1.0), (1e-200, 1e-210), (1e30, 1e-12)):
+        clipped = transforms.clip(norm).client(Update(delta={"w": np.array([length, length])}), None, TASK)
+        assert norm * 0.99999 <= clipped.arrays.norm() <= norm
+    single = transforms.clip(1e-12).client(Update(delta={"w": np.array([1e32], np.float32)}), None, TASK)
+    assert single.arrays.norm() <= 1e-12, "the factor is no float32"
+
+
+@pytest.mark.parametrize("norm", [0, -1, float("nan"), float("inf"), "1", True])
 def test_a_bound_is_a_finite_number_above_zero(norm: Any) -> None:
     with pytest.raises(UsageError, match="clip norm"):
         transforms.clip(norm)
