@@ -13,6 +13,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self, final
 
 import numpy as np
@@ -27,6 +28,22 @@ BLOCK = 8192  # elements that stay in the first-level cache together with a few 
 
 _CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
 _ALIGN = 64
+Lend = Callable[[int], Array | None]
+_lender: list[Lend] = [lambda _: None]
+
+
+@contextmanager
+def allocating(lend: Lend) -> Iterator[None]:
+    """New arrays are made in memory that is lent, so that nobody need copy them there.
+
+    Args:
+        lend: gives so many bytes, aligned to 64, or None where ordinary memory will do.
+    """
+    before, _lender[0] = _lender[0], lend
+    try:
+        yield
+    finally:
+        _lender[0] = before
 
 
 @final
@@ -97,14 +114,17 @@ class Arrays:
     def blank(cls, spec: Spec) -> Self:
         """Arrays whose values are not yet written; ``freeze`` them when they are."""
         size = len(spec.header) + spec.nbytes
-        memory = np.empty(size + _ALIGN, np.uint8)
-        begin = -memory.ctypes.data % _ALIGN
-        file = memory[begin : begin + size]
+        file = _lender[0](size)
+        if file is None:
+            memory = np.empty(size + _ALIGN, np.uint8)
+            begin = -memory.ctypes.data % _ALIGN
+            file = memory[begin : begin + size]
         file[: len(spec.header)] = np.frombuffer(spec.header, np.uint8)
-        return cls._over(spec, file)
+        return cls.over(spec, file)
 
     @classmethod
-    def _over(cls, spec: Spec, file: Array) -> Self:
+    def over(cls, spec: Spec, file: Array) -> Self:
+        """Arrays over the bytes of a whole file, header and data, which have this spec; without a copy."""
         made = cls.__new__(cls)
         made.spec, made._file, made._views, made._digest = spec, file, {}, ""
         return made
@@ -206,7 +226,7 @@ class Arrays:
         misaligned = (file.ctypes.data + len(spec.header)) % 8 or any(
             r.offset % STORAGE[r.dtype].itemsize for r in spec.runs
         )
-        made = cls._over(spec, file)
+        made = cls.over(spec, file)
         if misaligned:
             return made._laid_out(spec.entries, dict(spec.aliases), spec.names)
         return made.freeze()

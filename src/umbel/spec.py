@@ -161,6 +161,9 @@ class Spec:
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Spec) and self.header == other.header)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return spec_of, (self.header,)
+
     @cached_property
     def by_name(self) -> dict[str, Entry]:
         """Entries by name; an alias gives the entry it stands for."""
@@ -316,6 +319,15 @@ def parse(data: memoryview, *, source: str) -> Spec:
         return _read_table(table, metadata, header, len(data) - len(header))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise refuse(str(error)) from None
+
+
+@lru_cache(maxsize=1024)
+def spec_of(header: bytes) -> Spec:
+    """The spec that a header of ours describes; the same object each time, so that what is known of it stays known."""
+    table = json.loads(header[8:])
+    metadata = table.pop("__metadata__", {})
+    nbytes = max((row["data_offsets"][1] for row in table.values()), default=0)
+    return _read_table(table, metadata, header, nbytes)
 
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

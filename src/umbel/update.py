@@ -70,6 +70,16 @@ class Update:
             raise BadUpdate(f"extra= is a {type(extra).__name__}", advice=advice)
         self.extra = {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()} if extra else {}
 
+    @classmethod
+    def made(
+        cls, kind: Kind, arrays: Arrays, *, weight: float, metrics: Mapping[str, Metric], extra: Mapping[str, Arrays]
+    ) -> Update:
+        """An update from parts that were checked when it was made elsewhere."""
+        update = cls.__new__(cls)
+        update.kind, update.arrays, update.weight = kind, arrays, weight
+        update.metrics, update.extra, update.steps = metrics, extra, None
+        return update
+
     def replace(
         self,
         arrays: Arrays | None = None,

@@ -19,9 +19,10 @@ from umbel.client.work import Bench
 from umbel.codec import describe
 from umbel.errors import UsageError
 from umbel.sample import Population
-from umbel.simulation.inline import ClientStates, Inline
+from umbel.simulation.folding import ClientStates
+from umbel.simulation.inline import Inline
 
-Engine = Literal["auto", "inline"]
+Engine = Literal["auto", "inline", "processes"]
 _ALONE = threading.RLock()
 _KEPT = 4  # pairs of app and seed whose set-up and data are kept between the runs of a sweep
 
@@ -174,15 +175,14 @@ class Simulation:
         per_device: int = 1,
         labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        if engine not in ("auto", "inline"):
-            raise UsageError(f"there is no engine {engine!r}", advice='take "auto" or "inline"')
-        for name, value in (("workers", workers), ("per_device", per_device)):
-            if value not in ("auto", 1) or isinstance(value, bool):
-                raise UsageError(f"{name} is {value!r}", advice="the inline engine does one client at a time: give 1")
+        if engine not in ("auto", "inline", "processes"):
+            raise UsageError(f"there is no engine {engine!r}", advice='take "auto", "processes" or "inline"')
         if type(threads) is not int or threads < 1:
             raise UsageError(f"threads is {threads!r}", advice="give a whole number >= 1")
         self.clients = roster(clients, labels)
         self.engine, self.threads, self.devices = engine, threads, devices
+        self.workers = workers
+        self._pool = None
         self._kept: OrderedDict[tuple[int, int], tuple[ClientApp, Bench]] | None = None
 
     def __enter__(self) -> Self:
@@ -211,10 +211,23 @@ class Simulation:
             with isolated(self.threads):
                 yield
         finally:
+            if self._kept is None and self._pool is not None:
+                self._pool.close()
+                self._pool = None
             _ALONE.release()
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Inline:
         """What does the tasks of one run."""
+        if self.engine == "processes" and not debug:
+            from umbel.simulation.messages import Load
+            from umbel.simulation.pool import Pool
+            from umbel.simulation.processes import Processes
+            from umbel.simulation.shipping import pack_app
+
+            if self._pool is None:
+                self._pool = Pool(2 if self.workers == "auto" else self.workers, threads=self.threads, limit=None)
+            load = Load(key=id(app) ^ seed, app=pack_app(app), seed=seed, device=self.devices)
+            return Processes(self.clients, self._pool, load, states, has_data="data" in app.handlers)
         return Inline(self.clients, self._bench(app, seed), states, debug=debug)
 
     def _bench(self, app: ClientApp, seed: int) -> Bench:

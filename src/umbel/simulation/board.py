@@ -1,0 +1,145 @@
+"""The list of tasks that all workers take from, in shared memory: no message is sent for a single task.
+
+    header    next, count                     both int64
+    workers   what each does, since when      two float64 per worker
+    order     which task comes when           int32 per task
+    home      which worker has its data       int16 per task, -1: none
+
+Everything here is read and written while the lock is held, all but a worker's own row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from umbel.simulation.lock import ProcessLock
+from umbel.simulation.region import Handle, Region
+
+WINDOW = 64  # how far ahead of the others a worker may look for clients whose data it has
+NOBODY, NOTHING = -1, -1.0
+_ROWS = 64  # bytes before the workers' rows
+
+
+@final
+class Board:
+    """The tasks of one exchange, and who does which.
+
+    Args:
+        workers: how many there are.
+        capacity: for how many tasks there is room.
+        handles: of region and lock, in a worker; None makes new ones.
+    """
+
+    def __init__(self, workers: int, capacity: int = 1024, handles: tuple[Handle, Handle] | None = None) -> None:
+        self._workers, self._handles = workers, handles
+        region, lock = handles or (None, None)
+        self._region = Region(_size(workers, capacity), region)
+        self._lock = ProcessLock(lock)
+        self.capacity = 0
+        self.resize(capacity)
+        if handles is None:
+            self._rows[:] = NOTHING
+
+    @property
+    def handles(self) -> tuple[Handle, Handle]:
+        """What another process needs to see the same board."""
+        return self._region.handle, self._lock.handle
+
+    def resize(self, capacity: int) -> None:
+        """Make room for so many tasks; in a worker, see the room that was made."""
+        if capacity <= self.capacity:
+            return
+        self._region.resize(_size(self._workers, capacity))
+        self.capacity = capacity
+        tasks = _ROWS + 16 * self._workers
+        self._head = self._region.array(0, 2, np.int64)
+        self._rows = self._region.array(_ROWS, 2 * self._workers, np.float64).reshape(-1, 2)
+        self._order = self._region.array(tasks, capacity, np.int32)
+        self._home = self._region.array(tasks + 4 * capacity, capacity, np.int16)
+
+    # --- the main process --------------------------------------------------------------------
+
+    def publish(self, homes: Sequence[int]) -> None:
+        """Tasks 0, 1, 2, ... of a new exchange; for each the worker that should do it, or -1."""
+        count = len(homes)
+        if count > self.capacity:
+            self.resize(max(count, 2 * self.capacity))
+        with self._lock:
+            self._order[:count] = np.arange(count)
+            self._home[:count] = homes
+            self._head[:] = 0, count
+
+    def append(self, tasks: Sequence[int], *, first: bool = False) -> None:
+        """More tasks, behind those that are left, or in front of them."""
+        with self._lock:
+            begin, count = (int(n) for n in self._head)
+            left = self._order[begin:count].copy()
+            order = [*tasks, *left] if first else [*left, *tasks]
+            if len(order) > self.capacity:
+                raise AssertionError("a task was put on the board twice")
+            self._order[: len(order)] = order
+            self._home[: len(order)] = NOBODY
+            self._head[:] = 0, len(order)
+
+    def clear(self) -> None:
+        """Nothing is left to take."""
+        with self._lock:
+            self._head[0] = self._head[1]
+
+    def left(self) -> int:
+        """How many tasks nobody has taken."""
+        with self._lock:
+            return int(self._head[1] - self._head[0])
+
+    def doing(self, worker: int) -> tuple[int, float]:
+        """Which task a worker does, and since when; -1: none."""
+        task, since = self._rows[worker].tolist()
+        return int(task), float(since)
+
+    # --- a worker ----------------------------------------------------------------------------
+
+    def take(self, worker: int, most: int) -> list[int]:
+        """The next tasks for this worker: such whose data it has come first, then the first that there are."""
+        with self._lock:
+            begin, count = self._head.tolist()
+            if begin >= count:
+                return []
+            most = min(most, -(-(count - begin) // (2 * self._workers)))  # and leave something for the others
+            window = self._home[begin : min(begin + WINDOW, count)]
+            mine = np.flatnonzero(window == worker)[:most] if window.max() >= 0 else None
+            if mine is None or not len(mine):
+                self._head[0] = begin + most
+                return list(self._order[begin : begin + most].tolist())
+            at = begin + mine
+            taken: list[int] = self._order[at].tolist()
+            self._close_gaps(begin, at)
+            return taken
+
+    def _close_gaps(self, begin: int, at: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+        """Move what stands before the taken ones behind them, in its order."""
+        end = int(at[-1]) + 1
+        for table in (self._order, self._home):
+            rest = np.delete(table[begin:end], at - begin)
+            table[end - len(rest) : end] = rest
+        self._head[0] = begin + len(at)
+
+    def note(self, worker: int, task: int, now: float) -> None:
+        """This worker does that task now."""
+        row = self._rows[worker]
+        row[0] = task
+        row[1] = now
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._region.close()
+        self._lock.close()
+
+
+def _size(workers: int, capacity: int) -> int:
+    return _ROWS + 16 * workers + 6 * capacity
+
+
+__all__ = ["NOBODY", "Board"]

@@ -1,0 +1,251 @@
+"""What the main process and its workers tell each other. Never anything from another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+from umbel.client.context import ClientInfo
+from umbel.errors import Failure
+from umbel.simulation.region import Handle
+from umbel.spec import Spec
+
+# --- to a worker -----------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first thing a worker hears.
+
+    Attributes:
+        number, workers: which of how many it is.
+        board: handles of the board.
+        broadcast, updates: handles of the memory that it reads questions from, and puts updates in.
+        threads: how many a handler may compute with.
+        limit: seconds that one task may take; None: any.
+        modules: files of modules that this path does not lead to, by name.
+    """
+
+    number: int
+    workers: int
+    board: tuple[Handle, Handle]
+    broadcast: Handle
+    updates: Handle
+    threads: int
+    limit: float | None
+    modules: Mapping[str, str]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An app, and the conditions it runs under.
+
+    Attributes:
+        key: what it is called from now on.
+        app: the `ClientApp`, pickled.
+        seed: of the run.
+        device: where handlers compute; "auto" or a name.
+    """
+
+    key: int
+    app: bytes
+    seed: int
+    device: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Clients, and what is known of them; by place in the list.
+
+    Attributes:
+        names: their names.
+        parts: their index arrays, if the data set is split among them.
+        sites, labels: settings and labels, of those that have any.
+        stateful: who keeps a state.
+    """
+
+    names: list[str]
+    parts: list[Any] | None
+    sites: Mapping[str, Mapping[str, Any]]
+    labels: Mapping[str, Mapping[str, str]]
+    stateful: frozenset[str]
+
+    @classmethod
+    def of(cls, clients: Sequence[ClientInfo], stateful: frozenset[str]) -> Cohort:
+        """The cohort of these clients."""
+        parts = [c.part for c in clients]
+        return cls(
+            names=[c.name for c in clients],
+            parts=parts if any(p is not None for p in parts) else None,
+            sites={c.name: c.site for c in clients if c.site},
+            labels={c.name: c.labels for c in clients if c.labels},
+            stateful=stateful,
+        )
+
+    def client(self, index: int) -> ClientInfo:
+        """One of them."""
+        name = self.names[index]
+        part = self.parts[index] if self.parts is not None else None
+        return ClientInfo(name=name, labels=self.labels.get(name, {}), part=part, site=self.sites.get(name, {}))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An exchange begins.
+
+    Attributes:
+        key: of the app.
+        number: of the exchange in the life of the workers.
+        question: the `Question`, pickled, its arrays in the broadcast memory.
+        size: bytes of the broadcast memory.
+        capacity: of the board.
+        cohort: who is asked; a task is a place in this list.
+    """
+
+    key: int
+    number: int
+    question: bytes
+    size: int
+    capacity: int
+    cohort: Cohort
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class More:
+    """There is more to do: these clients stand behind the others, and the board has tasks."""
+
+    cohort: Cohort | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Room:
+    """There is room for an update again; the memory has so many bytes."""
+
+    size: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state of the client that was asked for."""
+
+    values: Mapping[str, Any]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class End:
+    """The exchange is over; nobody reads the broadcast memory any more."""
+
+
+# --- from a worker ---------------------------------------------------------------------------
+
+
+class Stored(NamedTuple):
+    """Arrays that lie in the worker's memory."""
+
+    spec: int
+    offset: int
+
+
+class Answer(NamedTuple):
+    """What came of one task.
+
+    Attributes:
+        task: which.
+        kind: "model", "delta", "value"; "metrics" of an evaluation; "failure".
+        weight, metrics: of the update.
+        arrays: the update's own.
+        extra: more of them.
+        state: the client's next state; None: unchanged.
+        failure: why it failed.
+        full: did the memory of a device not suffice?
+    """
+
+    task: int
+    kind: str
+    weight: float = 0.0
+    metrics: Mapping[str, Any] = {}
+    arrays: Stored | None = None
+    extra: Mapping[str, Stored] = {}
+    state: Mapping[str, Any] | None = None
+    failure: Failure | None = None
+    full: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a worker did since it last said something.
+
+    Attributes:
+        number: of the exchange.
+        answers: one per task.
+        specs: specs of arrays that it did not name before.
+        seconds: what it spent on what: "training", "moving", "waiting".
+        idle: has it found nothing more to do?
+        starved: bytes that it needs to go on and has no room for; 0: it goes on.
+    """
+
+    number: int
+    answers: list[Answer]
+    specs: list[Spec]
+    seconds: Mapping[str, float]
+    idle: bool = False
+    starved: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AskState:
+    """A worker needs the state of a client."""
+
+    task: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker has let go of an exchange.
+
+    Attributes:
+        number: of the exchange.
+        held: does user code still hold what was broadcast?
+    """
+
+    number: int
+    held: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A worker cannot load the app."""
+
+    what: str
+    traceback: str
+
+
+__all__ = [
+    "Answer",
+    "Answers",
+    "AskState",
+    "Broken",
+    "Cohort",
+    "End",
+    "Ended",
+    "Hello",
+    "Load",
+    "More",
+    "Open",
+    "Room",
+    "State",
+    "Stored",
+]

@@ -1,0 +1,338 @@
+"""What runs in a worker process: takes tasks from the board, does them, and puts the updates into shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+
+from umbel.arrays import Array, Arrays, allocating
+from umbel.client.determinism import isolated
+from umbel.client.work import Bench, Done
+from umbel.engine.question import Question
+from umbel.errors import Failure
+from umbel.simulation.arena import LINE, Arena
+from umbel.simulation.board import NOBODY, Board
+from umbel.simulation.messages import (
+    Answer,
+    Answers,
+    AskState,
+    Broken,
+    Cohort,
+    End,
+    Ended,
+    Hello,
+    Load,
+    More,
+    Open,
+    Room,
+    State,
+    Stored,
+)
+from umbel.simulation.region import Loan, Region
+from umbel.simulation.shipping import ByFile, unpack
+from umbel.spec import Spec
+from umbel.update import Metrics, Update
+
+SMALL = 1 << 20  # what a worker has at first for its updates
+_OFTEN = 2e-3  # seconds between two messages, where tasks are short
+_LOANS = 1 << 16  # bytes from which on an update is made where it will lie
+_KEPT = 4  # apps and seeds whose set-up and data are kept
+IN_USE, FREE = 1, 0
+
+
+@final
+class Outbox:
+    """Where this worker's updates lie until the main process has folded them."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._arena = Arena(region.size, self._is_free)
+        self._loans: dict[int, weakref.ref[Loan]] = {}  # who looks at a piece, by its offset
+        self._lent: dict[int, int] = {}  # pieces made for updates of the task, by their address
+        self._specs: dict[Spec, int] = {}
+        self.fresh: list[Spec] = []
+
+    def grow(self, size: int) -> None:
+        """The region has so many bytes now."""
+        self._region.resize(size)
+        self._arena.grow(self._region.size)
+
+    def lend(self, size: int) -> Array | None:
+        """Memory for an update that is being made; None where there is none."""
+        if size < _LOANS or (offset := self._arena.take(LINE + size)) is None:
+            return None
+        self._word(offset)[0] = FREE
+        piece, self._loans[offset] = self._region.lend(offset + LINE, size, writable=True)
+        self._lent[piece.ctypes.data] = offset
+        return piece
+
+    def put(self, arrays: Arrays) -> Stored | int:
+        """Put arrays where the main process sees them; the bytes that are needed where there is no room."""
+        file = np.frombuffer(arrays.to_bytes(), np.uint8)
+        offset = self._lent.get(file.ctypes.data)
+        if offset is None:
+            offset = self._arena.take(LINE + file.size)
+            if offset is None:
+                return LINE + int(file.size)
+            np.copyto(self._region.array(offset + LINE, file.size, np.uint8), file)
+        self._word(offset)[0] = IN_USE
+        return Stored(self._number(arrays.spec), offset)
+
+    def task_done(self) -> None:
+        """What was lent and not used is free as soon as nobody looks at it."""
+        self._lent.clear()
+
+    def _number(self, spec: Spec) -> int:
+        number = self._specs.get(spec)
+        if number is None:
+            number = self._specs[spec] = len(self._specs)
+            self.fresh.append(spec)
+        return number
+
+    def _word(self, offset: int) -> Array:
+        return self._region.array(offset, 1, np.int64)
+
+    def _is_free(self, offset: int) -> bool:
+        if self._word(offset)[0] != FREE:
+            return False
+        loan = self._loans.get(offset)
+        if loan is not None and loan() is not None:
+            return False
+        self._loans.pop(offset, None)
+        return True
+
+
+@final
+class Exchange:
+    """What a worker knows of the exchange that is under way."""
+
+    def __init__(self, message: Open, broadcast: Region) -> None:
+        self._loans: list[weakref.ref[Loan]] = []
+        broadcast.resize(message.size)
+
+        def get(offset: int, size: int) -> Array:
+            piece, loan = broadcast.lend(offset, size, writable=False)
+            self._loans.append(loan)
+            return piece
+
+        self.number = message.number
+        self.question: Question | None = unpack(message.question, get)
+        self._cohorts = [(0, message.cohort)]
+        self._count = len(message.cohort.names)
+
+    def extend(self, cohort: Cohort) -> None:
+        """More clients."""
+        self._cohorts.append((self._count, cohort))
+        self._count += len(cohort.names)
+
+    def cohort(self, task: int) -> tuple[Cohort, int]:
+        """In which list of clients a task's client stands, and where."""
+        begin, cohort = next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
+        return cohort, task - begin
+
+    def end(self) -> bool:
+        """Let go of everything. Does someone else still hold what was broadcast?"""
+        self.question = None
+        return any(loan() is not None for loan in self._loans)
+
+
+@final
+class Worker:
+    """One worker process.
+
+    Args:
+        connection: to the main process.
+        hello: what it said first.
+        crash: where a traceback goes when the process ends against its will; a file descriptor.
+    """
+
+    def __init__(self, connection: Any, hello: Hello, crash: int) -> None:
+        self._connection, self._number, self._limit, self._crash = connection, hello.number, hello.limit, crash
+        self._threads = hello.threads
+        self._board = Board(hello.workers, handles=hello.board)
+        self._broadcast = Region(SMALL, hello.broadcast)
+        self._outbox = Outbox(Region(SMALL, hello.updates))
+        self._benches: OrderedDict[int, Bench] = OrderedDict()
+        self._exchange: Exchange
+        self._bench: Bench
+        self._answers: list[Answer] = []
+        self._seconds = {"training": 0.0, "moving": 0.0, "waiting": 0.0}
+        self._said = self._since = time.perf_counter()
+        self._pace = 0.0  # seconds per task, about
+
+    def serve(self) -> None:
+        """Do what the main process says, until it says no more."""
+        with isolated(self._threads):
+            while True:
+                self._hear(self._receive())
+
+    def _receive(self) -> Any:
+        begin = time.perf_counter()
+        message = pickle.loads(self._connection.recv_bytes())  # noqa: S301  # from our own parent
+        self._since = time.perf_counter()
+        self._seconds["waiting"] += self._since - begin
+        return message
+
+    def _hear(self, message: Any) -> None:
+        match message:
+            case Load():
+                self._load(message)
+            case Open():
+                self._open(message)
+                self._work()
+            case More():
+                if message.cohort is not None:
+                    self._exchange.extend(message.cohort)
+                self._work()
+            case End():
+                self._send(Ended(self._exchange.number, self._exchange.end()))
+
+    def _send(self, message: Any) -> None:
+        self._connection.send_bytes(pickle.dumps(message, protocol=5))
+
+    def _load(self, message: Load) -> None:
+        try:
+            app = pickle.loads(message.app)  # noqa: S301  # from our own parent
+        except BaseException as error:  # noqa: BLE001  # the user's modules may do anything
+            self._send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
+            return
+        self._benches[message.key] = Bench(app, message.seed, threads=self._threads, devices=message.device)
+        if len(self._benches) > _KEPT:
+            self._benches.popitem(last=False)
+
+    def _open(self, message: Open) -> None:
+        self._board.resize(message.capacity)
+        self._bench = self._benches[message.key]
+        self._benches.move_to_end(message.key)
+        self._exchange = Exchange(message, self._broadcast)
+
+    # --- tasks -------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Do tasks until there are none."""
+        while tasks := self._board.take(self._number, self._chunk()):
+            for task in tasks:
+                self._do(task)
+                if time.perf_counter() - self._said > _OFTEN:
+                    self._flush()
+        self._board.note(self._number, NOBODY, 0.0)
+        self._flush(idle=True)
+
+    def _chunk(self) -> int:
+        return 1 if self._pace > _OFTEN else min(64, int(_OFTEN / max(self._pace, 1e-6)))
+
+    def _do(self, task: int) -> None:
+        cohort, index = self._exchange.cohort(task)
+        client = cohort.client(index)
+        question = self._exchange.question
+        assert question is not None
+        state = self._state(task) if client.name in cohort.stateful else {}
+        begin = time.perf_counter()
+        self._board.note(self._number, task, time.monotonic())
+        if self._limit is not None:
+            faulthandler.dump_traceback_later(self._limit, exit=True, file=self._crash)
+        with allocating(self._outbox.lend):
+            done = self._bench.do(question, client, state)
+        if self._limit is not None:
+            faulthandler.cancel_dump_traceback_later()
+        trained = time.perf_counter()
+        self._seconds["training"] += trained - begin
+        answer = self._answer(task, done)
+        self._answers.append(answer)  # not in one line: making the answer may send those before it
+        del done
+        self._outbox.task_done()
+        self._seconds["moving"] += time.perf_counter() - trained
+        self._pace += (time.perf_counter() - begin - self._pace) / 8
+
+    def _answer(self, task: int, done: Done | Failure) -> Answer:
+        if isinstance(done, Failure):
+            return Answer(task, "failure", failure=done)
+        update = done.update
+        if isinstance(update, Metrics):
+            return Answer(task, "metrics", update.weight, update.values)
+        return Answer(
+            task,
+            update.kind,
+            update.weight,
+            update.metrics,
+            self._store(update.arrays),
+            {name: self._store(arrays) for name, arrays in update.extra.items()} if update.extra else {},
+            done.state,
+        )
+
+    def _store(self, arrays: Arrays) -> Stored:
+        """Put arrays into the outbox; waits until there is room."""
+        while isinstance(stored := self._outbox.put(arrays), int):
+            self._flush(starved=stored)
+            self._outbox.grow(self._receive_this(Room).size)
+        return stored
+
+    def _state(self, task: int) -> Mapping[str, Any]:
+        self._send(AskState(task))
+        values: Mapping[str, Any] = self._receive_this(State).values
+        return values
+
+    def _receive_this(self, kind: type) -> Any:
+        """The next message of a kind; what else comes meanwhile is heard as well."""
+        while not isinstance(message := self._receive(), kind):
+            if isinstance(message, More) and message.cohort is not None:
+                self._exchange.extend(message.cohort)
+        return message
+
+    def _flush(self, *, idle: bool = False, starved: int = 0) -> None:
+        """Say what was done."""
+        self._send(
+            Answers(
+                self._exchange.number, self._answers, self._outbox.fresh, dict(self._seconds), idle=idle, starved=starved
+            )
+        )
+        self._answers, self._outbox.fresh = [], []
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        self._said = time.perf_counter()
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """End this process when the other end of a pipe is closed, which the system does when the parent is gone."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            os.read(lifeline, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="umbel-lifeline", daemon=True).start()
+
+
+def run(connection: Any, lifeline: int, crash: int) -> None:
+    """The life of a worker process.
+
+    Args:
+        connection: to the main process.
+        lifeline: a pipe that nobody writes to; it ends with the main process.
+        crash: a file descriptor for a last traceback.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends us
+    _die_with_parent(lifeline)
+    faulthandler.enable(file=crash)
+    path, hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
+    sys.path[:] = path
+    sys.meta_path.append(ByFile(dict(hello.modules)))
+    logging.basicConfig(format="%(message)s")
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        Worker(connection, hello, crash).serve()
+
+
+__all__ = ["FREE", "IN_USE", "SMALL", "Exchange", "Outbox", "Worker", "run"]
