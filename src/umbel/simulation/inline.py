@@ -44,12 +44,8 @@ class Inline:
 
     def open(self, question: Question) -> None:
         """Begin an exchange."""
-<<<<<<< HEAD
-        self._question, self._reduction = question, Reduction(question)
-        self._checksum = Checksum(question.model, *question.extra.values())
-=======
         self._question, self._folding = question, Folding(question, self._states)
->>>>>>> b62f5cc (WIP: worker processes)
+        self._checksum = Checksum(question.model, *question.extra.values())
         self._queue.clear()
         self._done.clear()
 
