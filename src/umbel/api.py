@@ -24,7 +24,7 @@ from umbel.progress import MonotonicClock, Watch
 from umbel.result import Result, as_model
 from umbel.sample import Sampler, everyone
 from umbel.session import Callback, Session, opened
-from umbel.simulation.simulation import Simulation
+from umbel.simulation.place import Place
 from umbel.store.memory import MemoryClientStates, MemoryStore
 
 logger = logging.getLogger("umbel")
@@ -34,7 +34,7 @@ def run(
     server: ServerApp,
     client: ClientApp,
     *,
-    on: Simulation | None = None,
+    on: Place | None = None,
     seed: int | None = None,
     dir: str | os.PathLike[str] | None = None,  # what it is called everywhere
     rounds: int | None = None,
@@ -70,7 +70,7 @@ def run(
     _check_arguments(server, client, on, callbacks, dir)
     seed = None if seed is None else whole(seed, "seed", least=0)
     rounds = None if rounds is None else whole(rounds, "rounds", least=0)
-    place = cast(Simulation, on)
+    place = cast(Place, on)
     with opened(dir) as store, place.running():
         session = Session(
             server=server,
@@ -93,7 +93,7 @@ def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any, dir: Any
         raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
     if server.strategy is None and server.loop is None:
         raise UsageError("the server app has neither a strategy nor a main", advice="give strategy=umbel.fed_avg(...)")
-    if not isinstance(on, Simulation):
+    if not isinstance(on, Place):
         what = "nobody says where to run" if on is None else f"on is a {type(on).__name__}"
         raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
@@ -122,7 +122,7 @@ def evaluate(
     model: Arrays | Mapping[str, Any] | str | os.PathLike[str],
     client: ClientApp,
     *,
-    on: Simulation | None = None,
+    on: Place | None = None,
     cohort: Sampler | None = None,
     config: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -143,7 +143,7 @@ def evaluate(
         HandlerMissing: the app cannot evaluate.
         UsageError: an argument that makes no sense.
     """
-    if not isinstance(on, Simulation):
+    if not isinstance(on, Place):
         what = "nobody says where to evaluate" if on is None else f"on is a {type(on).__name__}"
         raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
     if not isinstance(client, ClientApp):

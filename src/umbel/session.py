@@ -28,11 +28,12 @@ from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation, Plan, model_of
 from umbel.engine.handlers import check_handler
 from umbel.engine.loop import strategy_main
+from umbel.engine.ports import Runner
 from umbel.errors import Failure, RecipeChanged, UsageError
 from umbel.progress import MonotonicClock, Watch, display
 from umbel.recipe import changed_code, differences, write_recipe
 from umbel.result import ClientRecord, Result, as_model
-from umbel.simulation.simulation import Simulation
+from umbel.simulation.place import Place
 from umbel.store.files import FileStore
 from umbel.store.memory import MemoryClientStates, MemoryStore
 from umbel.update import Metrics
@@ -63,7 +64,7 @@ class Session:
         *,
         server: ServerApp,
         client: ClientApp,
-        place: Simulation,
+        place: Place,
         store: FileStore | None,
         seed: int | None,
         rounds: int | None,
@@ -81,6 +82,7 @@ class Session:
         self._callbacks = [(c, _as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
         self._name = name or (store.directory.name if store is not None else "run")
         self._reported = 0
+        self._runner: Runner | None = None
         self._began = time.monotonic()
 
     def run(self, *, debug: bool) -> Result:
@@ -92,7 +94,7 @@ class Session:
             return self._result(fed, status)
         store = self._files or MemoryStore()
         states = self._files.client_states if self._files is not None else MemoryClientStates()
-        runner = self._place.runner(self._client, self._seed, states, debug=debug)
+        runner = self._runner = self._place.runner(self._client, self._seed, states, debug=debug)
         clock, shown = MonotonicClock(), display(self._name, self._rounds)
         watch = Watch(shown, lambda: self._after_round(fed))
         fed = self._federation(store, initial, lambda loop: drive(loop, runner, store, clock, watch))
@@ -297,6 +299,9 @@ class Session:
         ]
         return next((reason for reason in reasons if reason), "")
 
+    def _spent(self) -> Mapping[str, float]:
+        return self._runner.spent if self._runner is not None else {}
+
     def _result(self, fed: Federation, status: str) -> Result:
         seconds = time.monotonic() - self._began
         failed = Counter(f.client for f in fed.totals.failures)
@@ -314,7 +319,7 @@ class Session:
             },
             failures=tuple(fed.totals.failures),
             privacy=None,
-            timing={"total": seconds, "round": seconds / max(1, len(fed.history))},
+            timing={"total": seconds, "round": seconds / max(1, len(fed.history)), **self._spent()},
             dir=self._files.directory if self._files is not None else None,
             status=status,
             state=fed.state,

@@ -124,6 +124,13 @@ class Metrics:
         self.values = check_metrics(values)
         self.weight = check_weight(weight)
 
+    @classmethod
+    def made(cls, values: Mapping[str, Metric], *, weight: float) -> Metrics:
+        """Metrics from parts that were checked when they were made elsewhere."""
+        metrics = cls.__new__(cls)
+        metrics.values, metrics.weight = values, weight
+        return metrics
+
     def __getitem__(self, name: str) -> Metric:
         return self.values[name]
 

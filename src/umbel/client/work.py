@@ -87,20 +87,33 @@ class Bench:
                 raise
             return self._failure(question, client, error)
 
+    def ask(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Update | Metrics:
+        """What the client's handler returns, and nothing of what the engine makes of it; exceptions are let through."""
+        self._doing = ""
+        model, state = _with_local_entries(question, state)
+        ctx = self._context(question, client, model, state)
+        try:
+            return self._asked(question, client, model, ctx)
+        finally:
+            ctx.close()
+
+    def _asked(self, question: Question, client: ClientInfo, model: Arrays | None, ctx: Context) -> Update | Metrics:
+        handler = self._app.handler(question.name)
+        self._prepare(f"{question.label} handler", question.label, *_task(question, client))
+        returned = handler(model, ctx)
+        self._doing = ""
+        return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
+
     def _do(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Done:
         self._doing = ""
         model, state = _with_local_entries(question, state)
         ctx = self._context(question, client, model, state)
         try:
-            handler = self._app.handler(question.name)
-            self._prepare(f"{question.label} handler", question.label, *_task(question, client))
-            returned = handler(model, ctx)
-            self._doing = ""
+            update = self._asked(question, client, model, ctx)
         finally:
             ctx.close()
-        if question.kind == "evaluate":
-            return Done(_as_metrics(returned), None)
-        update = _as_update(returned, question)
+        if isinstance(update, Metrics):
+            return Done(update, None)
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",

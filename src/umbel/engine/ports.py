@@ -20,9 +20,13 @@ class Runner(Protocol):
 
     Attributes:
         punctual: is nothing ever late here, so that deadlines do not apply?
+        spent: seconds by what they went to, over all who work: "training", "moving", "folding", "waiting".
     """
 
     punctual: bool
+
+    @property
+    def spent(self) -> Mapping[str, float]: ...
 
     def population(self, at_least: int, wait: float) -> Population:
         """Who is there; waits up to ``wait`` seconds for ``at_least`` clients."""

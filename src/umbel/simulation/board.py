@@ -3,7 +3,8 @@
     header    next, count                     both int64
     workers   what each does, since when      two float64 per worker
     order     which task comes when           int32 per task
-    home      which worker has its data       int16 per task, -1: none
+    home      which worker has its data       int16 per place in that order, -1: none
+    taker     which worker took it            int16 per task, -1: none
 
 Everything here is read and written while the lock is held, all but a worker's own row.
 """
@@ -59,6 +60,7 @@ class Board:
         self._rows = self._region.array(_ROWS, 2 * self._workers, np.float64).reshape(-1, 2)
         self._order = self._region.array(tasks, capacity, np.int32)
         self._home = self._region.array(tasks + 4 * capacity, capacity, np.int16)
+        self._taker = self._region.array(tasks + 6 * capacity, capacity, np.int16)
 
     # --- the main process --------------------------------------------------------------------
 
@@ -70,29 +72,42 @@ class Board:
         with self._lock:
             self._order[:count] = np.arange(count)
             self._home[:count] = homes
+            self._taker[:] = NOBODY
             self._head[:] = 0, count
 
-    def append(self, tasks: Sequence[int], *, first: bool = False) -> None:
-        """More tasks, behind those that are left, or in front of them."""
+    def append(self, tasks: Sequence[int]) -> None:
+        """More tasks, behind those that are left."""
         with self._lock:
-            begin, count = (int(n) for n in self._head)
-            left = self._order[begin:count].copy()
-            order = [*tasks, *left] if first else [*left, *tasks]
-            if len(order) > self.capacity:
-                raise AssertionError("a task was put on the board twice")
-            self._order[: len(order)] = order
-            self._home[: len(order)] = NOBODY
-            self._head[:] = 0, len(order)
+            begin, count = self._head.tolist()
+            self._put([*self._order[begin:count].tolist(), *tasks])
+
+    def again(self, worker: int, tasks: Sequence[int]) -> list[int]:
+        """A worker has died: what is left of these tasks is to be taken by the others, in this order.
+
+        Args:
+            worker: which.
+            tasks: all that nobody has answered.
+
+        Returns:
+            Those that the dead one had taken.
+        """
+        with self._lock:  # it may have died while it took some
+            taker = self._taker[list(tasks)].tolist()
+            self._put([t for t, who in zip(tasks, taker, strict=True) if who in (worker, NOBODY)])
+            mine = [t for t, who in zip(tasks, taker, strict=True) if who == worker]
+            self._taker[mine] = NOBODY
+            self._rows[worker] = NOTHING
+            return mine
+
+    def _put(self, tasks: Sequence[int]) -> None:
+        self._order[: len(tasks)] = tasks
+        self._home[: len(tasks)] = NOBODY
+        self._head[:] = 0, len(tasks)
 
     def clear(self) -> None:
         """Nothing is left to take."""
         with self._lock:
             self._head[0] = self._head[1]
-
-    def left(self) -> int:
-        """How many tasks nobody has taken."""
-        with self._lock:
-            return int(self._head[1] - self._head[0])
 
     def doing(self, worker: int) -> tuple[int, float]:
         """Which task a worker does, and since when; -1: none."""
@@ -111,10 +126,13 @@ class Board:
             window = self._home[begin : min(begin + WINDOW, count)]
             mine = np.flatnonzero(window == worker)[:most] if window.max() >= 0 else None
             if mine is None or not len(mine):
+                taken: list[int] = self._order[begin : begin + most].tolist()
+                self._taker[taken] = worker
                 self._head[0] = begin + most
-                return list(self._order[begin : begin + most].tolist())
+                return taken
             at = begin + mine
-            taken: list[int] = self._order[at].tolist()
+            taken = self._order[at].tolist()
+            self._taker[taken] = worker
             self._close_gaps(begin, at)
             return taken
 
@@ -139,7 +157,7 @@ class Board:
 
 
 def _size(workers: int, capacity: int) -> int:
-    return _ROWS + 16 * workers + 6 * capacity
+    return _ROWS + 16 * workers + 8 * capacity
 
 
 __all__ = ["NOBODY", "Board"]

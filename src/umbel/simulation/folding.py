@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
-from typing import Any, Protocol, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, final, runtime_checkable
 
 from umbel.client.context import ClientInfo
 from umbel.engine.exchange import Close, Failed
@@ -17,6 +17,9 @@ from umbel.update import Metrics, Update
 
 class ClientStates(Protocol):
     """Where clients' states are kept."""
+
+    def has(self, client: str) -> bool:
+        """Does the client keep a state?"""
 
     def read(self, client: str) -> Mapping[str, Any]:
         """The client's state as of the last exchange it was counted in."""
@@ -33,6 +36,14 @@ class Clients(Protocol):
         """All names and labels."""
 
     def __getitem__(self, name: str) -> ClientInfo: ...
+
+
+@runtime_checkable
+class Continued(Protocol):
+    """An engine that can take an exchange over."""
+
+    def resume(self, question: Question, folding: Folding, tasks: Sequence[tuple[str, int]]) -> None:
+        """Go on with an exchange of which these tasks are left."""
 
 
 @final
@@ -87,4 +98,4 @@ class Folding:
         return self._reduction.finish()
 
 
-__all__ = ["ClientStates", "Clients", "Folding"]
+__all__ = ["ClientStates", "Clients", "Continued", "Folding"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import final
@@ -20,6 +21,10 @@ from umbel.simulation.folding import Clients, ClientStates, Folding
 class Inline:
     """A `Runner` of the engine.
 
+    Attributes:
+        queue: tasks that are not done, (client, attempt).
+        spent: seconds by what they went to.
+
     Args:
         clients: who there is.
         bench: where tasks are done.
@@ -31,7 +36,8 @@ class Inline:
 
     def __init__(self, clients: Clients, bench: Bench, states: ClientStates, *, debug: bool = False) -> None:
         self._clients, self._bench, self._states, self._debug = clients, bench, states, debug
-        self._queue: deque[tuple[str, int]] = deque()
+        self.queue: deque[tuple[str, int]] = deque()
+        self.spent = {"training": 0.0, "folding": 0.0}
         self._done: dict[str, Done] = {}
         self._question: Question
         self._checksum: Checksum
@@ -46,19 +52,21 @@ class Inline:
         """Begin an exchange."""
         self._question, self._folding = question, Folding(question, self._states)
         self._checksum = Checksum(question.model, *question.extra.values())
-        self._queue.clear()
+        self.queue.clear()
         self._done.clear()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks in the queue."""
-        self._queue.extend(tasks)
+        self.queue.extend(tasks)
 
     def wait(self, until: float) -> Sequence[Event]:
         """Do the next task."""
         del until
-        client, attempt = self._queue.popleft()
+        client, attempt = self.queue.popleft()
+        begin = time.perf_counter()
         done = self._bench.do(self._question, self._clients[client], self._states.read(client), debug=self._debug)
         self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
+        self.spent["training"] += time.perf_counter() - begin
         if isinstance(done, Failure):
             return [Failed(client, attempt, done)]
         self._done[client] = done
@@ -66,12 +74,20 @@ class Inline:
 
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients; those that do not fit the others are given back."""
+        begin = time.perf_counter()
         refused: list[Failed] = []
         for client, attempt, place in clients:
             done = self._done.pop(client)
             if failed := self._folding.fold(client, attempt, place, done.update, done.state):
                 refused.append(failed)
+        self.spent["folding"] += time.perf_counter() - begin
         return refused
+
+    def rest(self) -> tuple[Question, Folding, list[tuple[str, int]]]:
+        """What is left of the exchange, for an engine that takes it over."""
+        tasks = list(self.queue)
+        self.queue.clear()
+        return self._question, self._folding, tasks
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""
@@ -81,7 +97,7 @@ class Inline:
     def revoke(self, clients: Sequence[str]) -> None:
         """Take these clients' tasks out of the queue."""
         gone = set(clients)
-        self._queue = deque(task for task in self._queue if task[0] not in gone)
+        self.queue = deque(task for task in self.queue if task[0] not in gone)
 
     def close(self, close: Close) -> Reduced:
         """End the exchange."""

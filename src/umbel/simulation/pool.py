@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -20,10 +19,10 @@ from typing import Any, final
 
 from umbel.errors import RunError
 from umbel.simulation.board import Board
-from umbel.simulation.messages import Hello
+from umbel.simulation.messages import Hello, Load
 from umbel.simulation.region import Region
 from umbel.simulation.shipping import modules_by_file
-from umbel.simulation.worker import SMALL
+from umbel.simulation.worker import KEPT, ROOM, SMALL
 
 _LIMITS = (
     "OMP_NUM_THREADS",
@@ -50,10 +49,12 @@ class Died:
     Attributes:
         status: how its process ended, as `subprocess` says it.
         traceback: what it could still say, or "".
+        hello: had it said anything before?
     """
 
     status: int
     traceback: str
+    hello: bool
 
 
 @final
@@ -62,6 +63,7 @@ class Member:
 
     def __init__(self, number: int, hello: Hello, updates: Region, broadcast: Region, threads: int) -> None:
         self.number, self.updates = number, updates
+        self._spoke = False
         mine, its = socket.socketpair()
         self._lifeline_end, self._lifeline = os.pipe()
         self._crash = _nameless_file()
@@ -91,14 +93,16 @@ class Member:
         """Tell the worker something that is pickled already."""
         try:
             self.connection.send_bytes(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             return
 
     def receive(self) -> Any:
         """What the worker said next; None when it says no more."""
         try:
-            return pickle.loads(self.connection.recv_bytes())  # noqa: S301  # from our own child
-        except (EOFError, ConnectionResetError):
+            data = self.connection.recv_bytes()
+            self._spoke = True
+            return pickle.loads(data)  # noqa: S301  # from our own child
+        except (EOFError, OSError):  # the latter in the middle of a message
             return None
 
     @property
@@ -110,7 +114,7 @@ class Member:
         """How the process ended."""
         status = self._process.wait()
         size = os.fstat(self._crash).st_size
-        return Died(status, os.pread(self._crash, size, 0).decode(errors="replace"))
+        return Died(status, os.pread(self._crash, size, 0).decode(errors="replace"), self._spoke)
 
     def kill(self) -> None:
         """End the process now, and give everything back but the memory of its updates."""
@@ -169,17 +173,18 @@ class Pool:
     """
 
     def __init__(self, workers: int, *, threads: int, limit: float | None) -> None:
-        self.workers, self._threads, self._limit = workers, threads, limit
+        self.workers, self._threads, self.limit = workers, threads, limit
         self.board = Board(workers)
         self.broadcast = Region(SMALL)
         self.exchanges = 0  # so far
         self._modules = modules_by_file()
+        self._loads: list[Load] = []
         self.members: list[Member] = []
         for number in range(workers):
             self.members.append(self._start(number))
 
     def _start(self, number: int) -> Member:
-        updates = Region(SMALL)
+        updates = Region(ROOM)
         hello = Hello(
             number=number,
             workers=self.workers,
@@ -187,16 +192,23 @@ class Pool:
             broadcast=self.broadcast.handle,
             updates=updates.handle,
             threads=self._threads,
-            limit=self._limit,
+            limit=self.limit,
             modules=self._modules,
         )
         return Member(number, hello, updates, self.broadcast, self._threads)
 
+    def load(self, message: Load) -> None:
+        """Give an app to all workers, and to those that come later."""
+        self._loads.append(message)
+        self.tell(message)
+
     def restart(self, number: int) -> Member:
         """A new worker in the place of one that died."""
         self.members[number].forget()
-        self.members[number] = self._start(number)
-        return self.members[number]
+        member = self.members[number] = self._start(number)
+        for message in self._loads[-KEPT:]:
+            member.send(message)
+        return member
 
     def tell(self, message: Any) -> None:
         """Tell all workers something."""
@@ -204,10 +216,10 @@ class Pool:
         for member in self.members:
             member.send_bytes(data)
 
-    def wait(self, timeout: float | None) -> Sequence[tuple[Member, Any]]:
-        """What workers say, or that they `Died`; waits until there is something, or for so many seconds."""
+    def wait(self) -> Sequence[tuple[Member, Any]]:
+        """What workers say, or that they `Died`; waits until there is something."""
         sources: Mapping[Any, Member] = {m.connection: m for m in self.members} | {m.ended: m for m in self.members}
-        ready = wait(list(sources), timeout)
+        ready = wait(list(sources))
         spoke = [(sources[r], sources[r].receive()) for r in ready if isinstance(r, Connection)]
         said = [(member, message) for member, message in spoke if message is not None]
         heard = {member.number for member, _ in said}
@@ -224,14 +236,4 @@ class Pool:
         self.broadcast.close()
 
 
-def explain(died: Died) -> str:
-    """How a process ended, in words."""
-    if died.status >= 0:
-        return f"ended with status {died.status}"
-    try:
-        return f"was ended by {signal.Signals(-died.status).name}"
-    except ValueError:
-        return f"was ended by signal {-died.status}"
-
-
-__all__ = ["Died", "Member", "Pool", "explain"]
+__all__ = ["Died", "Member", "Pool"]

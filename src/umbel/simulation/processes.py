@@ -7,12 +7,10 @@ aggregator works. The fold walks over the shared memory itself: an update is cop
 
 from __future__ import annotations
 
-import logging
 import time
-import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -21,94 +19,36 @@ from umbel.arrays import Arrays
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
-from umbel.errors import ClientFailed, Failure, RunError
+from umbel.errors import RunError
 from umbel.sample import Population
 from umbel.simulation.arena import LINE
+from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import Clients, ClientStates, Folding
-from umbel.simulation.messages import (
-    Answer,
-    Answers,
-    AskState,
-    Broken,
-    Cohort,
-    End,
-    Ended,
-    More,
-    Open,
-    Room,
-    State,
-    Stored,
-)
-from umbel.simulation.pool import Died, Member, Pool, explain
-from umbel.simulation.region import Loan, Region
+from umbel.simulation.inbox import Inbox
+from umbel.simulation.messages import Answer, Answers, AskState, Broken, Cohort, End, Ended, Load, More, Open, Room, State
+from umbel.simulation.pool import Died, Member, Pool
 from umbel.simulation.shipping import pack
-from umbel.simulation.worker import FREE
-from umbel.spec import Spec
 from umbel.update import Metrics, Update
 
-logger = logging.getLogger("umbel")
-_ATTEMPTS = 3  # how often a task may cost a worker its life
 _AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.work
-_BUDGET = 1 << 30  # bytes that updates may take while they wait for slower clients before them
+_BUDGET = 1 << 30  # bytes that a worker's updates may take while they wait for those of slower clients before them
 
 
 @final
 @dataclass(slots=True)
-class _Task:
+class Task:
+    """One client's part of an exchange.
+
+    Attributes:
+        client, attempt: who, and how often it was asked.
+        answer: what came of it.
+        inbox: where its arrays lie.
+    """
+
     client: str
     attempt: int
     answer: Answer | None = None
-    by: int = -1  # the worker that answered
-    lives: int = 0  # workers that died of it
-
-
-@final
-class _Inbox:
-    """The updates of one worker, in its memory."""
-
-    def __init__(self, region: Region) -> None:
-        self.region = region
-        self.specs: list[Spec] = []
-        self._lent: list[tuple[int, weakref.ref[Loan]]] = []
-        self.starved = 0
-        self.idle = False
-        self.working_on: int | None = None
-
-    def arrays(self, stored: Stored) -> Arrays:
-        """The arrays that a worker stored."""
-        spec = self.specs[stored.spec]
-        piece, loan = self.region.lend(stored.offset + LINE, len(spec.header) + spec.nbytes, writable=False)
-        self._lent.append((stored.offset, loan))
-        return Arrays.over(spec, piece)
-
-    def drop(self, answer: Answer) -> None:
-        """Nobody wants these arrays."""
-        for stored in (*([answer.arrays] if answer.arrays else []), *answer.extra.values()):
-            self.region.array(stored.offset, 1, np.int64)[0] = FREE
-
-    def release(self) -> bool:
-        """Give pieces back that nobody looks at any more. Was there one?"""
-        held = []
-        for offset, loan in self._lent:
-            if loan() is None:
-                self.region.array(offset, 1, np.int64)[0] = FREE
-            else:
-                held.append((offset, loan))
-        released = len(held) < len(self._lent)
-        self._lent = held
-        return released
-
-
-@final
-@dataclass(slots=True)
-class Spent:
-    """Seconds, over all processes, by what they went to."""
-
-    training: float = 0.0
-    moving: float = 0.0
-    waiting: float = 0.0
-    folding: float = 0.0
-    redone: int = 0
+    inbox: Inbox | None = None
 
 
 @final
@@ -118,35 +58,38 @@ class Processes:
     Args:
         clients: who there is.
         pool: the worker processes.
-        key: what they call the app.
-        load: the message that gives it to a new worker.
+        load: the message that gave them the app.
         states: where clients' states are kept.
         has_data: does the app load clients' data, so that it matters who does which?
+
+    Attributes:
+        spent: seconds by what they went to, over all processes.
     """
 
     punctual = True
 
-    def __init__(
-        self, clients: Clients, pool: Pool, load: Any, states: ClientStates, *, has_data: bool, spent: Spent | None = None
-    ) -> None:
+    def __init__(self, clients: Clients, pool: Pool, load: Load, states: ClientStates, *, has_data: bool) -> None:
         self._clients, self._pool, self._load, self._states = clients, pool, load, states
         self._has_data = has_data
-        self._homes: OrderedDict[str, int] = OrderedDict()
-        self._inboxes = [_Inbox(m.updates) for m in pool.members]
+        self._homes: OrderedDict[str, int] = OrderedDict()  # who has whose data
+        self._inboxes = [Inbox(m.updates) for m in pool.members]
+        self._deaths = Deaths(pool.limit)
         self._question: Question
         self._folding: Folding
-        self._tasks: list[_Task] = []
+        self._tasks: list[Task] = []
         self._by_client: dict[str, int] = {}
         self._events: list[Event] = []
         self._opened: Open | None = None
-        self._extra: list[Cohort] = []
-        self._busy: set[int] = set()  # workers that are not idle
-        self._pending: set[int] = set()  # workers that have not let go of the exchange before
-        self._held = False
-        self._broadcast_from = 0
-        self._deaths = 0
-        self.spent = spent or Spent()
-        pool.tell(load)
+        self._told: list[Cohort] = []  # since it was opened
+        self._ending: set[int] = set()  # workers that have not let go of the exchange before
+        self._held = False  # does user code hold what was broadcast?
+        self._free_from = 0  # the first byte of the broadcast memory that nobody may look at
+        self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "waiting": 0.0, "folding": 0.0}
+
+    @property
+    def busy(self) -> bool:
+        """Is a worker in the middle of something?"""
+        return self._opened is not None or bool(self._ending)
 
     def population(self, at_least: int, wait: float) -> Population:
         """All clients; none will come later."""
@@ -157,77 +100,84 @@ class Processes:
 
     def open(self, question: Question) -> None:
         """Begin an exchange."""
-        self._question, self._folding = question, Folding(question, self._states)
+        self._start(question, Folding(question, self._states))
+
+    def resume(self, question: Question, folding: Folding, tasks: Sequence[tuple[str, int]]) -> None:
+        """Go on with an exchange that another engine began."""
+        self._start(question, folding)
+        self.lease(tasks)
+
+    def _start(self, question: Question, folding: Folding) -> None:
+        self._question, self._folding = question, folding
         self._tasks, self._by_client, self._events = [], {}, []
-        self._opened, self._extra = None, []
+        self._opened, self._told = None, []
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks on the board."""
         begin = len(self._tasks)
-        self._tasks += [_Task(client, attempt) for client, attempt in tasks]
+        self._tasks += [Task(client, attempt) for client, attempt in tasks]
         self._by_client |= {client: begin + i for i, (client, _) in enumerate(tasks)}
-        infos = [self._clients[client] for client, _ in tasks]
-        stateful = frozenset(c for c, _ in tasks if self._states.read(c))
-        cohort = Cohort.of(infos, stateful)
+        stateful = frozenset(client for client, _ in tasks if self._states.has(client))
+        cohort = Cohort.of([self._clients[client] for client, _ in tasks], stateful)
         if self._opened is None:
             self._begin(cohort)
         else:
-            self._extra.append(cohort)
+            self._told.append(cohort)
             self._pool.board.append(range(begin, len(self._tasks)))
-            self._tell(More(cohort))
+            self._pool.tell(More(cohort))
 
     def _begin(self, cohort: Cohort) -> None:
-        while self._pending:
-            self._hear(None)
-        if not self._held:
-            self._broadcast_from = 0
-        self._held = False
-        end = [self._broadcast_from]
-        broadcast = self._pool.broadcast
-
-        def put(arrays: Arrays) -> int:
-            data = np.frombuffer(arrays.to_bytes(), np.uint8)
-            offset = -(-end[0] // LINE) * LINE
-            end[0] = offset + data.size
-            broadcast.resize(end[0])
-            np.copyto(broadcast.array(offset, data.size, np.uint8), data)
-            return offset
-
-        question = pack(replace(self._question, aggregator=None, extra_aggregators={}), put)
-        self._broadcast_from = end[0]
+        while self._ending:
+            self._hear()
+        begin = time.perf_counter()
+        question = pack(replace(self._question, aggregator=None, extra_aggregators={}), self._broadcaster())
         self._pool.board.publish([self._homes.get(name, -1) for name in cohort.names])
         self._pool.exchanges += 1
         self._opened = Open(
             key=self._load.key,
             number=self._pool.exchanges,
             question=question,
-            size=broadcast.size,
+            size=self._pool.broadcast.size,
             capacity=self._pool.board.capacity,
             cohort=cohort,
         )
-        self._tell(self._opened)
+        self._pool.tell(self._opened)
+        self.spent["moving"] += time.perf_counter() - begin
 
-    def _tell(self, message: Any) -> None:
-        self._busy = set(range(self._pool.workers))
-        self._pool.tell(message)
+    def _broadcaster(self) -> Any:
+        """What puts arrays where all workers see them; over those of the exchange before, if nobody holds them."""
+        self._free_from = self._free_from if self._held else 0
+        self._held = False
+        broadcast = self._pool.broadcast
+
+        def put(arrays: Arrays) -> int:
+            data = np.frombuffer(arrays.to_bytes(), np.uint8)
+            offset = -(-self._free_from // LINE) * LINE
+            self._free_from = offset + data.size
+            broadcast.resize(self._free_from)
+            np.copyto(broadcast.array(offset, data.size, np.uint8), data)
+            return offset
+
+        return put
 
     def wait(self, until: float) -> Sequence[Event]:
         """Block until workers have answered."""
         del until
         while not self._events:
-            self._hear(None)
+            self._feed()
+            self._hear()
         events, self._events = self._events, []
         return events
 
-    def _hear(self, timeout: float | None) -> None:
-        for member, message in self._pool.wait(timeout):
+    def _hear(self) -> None:
+        for member, message in self._pool.wait():
             match message:
                 case Answers():
                     self._take(member, message)
                 case AskState():
                     member.send(State(self._states.read(self._tasks[message.task].client)))
                 case Ended():
-                    self._pending.discard(member.number)
+                    self._ending.discard(member.number)
                     self._held = self._held or message.held
                 case Broken():
                     raise RunError(
@@ -241,23 +191,19 @@ class Processes:
         inbox = self._inboxes[member.number]
         inbox.specs += message.specs
         for name, seconds in message.seconds.items():
-            setattr(self.spent, name, getattr(self.spent, name) + seconds)
+            self.spent[name] += seconds
         current = self._opened is not None and message.number == self._opened.number
         for answer in message.answers:
-            if not current or self._tasks[answer.task].answer is not None:
+            if current and self._tasks[answer.task].answer is None:
+                self._note(inbox, member.number, answer)
+            else:
                 inbox.drop(answer)
-                continue
-            self._deaths = 0
-            self._note(member.number, answer)
         inbox.starved = message.starved
-        if message.idle:
-            self._busy.discard(member.number)
-        if message.starved:
-            self._make_room(member, all_events=False)
 
-    def _note(self, worker: int, answer: Answer) -> None:
+    def _note(self, inbox: Inbox, worker: int, answer: Answer) -> None:
         task = self._tasks[answer.task]
-        task.answer, task.by = answer, worker
+        task.answer, task.inbox = answer, inbox
+        self._deaths.none_since()
         if answer.failure is not None:
             self._events.append(Failed(task.client, task.attempt, answer.failure))
             return
@@ -274,45 +220,46 @@ class Processes:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
         refused = [failed for client, attempt, place in clients if (failed := self._fold(client, attempt, place))]
-        self.spent.folding += time.perf_counter() - begin
+        self.spent["folding"] += time.perf_counter() - begin
+        self._feed()
         return refused
 
     def _fold(self, client: str, attempt: int, place: int) -> Failed | None:
         task = self._tasks[self._by_client[client]]
-        answer, inbox = task.answer, self._inboxes[task.by]
+        answer, inbox = task.answer, task.inbox
         assert answer is not None
-        if answer.kind == "metrics":
-            return self._folding.fold(client, attempt, place, _metrics(answer), None)
-        update = Update.made(
-            answer.kind,  # type: ignore[arg-type]  # as the worker's update had it
-            inbox.arrays(answer.arrays),  # type: ignore[arg-type]  # an update has arrays
-            weight=answer.weight,
-            metrics=answer.metrics,
-            extra={name: inbox.arrays(stored) for name, stored in answer.extra.items()},
-        )
+        assert inbox is not None
+        update = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
         failed = self._folding.fold(client, attempt, place, update, answer.state)
         del update
-        task.answer = answer._replace(arrays=None, extra={}, state=None, metrics={})
         inbox.release()
-        if inbox.starved:
-            self._make_room(self._pool.members[task.by], all_events=True)
+        task.answer = Answer(answer.task, "folded")
         return failed
 
-    def _make_room(self, member: Member, *, all_events: bool) -> None:
-        """A worker has no room for its update: is there some now, or shall it have more memory?"""
-        inbox = self._inboxes[member.number]
-        inbox.release()
-        needed = inbox.starved + LINE
-        inbox.region.resize(inbox.region.size + max(needed, 0 if all_events else needed))
-        inbox.starved = 0
-        member.send(Room(inbox.region.size))
+    def _feed(self) -> None:
+        """Let workers go on that had no room for an update.
+
+        If some of a worker's updates were folded, there is room now. If not, they wait for those of slower clients:
+        then it gets more memory, so that a slow client does not stop the others. Beyond the budget it has to wait,
+        unless it is the one that the others wait for.
+        """
+        for member, inbox in zip(self._pool.members, self._inboxes, strict=True):
+            if inbox.starved and (inbox.release() or self._may_grow(member, inbox)):
+                member.send(Room(inbox.serve()))
+
+    def _may_grow(self, member: Member, inbox: Inbox) -> bool:
+        first = next((i for i, task in enumerate(self._tasks) if task.answer is None), -1)
+        if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number)[0] != first:
+            return False
+        inbox.grow()
+        return True
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""
         del attempt
         task = self._tasks[self._by_client[client]]
-        if task.answer is not None:
-            self._inboxes[task.by].drop(task.answer)
+        if task.answer is not None and task.inbox is not None:
+            task.inbox.drop(task.answer)
 
     def revoke(self, clients: Sequence[str]) -> None:
         """Nobody starts with these any more."""
@@ -323,9 +270,9 @@ class Processes:
         """End the exchange."""
         begin = time.perf_counter()
         reduced = self._folding.close(close)
-        self.spent.folding += time.perf_counter() - begin
+        self.spent["folding"] += time.perf_counter() - begin
         if self._opened is not None:
-            self._pending = set(range(self._pool.workers))
+            self._ending = set(range(self._pool.workers))
             self._pool.tell(End())
             self._opened = None
         return reduced
@@ -333,15 +280,40 @@ class Processes:
     # --- workers that die --------------------------------------------------------------------
 
     def _bury(self, member: Member, died: Died) -> None:
-        number = member.number
-        index, since = self._pool.board.doing(number)
-        raise RunError(f"worker {number} {explain(died)} {index} {since} {died.traceback}")
+        """A worker has died: what it had not answered is done again, all but what it died of."""
+        number, ending = member.number, self._opened is None
+        doing, _ = self._pool.board.doing(number)
+        open_tasks = [i for i, task in enumerate(self._tasks) if task.answer is None]
+        lost = self._pool.board.again(number, open_tasks if not ending else [])
+        of = self._tasks[doing] if doing in lost else None
+        if failure := self._deaths.judge(died, self._question, of.client if of else None, lost=len(lost)):
+            self._note(self._inboxes[number], number, Answer(doing, "failure", failure=failure))
+            self._pool.board.again(number, [i for i in open_tasks if i != doing])
+        fresh = self._pool.restart(number)
+        self._inboxes[number] = Inbox(fresh.updates)
+        self._ending.discard(number)
+        if ending:
+            return
+        assert self._opened is not None
+        fresh.send(replace(self._opened, capacity=self._pool.board.capacity))
+        for cohort in self._told:
+            fresh.send(More(cohort))
+        self._pool.tell(More())
 
 
 def _metrics(answer: Answer) -> Metrics:
-    made = Metrics.__new__(Metrics)
-    made.values, made.weight = answer.metrics, answer.weight
-    return made
+    return Metrics.made(answer.metrics, weight=answer.weight)
 
 
-__all__ = ["Processes", "Spent"]
+def _update(answer: Answer, inbox: Inbox) -> Update:
+    assert answer.arrays is not None
+    return Update.made(
+        answer.kind,  # type: ignore[arg-type]  # as the worker's update had it
+        inbox.arrays(answer.arrays),
+        weight=answer.weight,
+        metrics=answer.metrics,
+        extra={name: inbox.arrays(stored) for name, stored in answer.extra.items()} if answer.extra else {},
+    )
+
+
+__all__ = ["Processes"]

@@ -39,12 +39,13 @@ class Region:
     """One piece of anonymous shared memory.
 
     Args:
-        handle: what `handle` says in the process that made it; None makes a new one.
         size: bytes.
+        handle: what `handle` says in the process that made it; None makes a new one.
+        writable: may this process write to it? If it does all the same, the system ends it.
     """
 
-    def __init__(self, size: int, handle: Handle | None = None) -> None:
-        self._mine = handle is None
+    def __init__(self, size: int, handle: Handle | None = None, *, writable: bool = True) -> None:
+        self._mine, self._writable = handle is None, writable
         self.handle = _make() if handle is None else handle
         self.size = 0
         self._map: mmap.mmap
@@ -56,7 +57,7 @@ class Region:
         if size <= self.size:
             return
         size = -(-size // PAGE) * PAGE
-        self._map = _map(self.handle, size, grow=self._mine)
+        self._map = _map(self.handle, size, grow=self._mine, writable=self._writable)
         self._address = np.frombuffer(self._map, np.uint8).ctypes.data
         self.size = size
 
@@ -85,15 +86,16 @@ def _make() -> Handle:
         return os.dup(file.fileno())
 
 
-def _map(handle: Handle, size: int, *, grow: bool) -> mmap.mmap:
+def _map(handle: Handle, size: int, *, grow: bool, writable: bool) -> mmap.mmap:
+    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
     if isinstance(handle, str):
         if sys.platform == "win32":  # a named mapping cannot grow; a larger one has another name
-            return mmap.mmap(-1, size, tagname=f"{handle}-{size}")
+            return mmap.mmap(-1, size, tagname=f"{handle}-{size}", access=access)
         raise AssertionError("a name is a handle on Windows alone")
     try:
         if grow:
             os.ftruncate(handle, size)
-        return mmap.mmap(handle, size)
+        return mmap.mmap(handle, size, access=access)
     except OSError as error:
         raise StoreError(
             f"{size:,} bytes of shared memory cannot be had: {error.strerror}",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import logging
+import marshal
 import pickle
 import sys
 import sysconfig
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -30,6 +32,21 @@ LARGE = 10 << 20
 _IN_SETUP = "load it in @client.setup or @client.data, where the clients are"
 
 
+def _reduce_code(code: CodeType) -> Any:
+    # with the names of files, which cloudpickle leaves out, so that tracebacks show the user's lines
+    return marshal.loads, (marshal.dumps(code),)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    dispatch_table = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+
+def _dumps(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, protocol=5).dump(value)
+    return file.getvalue()
+
+
 def pack_app(app: ClientApp) -> bytes:
     """The app as bytes for a worker of this machine.
 
@@ -37,7 +54,7 @@ def pack_app(app: ClientApp) -> bytes:
         UsageError: something in it cannot be sent; names it.
     """
     try:
-        data: bytes = cloudpickle.dumps(app)
+        data = _dumps(app)
     except Exception as error:
         name, why = next(_not_sendable(app), ("the client app", error))
         raise UsageError(
@@ -63,14 +80,14 @@ def _warn(app: ClientApp, size: int) -> None:
 def _not_sendable(app: ClientApp) -> Iterator[tuple[str, Exception]]:
     for name, value in _captured(app):
         try:
-            cloudpickle.dumps(value)
+            _dumps(value)
         except Exception as error:  # noqa: BLE001  # whatever it raises is what is to be told
             yield name, error
 
 
 def _size(value: Any) -> int:
     try:
-        return len(cloudpickle.dumps(value))
+        return len(_dumps(value))
     except Exception:  # noqa: BLE001  # it was measured to be told of, and is told of without
         return 0
 
@@ -155,7 +172,7 @@ class ByFile(MetaPathFinder):
 
 
 @final
-class _Packer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+class _Packer(_Pickler):
     """Pickles a value; of `Arrays` only where they were put."""
 
     def __init__(self, file: io.BytesIO, put: Callable[[Arrays], int]) -> None:

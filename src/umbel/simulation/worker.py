@@ -47,10 +47,11 @@ from umbel.simulation.shipping import ByFile, unpack
 from umbel.spec import Spec
 from umbel.update import Metrics, Update
 
-SMALL = 1 << 20  # what a worker has at first for its updates
+SMALL = 1 << 20  # bytes that are broadcast, at first
+ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 2e-3  # seconds between two messages, where tasks are short
 _LOANS = 1 << 16  # bytes from which on an update is made where it will lie
-_KEPT = 4  # apps and seeds whose set-up and data are kept
+KEPT = 4  # apps and seeds whose set-up and data are kept
 IN_USE, FREE = 1, 0
 
 
@@ -164,8 +165,8 @@ class Worker:
         self._connection, self._number, self._limit, self._crash = connection, hello.number, hello.limit, crash
         self._threads = hello.threads
         self._board = Board(hello.workers, handles=hello.board)
-        self._broadcast = Region(SMALL, hello.broadcast)
-        self._outbox = Outbox(Region(SMALL, hello.updates))
+        self._broadcast = Region(SMALL, hello.broadcast, writable=False)
+        self._outbox = Outbox(Region(ROOM, hello.updates))
         self._benches: OrderedDict[int, Bench] = OrderedDict()
         self._exchange: Exchange
         self._bench: Bench
@@ -211,7 +212,7 @@ class Worker:
             self._send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
             return
         self._benches[message.key] = Bench(app, message.seed, threads=self._threads, devices=message.device)
-        if len(self._benches) > _KEPT:
+        if len(self._benches) > KEPT:
             self._benches.popitem(last=False)
 
     def _open(self, message: Open) -> None:
@@ -335,4 +336,4 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
         Worker(connection, hello, crash).serve()
 
 
-__all__ = ["FREE", "IN_USE", "SMALL", "Exchange", "Outbox", "Worker", "run"]
+__all__ = ["FREE", "IN_USE", "KEPT", "ROOM", "SMALL", "Exchange", "Outbox", "Worker", "run"]

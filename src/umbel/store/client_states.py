@@ -101,6 +101,14 @@ class FileClientStates:
                 raise CorruptFile(f"{self._path} is damaged ({error})", advice=_NEW) from error
             raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error
 
+    def has(self, client: str) -> bool:
+        """Does the client keep a state?"""
+        if not self.written:
+            return False
+        with self._errors():
+            row = self._db.execute("SELECT 1 FROM state WHERE client = ? LIMIT 1", (client,)).fetchone()
+        return row is not None
+
     def read(self, client: str) -> Mapping[str, Any]:
         """The client's state as of the last exchange it was counted in.
 

@@ -56,6 +56,10 @@ class MemoryClientStates:
     def __init__(self) -> None:
         self._states: dict[str, State] = {}
 
+    def has(self, client: str) -> bool:
+        """Does the client keep a state?"""
+        return client in self._states
+
     def read(self, client: str) -> State:
         """The client's state as of the last exchange it was counted in."""
         return self._states.get(client, {})

@@ -1,0 +1,79 @@
+"""The updates of one worker, as the main process sees them in the worker's memory."""
+
+from __future__ import annotations
+
+import weakref
+from typing import final
+
+import numpy as np
+
+from umbel.arrays import Arrays
+from umbel.simulation.arena import LINE
+from umbel.simulation.messages import Answer, Stored
+from umbel.simulation.region import Loan, Region
+from umbel.simulation.worker import FREE
+from umbel.spec import Spec
+
+
+@final
+class Inbox:
+    """Reads what one worker stored, and says what is free again.
+
+    Args:
+        region: the worker's memory.
+
+    Attributes:
+        specs: the specs that the worker numbered.
+        starved: bytes that the worker waits for; 0: it does not.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.specs: list[Spec] = []
+        self.starved = 0
+        self._lent: list[tuple[int, weakref.ref[Loan]]] = []
+        self._freed = False
+
+    def arrays(self, stored: Stored) -> Arrays:
+        """The arrays that the worker stored, where they lie."""
+        spec = self.specs[stored.spec]
+        piece, loan = self.region.lend(stored.offset + LINE, len(spec.header) + spec.nbytes, writable=False)
+        self._lent.append((stored.offset, loan))
+        return Arrays.over(spec, piece)
+
+    def drop(self, answer: Answer) -> None:
+        """Nobody wants these arrays."""
+        for stored in (*([answer.arrays] if answer.arrays else []), *answer.extra.values()):
+            self._free(stored.offset)
+
+    def release(self) -> bool:
+        """Give pieces back that nobody looks at any more. Was there one since the worker last got room?"""
+        held = []
+        for offset, loan in self._lent:
+            if loan() is None:
+                self._free(offset)
+            else:
+                held.append((offset, loan))
+        self._lent = held
+        return self._freed
+
+    @property
+    def size(self) -> int:
+        """Bytes of the worker's memory."""
+        return self.region.size
+
+    def grow(self) -> None:
+        """Make room for what the worker waits for."""
+        self.region.resize(self.region.size + self.starved + LINE)
+
+    def serve(self) -> int:
+        """The worker is told that there is room; how large its memory is."""
+        self.starved, self._freed = 0, False
+        return self.region.size
+
+    def _free(self, offset: int) -> None:
+        self.region.array(offset, 1, np.int64)[0] = FREE
+        self._freed = True
+
+
+__all__ = ["Inbox"]

@@ -1,0 +1,66 @@
+"""Where a federation runs; what ``umbel.run(on=...)`` takes."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from umbel.client.app import ClientApp
+from umbel.client.determinism import isolated
+from umbel.engine.ports import Runner
+from umbel.errors import UsageError
+from umbel.simulation.folding import ClientStates
+from umbel.simulation.roster import Roster
+
+_ALONE = threading.RLock()
+
+
+class Place(ABC):
+    """Where a federation runs.
+
+    Attributes:
+        clients: who there is.
+        threads: how many each handler may compute with.
+        devices: "auto", or the name of a device.
+    """
+
+    clients: Roster
+    threads: int
+    devices: str
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The conditions of a run: so many threads, and the caller's generators untouched.
+
+        Raises:
+            UsageError: another thread of this process is inside; runs within a run are lawful.
+        """
+        if not _ALONE.acquire(blocking=False):
+            raise UsageError(
+                "another thread of this process is running a simulation",
+                advice="run one after the other, or each in a process of its own: handlers draw from random, "
+                "numpy.random and torch, which all threads share",
+            )
+        try:
+            with isolated(self.threads):
+                yield
+        finally:
+            self.rest()
+            _ALONE.release()
+
+    @abstractmethod
+    def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:
+        """What does the tasks of one run."""
+
+    def rest(self) -> None:
+        """A run is over: give back what is not kept for the next."""
+
+    def recipe(self) -> Mapping[str, Any]:
+        """What a run's result depends on here."""
+        return {"clients": self.clients.recipe(), "threads": self.threads}
+
+
+__all__ = ["Place"]
