@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from umbel.errors import UmbelError
     from umbel.policy import evaluation, rounds
     from umbel.result import Result
+    from umbel.simulation.ray_engine import Ray
     from umbel.simulation.simulation import Simulation
     from umbel.spec import entries
     from umbel.strategies.base import Strategy
@@ -47,6 +48,7 @@ _HOMES = {
     ".errors": "UmbelError",
     ".policy": "evaluation rounds",
     ".result": "Result",
+    ".simulation.ray_engine": "Ray",
     ".simulation.simulation": "Simulation",
     ".spec": "entries",
     ".strategies": "Strategy fed_adagrad fed_adam fed_avg fed_avgm fed_prox fed_yogi q_fed_avg",
@@ -77,6 +79,7 @@ __all__ = [
     "Evaluation",
     "Federation",
     "Metrics",
+    "Ray",
     "Result",
     "ServerApp",
     "Simulation",

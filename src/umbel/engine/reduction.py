@@ -13,9 +13,11 @@ from typing import Any, final
 import numpy as np
 
 from umbel.aggregate import Aggregator
+from umbel.arrays import Arrays
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate
-from umbel.update import Update
+from umbel.spec import Spec
+from umbel.update import Kind, Update
 
 SHARD = 64
 
@@ -39,6 +41,25 @@ class Reduced:
 
 
 @final
+@dataclass(slots=True)
+class Part:
+    """A shard that was folded elsewhere, or the beginning of one.
+
+    Attributes:
+        accs: its accumulators: of the updates under None, of extra arrays under their names.
+        names, rows: who is in it, and (weight, metrics) of each.
+        shapes: of the metrics.
+        forms: what kinds of updates are in it: name, kind and spec, with the weight and the metrics of the first.
+    """
+
+    accs: dict[str | None, Any]
+    names: list[str]
+    rows: list[tuple[float, Mapping[str, Any]]]
+    shapes: dict[str, tuple[int, ...]]
+    forms: dict[tuple[str | None, Kind, Spec], tuple[float, Mapping[str, Any]]]
+
+
+@final
 class Reduction:
     """Folds the updates of one exchange, in order of places."""
 
@@ -48,6 +69,7 @@ class Reduction:
         self._open: dict[str | None, Any] = {}  # accumulators of the shard that is being folded
         self._merged: dict[str | None, Any] = {}  # those of the shards before it
         self._shapes: dict[str, tuple[int, ...]] = {}  # of the metrics
+        self._forms: dict[tuple[str | None, Kind, Spec], tuple[float, Mapping[str, Any]]] = {}  # of the open shard
         self._reduced = Reduced()
 
     def fold(self, client: str, place: int, update: Update) -> None:
@@ -56,9 +78,7 @@ class Reduction:
         Raises:
             BadUpdate: it does not fit the others; nothing of it was folded.
         """
-        if place // SHARD != self._shard:
-            self._merge_shard()
-            self._shard = place // SHARD
+        self._enter(place)
         parts = self._parts(update)
         for name, aggregator, acc, part in parts:
             aggregator.admit(acc, part)
@@ -67,6 +87,7 @@ class Reduction:
         self.note(client, update.weight, update.metrics)
         for name, aggregator, acc, part in parts:
             self._open[name] = aggregator.fold(acc, part, self._question.sent if name is None else None)
+            self._forms.setdefault((name, part.kind, part.arrays.spec), (part.weight, part.metrics))
 
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
         """Keep a client's metrics.
@@ -75,15 +96,46 @@ class Reduction:
             BadUpdate: one has another shape than it had before; nothing was kept.
         """
         shapes = {name: np.shape(value) for name, value in metrics.items()}
+        self._check_shapes(shapes)
+        self._shapes |= shapes
+        self._reduced.names.append(client)
+        self._reduced.rows.append((weight, metrics))
+
+    def _check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
             if self._shapes.get(name, shape) != shape:
                 raise BadUpdate(
                     f"metric {name!r} has shape {shape}, the clients before it returned {self._shapes[name]}",
                     advice="let all clients return the same shape, or call the metrics by different names",
                 )
-        self._shapes |= shapes
-        self._reduced.names.append(client)
-        self._reduced.rows.append((weight, metrics))
+
+    def part(self) -> Part:
+        """What was folded so far; all of it in one shard."""
+        return Part(self._open, self._reduced.names, self._reduced.rows, self._shapes, self._forms)
+
+    def join(self, place: int, part: Part) -> None:
+        """Take in the beginning of a shard, which was folded elsewhere: the same as folding its updates here.
+
+        That is so where `Aggregator.admit` looks at no more of the updates folded before than at their specs.
+
+        Args:
+            place: of one of its clients. Nothing of the shard was folded here.
+            part: what was folded.
+
+        Raises:
+            BadUpdate: it does not fit the shards before it; nothing of it was taken in.
+        """
+        assert place // SHARD != self._shard
+        self._enter(place)
+        for (name, kind, spec), (weight, metrics) in part.forms.items():
+            if name in self._merged:
+                update = Update.made(kind, _zeros(spec), weight=weight, metrics=metrics, extra={})
+                self._aggregator(name).admit(self._merged[name], update)
+        self._check_shapes(part.shapes)
+        self._shapes |= part.shapes
+        self._reduced.names += part.names
+        self._reduced.rows += part.rows
+        self._open = dict(part.accs)
 
     def finish(self) -> Reduced:
         """The folded whole."""
@@ -116,11 +168,24 @@ class Reduction:
             return self._open[name]
         return self._aggregator(name).init(self._question.sent if name is None else None)
 
+    def _enter(self, place: int) -> None:
+        """From now on the shard of this place is folded."""
+        if place // SHARD != self._shard:
+            self._merge_shard()
+            self._shard = place // SHARD
+
     def _merge_shard(self) -> None:
         for name, acc in self._open.items():
             before = self._merged.get(name)
             self._merged[name] = acc if before is None else self._aggregator(name).merge(before, acc)
-        self._open = {}
+        self._open, self._forms = {}, {}
 
 
-__all__ = ["SHARD", "Reduced", "Reduction"]
+def _zeros(spec: Spec) -> Arrays:
+    """Arrays that show their spec; their memory is never touched."""
+    file = np.zeros(len(spec.header) + spec.nbytes, np.uint8)
+    file[: len(spec.header)] = np.frombuffer(spec.header, np.uint8)
+    return Arrays.over(spec, file).freeze()
+
+
+__all__ = ["SHARD", "Part", "Reduced", "Reduction"]

@@ -9,7 +9,7 @@ from typing import Any, Protocol, final, runtime_checkable
 from umbel.client.context import ClientInfo
 from umbel.engine.exchange import Close, Failed
 from umbel.engine.question import Question
-from umbel.engine.reduction import Reduced, Reduction
+from umbel.engine.reduction import Part, Reduced, Reduction
 from umbel.errors import BadUpdate, Failure, UmbelError
 from umbel.sample import Population
 from umbel.update import Metrics, Update
@@ -90,6 +90,19 @@ class Folding:
             message=str(error) if ours else f"its update could not be folded: {type(error).__name__}: {error}",
             traceback="" if ours else "".join(traceback.format_exception(error)),
         )
+
+    def part(self) -> tuple[Part, Mapping[str, Mapping[str, Any]]]:
+        """What was folded, all of it in one shard, and the new states; for who folds a shard for another."""
+        return self._reduction.part(), self._after
+
+    def join(self, place: int, part: Part, after: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in a shard that was folded elsewhere.
+
+        Raises:
+            BadUpdate: it does not fit the shards before it; nothing of it was taken in.
+        """
+        self._reduction.join(place, part)
+        self._after |= after
 
     def close(self, close: Close) -> Reduced:
         """The folded whole; states are kept only if the quorum was reached."""

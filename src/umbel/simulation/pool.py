@@ -24,7 +24,7 @@ from umbel.simulation.region import Region
 from umbel.simulation.shipping import modules_by_file
 from umbel.simulation.worker import KEPT, ROOM, SMALL
 
-_LIMITS = (
+LIMITS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -76,7 +76,7 @@ class Member:
             [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot],  # type: ignore[attr-defined]
             pass_fds=[its.fileno(), self._lifeline_end, self._crash, *handles],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(_LIMITS, str(threads))},
+            env={**os.environ, **dict.fromkeys(LIMITS, str(threads))},
         )
         its.close()
         os.close(self._lifeline_end)
@@ -236,4 +236,4 @@ class Pool:
         self.broadcast.close()
 
 
-__all__ = ["Died", "Member", "Pool"]
+__all__ = ["LIMITS", "Died", "Member", "Pool"]

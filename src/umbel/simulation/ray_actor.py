@@ -1,0 +1,199 @@
+"""What runs in a Ray actor: does tasks in order of places and, where that is asked, folds the updates of a shard.
+
+Arrays travel beside what is pickled, as NumPy arrays of bytes, which Ray puts into its shared memory and maps in every
+process of a machine. So the model is copied once into that memory, and nowhere else on one machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, final
+
+import numpy as np
+
+from umbel.arrays import Array, Arrays
+from umbel.client.determinism import isolated
+from umbel.client.work import Bench, Done
+from umbel.engine.checksum import Checksum
+from umbel.engine.question import Question
+from umbel.errors import Failure, UmbelError
+from umbel.simulation.folding import Folding
+from umbel.simulation.messages import Cohort
+from umbel.simulation.shipping import pack, unpack
+from umbel.store.memory import MemoryClientStates
+
+KEPT = 4  # apps and seeds whose set-up and data are kept
+_ALIGN = 64
+Sealed = tuple[bytes, list[Array], list[bool]]
+"""A pickled value, its arrays, and which of them are still being written."""
+Asked = tuple[str, int, int]
+"""A client, the attempt, its place."""
+
+
+def seal(value: Any) -> Sealed:
+    """A value as Ray carries it."""
+    pieces: list[Array] = []
+    writable: list[bool] = []
+
+    def put(arrays: Arrays) -> int:
+        pieces.append(np.frombuffer(arrays.to_bytes(), np.uint8))
+        writable.append(arrays.writable)
+        return len(pieces) - 1
+
+    return pack(value, put), pieces, writable
+
+
+def unseal(sealed: Sealed) -> Any:
+    """The value; its arrays are Ray's memory, but those that are still being written, and what is not aligned."""
+    data, pieces, writable = sealed
+
+    def get(index: int, size: int) -> Array:
+        piece = pieces[index]
+        if writable[index] or piece.ctypes.data % _ALIGN:
+            memory = np.empty(size + _ALIGN, np.uint8)
+            begin = -memory.ctypes.data % _ALIGN
+            copy = memory[begin : begin + size]
+            np.copyto(copy, piece)
+            copy.flags.writeable = writable[index]
+            return copy
+        return piece
+
+    return unpack(data, get)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Tasks for one actor.
+
+    Attributes:
+        tasks: client, attempt and place, in order of places.
+        cohort: what is known of these clients, in the same order.
+        states: of those that keep one.
+        folds: are the updates folded, too? Then all are of one shard, and what comes back is that shard.
+    """
+
+    tasks: Sequence[Asked]
+    cohort: Cohort
+    states: Mapping[str, Mapping[str, Any]]
+    folds: bool
+
+
+@final
+@dataclass(slots=True)
+class Report:
+    """What came of an `Order`; updates, or the folded shard, are a second object, which stays where it was made.
+
+    Attributes:
+        failures: of clients that failed, by name.
+        seconds: by what they went to.
+        misfit: an update could not be folded with the others of its shard; nothing else came of it.
+        broken: why the run cannot go on, and what to do about it; or "".
+    """
+
+    failures: dict[str, Failure] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    misfit: bool = False
+    broken: tuple[str, str] = ("", "")
+
+
+@final
+class Actor:
+    """One worker process of a Ray cluster.
+
+    Args:
+        threads: how many a handler may compute with.
+        devices: "auto", or the name of a device.
+    """
+
+    def __init__(self, threads: int, devices: str) -> None:
+        self._ray = import_module("ray")
+        # Ray shows a process the GPUs that it was given, and no others; without any it may show all of them
+        self._device = devices if devices != "auto" or self._ray.get_gpu_ids() else "cpu"
+        self._threads = threads
+        self._conditions = contextlib.ExitStack()
+        self._conditions.enter_context(isolated(threads))
+        self._benches: OrderedDict[int, Bench] = OrderedDict()
+        self._broken: dict[int, str] = {}
+        self._exchange = -1
+        self._question: Question
+        self._checksum: Checksum
+        self._since = time.perf_counter()
+
+    def load(self, key: int, app: bytes, seed: int) -> None:
+        """Take in an app, unless it is here; if that fails, the first order says so."""
+        if key in self._benches:
+            self._benches.move_to_end(key)
+            return
+        try:
+            loaded = pickle.loads(app)  # noqa: S301  # from the program that started this actor
+        except BaseException as error:  # noqa: BLE001  # the user's modules may do anything
+            self._broken[key] = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+            return
+        self._benches[key] = Bench(loaded, seed, threads=self._threads, devices=self._device)
+        if len(self._benches) > KEPT:
+            self._benches.popitem(last=False)
+
+    def work(self, key: int, exchange: int, question: list[Any], order: Sealed) -> tuple[Report, Sealed | None]:
+        """Do tasks.
+
+        Args:
+            key: of the app.
+            exchange: its number in the life of the actors.
+            question: where it lies in Ray's memory.
+            order: what to do.
+        """
+        begin = time.perf_counter()
+        if key in self._broken:
+            advice = "install what it imports on all machines, or send it along: ray.init(runtime_env=...)"
+            return Report(broken=(f"a Ray worker cannot load the client app: {self._broken[key]}", advice)), None
+        seconds = {"training": 0.0, "folding": 0.0, "moving": 0.0, "waiting": 0.0}
+        if exchange == self._exchange:
+            seconds["waiting"] = begin - self._since
+        else:
+            self._open(exchange, question)
+        self._benches.move_to_end(key)
+        report = Report(seconds=seconds)
+        try:
+            made = self._do(self._benches[key], unseal(order), report)
+        except UmbelError as error:  # not a client's failure: what all clients share was written to
+            return Report(broken=(error.what, error.advice)), None
+        sealing = time.perf_counter()
+        sealed = None if report.misfit else seal(made)
+        self._since = time.perf_counter()
+        seconds["moving"] = self._since - sealing + max(0.0, sealing - begin - seconds["training"] - seconds["folding"])
+        return report, sealed
+
+    def _open(self, exchange: int, question: list[Any]) -> None:
+        self._question = unseal(self._ray.get(question[0]))
+        self._checksum = Checksum(self._question.model, *self._question.extra.values())
+        self._exchange = exchange
+
+    def _do(self, bench: Bench, order: Order, report: Report) -> Any:
+        folding = Folding(self._question, MemoryClientStates()) if order.folds else None
+        done: list[Done] = []
+        for i, (client, attempt, place) in enumerate(order.tasks):
+            begin = time.perf_counter()
+            one = bench.do(self._question, order.cohort.client(i), order.states.get(client, {}))
+            self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
+            trained = time.perf_counter()
+            report.seconds["training"] += trained - begin
+            if isinstance(one, Failure):
+                report.failures[client] = one
+            elif folding is None:
+                done.append(one)
+            elif folding.fold(client, attempt, place, one.update, one.state) is not None:
+                report.misfit = True
+                return None
+            report.seconds["folding"] += time.perf_counter() - trained
+        return done if folding is None else folding.part()
+
+
+__all__ = ["KEPT", "Actor", "Asked", "Order", "Report", "Sealed", "seal", "unseal"]

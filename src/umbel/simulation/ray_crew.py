@@ -1,0 +1,196 @@
+"""The Ray actors of a simulation: as many as the cluster has room for, replaced when they are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any, Literal, final
+
+from umbel.client.app import ClientApp
+from umbel.errors import RunError
+from umbel.simulation.pool import LIMITS
+from umbel.simulation.ray_actor import KEPT, Actor, Asked, Report
+from umbel.simulation.shipping import pack_app
+
+logger = logging.getLogger("umbel")
+_IN_A_ROW = 5  # actors per member that may be lost without one answer in between
+_SHORT = 0.1  # seconds; who needs less for its tasks is given the next ones before it has answered
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Neighbouring places whose tasks one actor does.
+
+    Attributes:
+        exchange: the number of their exchange.
+        tasks: client, attempt and place.
+        folds: does the actor fold the updates? Else they come to the main process.
+        lost: how often an actor was lost with it.
+        quiet: was its outcome told before, so that this is a repetition?
+        report: what came of it.
+        reporting, made: where Ray keeps the report, and the updates or the folded shard.
+    """
+
+    exchange: int
+    tasks: list[Asked]
+    folds: bool
+    lost: int = 0
+    quiet: bool = False
+    report: Report | None = None
+    reporting: Any = None
+    made: Any = None
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Member:
+    """One actor, as the main process sees it.
+
+    Attributes:
+        actor: Ray's handle.
+        starting: becomes ready with the actor; then None.
+        flight: what it was given to do, in order.
+        pace: seconds that its last piece took.
+    """
+
+    actor: Any
+    starting: Any
+    flight: deque[Piece] = field(default_factory=deque)
+    pace: float = _SHORT
+
+    @property
+    def room(self) -> bool:
+        """Should it be given more to do?"""
+        return self.starting is None and len(self.flight) < (2 if self.pace < _SHORT else 1)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An app that actors were given."""
+
+    key: int
+    app: ClientApp  # kept, so that its id stays its own
+    data: Any
+    seed: int
+
+
+@final
+class RayCrew:
+    """Actors that stay over several runs.
+
+    Args:
+        ray: the module.
+        workers: how many; "auto": as many as the cluster has room for.
+        threads: how many each handler may compute with.
+        devices: "auto", or the name of a device.
+        cpus, gpus: what Ray sets aside for each actor.
+    """
+
+    def __init__(
+        self, ray: Any, *, workers: int | Literal["auto"], threads: int, devices: str, cpus: float, gpus: float
+    ) -> None:
+        self.ray, self._workers, self._cpus, self._gpus = ray, workers, cpus, gpus
+        self._arguments = (threads, devices)
+        self._class = ray.remote(Actor).options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,  # a lost actor is replaced by us: a new one needs the app
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": dict.fromkeys(LIMITS, str(threads))},
+        )
+        self.members: list[Member] = []
+        self.exchanges = itertools.count()
+        self.busy = False  # in the middle of an exchange?
+        self._keys = itertools.count()
+        self._loads: OrderedDict[tuple[int, int], Load] = OrderedDict()
+        self._in_a_row = 0
+
+    def load(self, app: ClientApp, seed: int) -> int:
+        """Give an app to all actors, and to those that come later; what it is called from now on."""
+        known = self._loads.get((id(app), seed))
+        if known is None:
+            known = Load(next(self._keys), app, self.ray.put(pack_app(app)), seed)
+        for member in self.members:  # those that have it learn that it is in use
+            member.actor.load.remote(known.key, known.data, seed)
+        self._loads[id(app), seed] = known
+        self._loads.move_to_end((id(app), seed))
+        if len(self._loads) > KEPT:
+            self._loads.popitem(last=False)
+        return known.key
+
+    def recruit(self) -> None:
+        """As many actors as the cluster has room for now."""
+        wanted = self._room()
+        idle = [m for m in self.members if m.starting is not None]
+        for member in idle[: max(0, len(self.members) - wanted)]:
+            self._dismiss(member)
+        while len(self.members) < wanted:
+            self.members.append(self._start())
+
+    def _room(self) -> int:
+        """How many actors the cluster has room for; at least one, since a cluster may grow."""
+        if self._workers != "auto":
+            return self._workers
+        there = self.ray.cluster_resources()
+        needs = (("CPU", self._cpus), ("GPU", self._gpus))
+        return max(1, min(int(there.get(what, 0) / each + 1e-9) for what, each in needs if each))
+
+    def _start(self) -> Member:
+        actor = self._class.remote(*self._arguments)
+        ready = None
+        for load in self._loads.values():
+            ready = actor.load.remote(load.key, load.data, load.seed)
+        return Member(actor, ready)
+
+    def answered(self) -> None:
+        """An actor has done what it was given."""
+        self._in_a_row = 0
+
+    def bury(self, member: Member, error: BaseException) -> str:
+        """Replace an actor that was lost; why it was, in a line.
+
+        Raises:
+            RunError: actors are lost one after the other.
+        """
+        self._dismiss(member)
+        self._in_a_row += 1
+        why = reason(error)
+        if self._in_a_row > _IN_A_ROW * max(1, len(self.members)):
+            raise RunError(
+                f"Ray workers are lost one after the other; the last one: {error}",
+                advice="look into Ray's logs, for a lack of memory, and whether Umbel and what the client app imports "
+                "are installed on all machines; umbel.Simulation(engine='inline') needs no workers",
+            )
+        self.recruit()
+        return why
+
+    def _dismiss(self, member: Member) -> None:
+        self.members.remove(member)
+        with contextlib.suppress(Exception):  # it may be gone, and Ray, too
+            self.ray.kill(member.actor)
+
+    def close(self) -> None:
+        """End all actors now."""
+        for member in list(self.members):
+            self._dismiss(member)
+
+
+def lost(ray: Any) -> tuple[type[BaseException], ...]:
+    """What Ray raises when an actor, a machine or an object is gone."""
+    names = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError")
+    return tuple(getattr(ray.exceptions, name) for name in names if hasattr(ray.exceptions, name))
+
+
+def reason(error: BaseException) -> str:
+    """The line of Ray's message that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "because" in line or "OOM" in line or "exit" in line.lower()]
+    return (telling or lines or [type(error).__name__])[0][:300]
+
+
+__all__ = ["Load", "Member", "Piece", "RayCrew", "lost", "reason"]

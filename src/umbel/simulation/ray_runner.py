@@ -1,0 +1,375 @@
+"""The `ray` engine: actors of a Ray cluster do the tasks of whole shards and fold them; shards are merged here.
+
+Where the updates of a shard are folded makes no difference as long as each of them fits those before it. Whether it
+does is seen in the shard by the actor, and between shards here. Where one does not fit, that shard is done again, and
+its updates come to this process, which folds them one after the other as the inline engine does. So the same updates
+are refused. The same way is taken by clients that make up no whole shard, by spares, by evaluations, and where an
+aggregator's own `admit` may look at more than specs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, final
+
+from umbel.aggregate import Aggregator
+from umbel.aggregate.base import Summing
+from umbel.aggregate.concat import Concat
+from umbel.aggregate.q_fair import QFair
+from umbel.engine.exchange import Arrived, Close, Event, Failed
+from umbel.engine.question import Question
+from umbel.engine.reduction import SHARD, Reduced
+from umbel.errors import BadUpdate, ClientFailed, Failure, RunError
+from umbel.sample import Population
+from umbel.simulation.folding import Clients, ClientStates, Folding
+from umbel.simulation.messages import Cohort
+from umbel.simulation.ray_actor import Asked, Order, Report, seal, unseal
+from umbel.simulation.ray_crew import Member, Piece, RayCrew, lost
+
+logger = logging.getLogger("umbel")
+_BY_SPEC = (Aggregator.admit, Summing.admit, Concat.admit, QFair.admit)  # of the updates before, they see the spec
+_BUDGET = 1 << 30  # bytes of updates that may come to this process so that no actor is idle at the end of an exchange
+_AT_ONCE = 1 << 27  # bytes of updates that come in one piece
+_EACH = 4  # pieces that an actor does of clients that make up no whole shard, so that all end at about the same time
+_LIVES = 3  # actors that may be lost with the same client
+_PATIENCE = 30.0  # seconds without any actor after which that is said
+
+
+@final
+class RayRunner:
+    """A `Runner` of the engine.
+
+    Args:
+        clients: who there is.
+        crew: the actors.
+        key: of the app.
+        states: where clients' states are kept.
+
+    Attributes:
+        spent: seconds by what they went to, over all processes.
+    """
+
+    punctual = True
+
+    def __init__(self, clients: Clients, crew: RayCrew, key: int, states: ClientStates) -> None:
+        self._clients, self._crew, self._key, self._states = clients, crew, key, states
+        self._ray, self._lost = crew.ray, lost(crew.ray)
+        self._number = -1  # of the exchange
+        self._question: Question
+        self._folding: Folding
+        self._asked: list[Any] = []  # the question in Ray's memory
+        self._queue: deque[Piece] = deque()
+        self._pieces: dict[str, Piece] = {}  # by client
+        self._events: list[Event] = []
+        self._homes: dict[str, Member] = {}  # who did the piece that began with this client, and so has its data
+        self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "folding": 0.0, "waiting": 0.0}
+
+    def population(self, at_least: int, wait: float) -> Population:
+        """All clients; none will come later."""
+        del at_least, wait
+        return self._clients.population
+
+    # --- an exchange -------------------------------------------------------------------------
+
+    def open(self, question: Question) -> None:
+        """Begin an exchange."""
+        self._question, self._folding = question, Folding(question, self._states)
+        self._number = next(self._crew.exchanges)
+        self._crew.busy = True
+        self._queue.clear()
+        self._pieces, self._events, self._asked = {}, [], []
+        self._crew.recruit()
+
+    def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
+        """Put tasks in the queue; they come in order of places."""
+        first = len(self._pieces)
+        placed = [(client, attempt, first + i) for i, (client, attempt) in enumerate(tasks)]
+        whole = self._whole_shards(len(placed)) * SHARD if first == 0 else 0
+        pieces = [self._piece(part, folds=True) for part in _parts(placed[:whole], SHARD)]
+        pieces += [self._piece(part) for part in _parts(placed[whole:], self._size(len(placed) - whole))]
+        for piece in pieces:
+            self._pieces |= {client: piece for client, _, _ in piece.tasks}
+        self._queue += pieces
+        self._feed()
+
+    def _piece(self, tasks: Iterable[Asked], *, folds: bool = False, lost: int = 0, quiet: bool = False) -> Piece:
+        return Piece(self._number, list(tasks), folds, lost=lost, quiet=quiet)
+
+    def _whole_shards(self, clients: int) -> int:
+        """How many shards actors fold: as many as all of them get the same number of, if the rest is not too much."""
+        question = self._question
+        aggregators = [question.aggregator, *question.extra_aggregators.values()]
+        if any(a is None or type(a).admit not in _BY_SPEC for a in aggregators):
+            return 0
+        even = clients // SHARD // len(self._crew.members) * len(self._crew.members)
+        too_much = (clients - even * SHARD) * self._bytes() > _BUDGET
+        return -(-clients // SHARD) if too_much else even
+
+    def _size(self, clients: int) -> int:
+        """How many clients make a piece."""
+        fair = -(-clients // (len(self._crew.members) * _EACH))
+        return max(1, min(SHARD, fair, _AT_ONCE // max(1, self._bytes())))
+
+    def _bytes(self) -> int:
+        """The size of an update, about."""
+        return self._question.sent.nbytes if self._question.sent is not None else 0
+
+    def wait(self, until: float) -> Sequence[Event]:
+        """Block until actors have answered."""
+        del until
+        while not self._events:
+            self._work()
+        events, self._events = self._events, []
+        return events
+
+    def drop(self, client: str, attempt: int) -> None:
+        """Throw an answer away: it is not folded, and goes with the exchange."""
+
+    def revoke(self, clients: Sequence[str]) -> None:
+        """Nobody starts with these any more."""
+        del clients
+        self._queue.clear()
+
+    def close(self, close: Close) -> Reduced:
+        """End the exchange."""
+        begin = time.perf_counter()
+        reduced = self._folding.close(close)
+        self.spent["folding"] += time.perf_counter() - begin
+        self._pieces, self._asked = {}, []
+        self._crew.busy = any(member.flight for member in self._crew.members)
+        return reduced
+
+    # --- actors at work ----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Give the actors work, and hear what they have done."""
+        self._feed()
+        sources: dict[Any, Member] = {}
+        for member in self._crew.members:
+            refs = [member.starting] if member.starting is not None else [p.reporting for p in member.flight]
+            sources |= dict.fromkeys(refs, member)
+        refs = list(sources)
+        ready, _ = self._ray.wait(refs, num_returns=1, timeout=_PATIENCE)
+        if not ready and not any(m.flight for m in self._crew.members):
+            logger.warning(
+                "no-workers: Ray has started no worker for %.0f seconds: it has %s, and free are %s",
+                _PATIENCE,
+                self._ray.cluster_resources(),
+                self._ray.available_resources(),
+            )
+            self._crew.recruit()
+        if len(refs) > 1:
+            ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in ready:
+            if sources[ref] in self._crew.members:  # it was not buried a moment ago
+                self._hear(sources[ref], ref)
+
+    def _feed(self) -> None:
+        """Give actors that have room the next pieces; an actor first what it did in the round before."""
+        free = [member for member in self._crew.members if member.room]
+        while self._queue and free:
+            for member in free:
+                if self._queue:
+                    self._send(member, self._choose(member))
+            free = [member for member in free if member.room]
+
+    def _choose(self, member: Member) -> Piece:
+        mine = (p for p in self._queue if self._homes.get(p.tasks[0][0]) is member)
+        piece = next(mine, self._queue[0]) if self._homes else self._queue[0]
+        self._queue.remove(piece)
+        return piece
+
+    def _send(self, member: Member, piece: Piece) -> None:
+        begin = time.perf_counter()
+        names = [client for client, _, _ in piece.tasks]
+        stateful = frozenset(client for client in names if self._states.has(client))
+        order = Order(
+            tasks=piece.tasks,
+            cohort=Cohort.of([self._clients[client] for client in names], stateful),
+            states={client: self._states.read(client) for client in stateful},
+            folds=piece.folds,
+        )
+        work = member.actor.work.options(num_returns=2)
+        piece.reporting, piece.made = work.remote(self._key, self._number, self._broadcast(), seal(order))
+        member.flight.append(piece)
+        self.spent["moving"] += time.perf_counter() - begin
+
+    def _broadcast(self) -> list[Any]:
+        """The question in Ray's memory, once per exchange; in a list, so that Ray does not unpickle it each time."""
+        if not self._asked:
+            question = self._question
+            if not any(piece.folds for piece in self._queue) and not any(p.folds for p in self._pieces.values()):
+                question = replace(question, aggregator=None, extra_aggregators={})
+            self._asked = [self._ray.put(seal(question))]
+        return self._asked
+
+    def _hear(self, member: Member, ref: Any) -> None:
+        try:
+            said = self._ray.get(ref)
+        except self._lost as error:
+            self._bury(member, error)
+            return
+        except self._ray.exceptions.RayTaskError as error:
+            raise RunError(
+                f"a Ray worker could not do its tasks: {error}",
+                advice="see that the same Umbel, and what the strategy imports, is installed on all machines",
+            ) from error
+        if ref == member.starting:
+            member.starting = None
+            return
+        self._crew.answered()
+        piece = next(p for p in member.flight if p.reporting == ref)
+        member.flight.remove(piece)
+        if piece.exchange == self._number:
+            self._take(member, piece, said)
+
+    def _take(self, member: Member, piece: Piece, report: Report) -> None:
+        what, advice = report.broken
+        if what:
+            raise RunError(what, advice=advice)
+        member.pace = sum(report.seconds.values()) - report.seconds["waiting"]
+        self._homes[piece.tasks[0][0]] = member
+        for name, seconds in report.seconds.items():
+            self.spent[name] += seconds
+        if report.misfit:
+            self._divide(piece.tasks, self._size(len(piece.tasks)), lost=piece.lost)
+        else:
+            self._done(piece, report)
+
+    def _done(self, piece: Piece, report: Report) -> None:
+        piece.report, piece.reporting = report, None
+        if piece.quiet:
+            return
+        for client, attempt, _ in piece.tasks:
+            failure = report.failures.get(client)
+            self._events.append(Failed(client, attempt, failure) if failure else Arrived(client, attempt))
+
+    def _divide(self, tasks: Sequence[Asked], size: int, *, lost: int = 0, quiet: bool = False) -> None:
+        """Do these tasks again, first of all, in pieces whose updates come to this process."""
+        pieces = [self._piece(part, lost=lost, quiet=quiet) for part in _parts(tasks, size)]
+        for piece in pieces:
+            self._pieces |= {client: piece for client, _, _ in piece.tasks}
+        self._queue.extendleft(reversed(pieces))
+
+    # --- folding -----------------------------------------------------------------------------
+
+    def fold(self, clients: Sequence[Asked]) -> Sequence[Failed]:
+        """Fold the updates of these clients, or merge the shards that they make up."""
+        refused: list[Failed] = []
+        for piece, tasks in groupby(clients, key=lambda task: self._pieces[task[0]]):
+            refused += self._fold(piece, list(tasks))
+        return refused
+
+    def _fold(self, piece: Piece, tasks: Sequence[Asked]) -> list[Failed]:
+        assert piece.report is not None
+        failures = piece.report.failures
+        if piece.folds and len(tasks) == len(piece.tasks) - len(failures):
+            if self._join(piece):
+                return []
+        elif not piece.folds and (done := self._fetch(piece)) is not None:
+            return self._fold_each(piece, tasks, done)
+        return self._fold_again(tasks)
+
+    def _fetch(self, piece: Piece) -> Any:
+        """What an actor made; None if it is lost."""
+        if piece.made is None:  # its only client has cost too many of them
+            return []
+        begin = time.perf_counter()
+        try:
+            made = unseal(self._ray.get(piece.made))
+        except self._lost as error:
+            logger.warning(
+                "worker-lost: a Ray worker's results are lost (%s); %d tasks are done again",
+                type(error).__name__,
+                len(piece.tasks),
+            )
+            return None
+        finally:
+            piece.made = None
+            self.spent["moving"] += time.perf_counter() - begin
+        return made
+
+    def _join(self, piece: Piece) -> bool:
+        """Merge a folded shard, unless it is lost or does not fit."""
+        if (made := self._fetch(piece)) is None:
+            return False
+        begin = time.perf_counter()
+        try:
+            self._folding.join(piece.tasks[0][2], *made)
+        except BadUpdate:
+            return False
+        finally:
+            self.spent["folding"] += time.perf_counter() - begin
+        return True
+
+    def _fold_each(self, piece: Piece, tasks: Sequence[Asked], done: Sequence[Any]) -> list[Failed]:
+        assert piece.report is not None
+        begin = time.perf_counter()
+        by_client = dict(zip((c for c, _, _ in piece.tasks if c not in piece.report.failures), done, strict=True))
+        refused: list[Failed] = []
+        for client, attempt, place in tasks:
+            if failure := piece.report.failures.get(client):  # only where it was done again
+                refused.append(Failed(client, attempt, failure))
+                continue
+            one = by_client.pop(client)
+            if failed := self._folding.fold(client, attempt, place, one.update, one.state):
+                refused.append(failed)
+        self.spent["folding"] += time.perf_counter() - begin
+        return refused
+
+    def _fold_again(self, tasks: Sequence[Asked]) -> list[Failed]:
+        """Have these tasks done again, and fold their updates one after the other."""
+        self._divide(tasks, self._size(len(tasks)), quiet=True)
+        refused: list[Failed] = []
+        for client, attempt, place in tasks:
+            while (piece := self._pieces[client]).report is None:
+                self._work()
+            if (client, attempt, place) == piece.tasks[0]:
+                refused += self._fold(piece, piece.tasks)
+        return refused
+
+    # --- actors that are lost ----------------------------------------------------------------
+
+    def _bury(self, member: Member, error: BaseException) -> None:
+        """An actor is lost: what it had not answered is done again by another one."""
+        doing = list(member.flight)
+        why = self._crew.bury(member, error)
+        self._homes = {client: home for client, home in self._homes.items() if home is not member}
+        mine = [piece for piece in doing if piece.exchange == self._number]
+        logger.warning(
+            "worker-lost: a Ray worker was lost (%s); %d tasks are done again", why, sum(len(p.tasks) for p in mine)
+        )
+        # it did them one after the other, so only the first can be to blame
+        self._queue.extendleft(reversed([p for p in mine if p is not doing[0]]))
+        if doing and doing[0] in mine:
+            self._once_more(doing[0], why)
+
+    def _once_more(self, piece: Piece, why: str) -> None:
+        piece.lost += 1
+        if piece.lost == 1 or (len(piece.tasks) == 1 and piece.lost < _LIVES):
+            self._queue.appendleft(piece)
+        elif len(piece.tasks) > 1:
+            self._divide(piece.tasks, 1, lost=1, quiet=piece.quiet)
+        else:
+            ((client, _, _),) = piece.tasks
+            failure = Failure(
+                client=client,
+                round=self._question.round,
+                kind=self._question.label,
+                code=ClientFailed.code,
+                message=f"its {self._question.label} handler cost {_LIVES} Ray workers their lives ({why})",
+            )
+            piece.made = None
+            self._done(piece, Report(failures={client: failure}))
+
+
+def _parts(tasks: Sequence[Asked], size: int) -> list[Sequence[Asked]]:
+    return [tasks[i : i + size] for i in range(0, len(tasks), size)]
+
+
+__all__ = ["RayRunner"]
