@@ -1,4 +1,4 @@
-"""The Ray engine on a real cluster of two nodes on this machine: the same bits as inline, whatever is lost meanwhile."""
+"""The Ray engine on a real cluster of two nodes on this machine: the same bits as inline, whatever is lost."""
 
 from __future__ import annotations
 
@@ -70,7 +70,12 @@ def convolutional() -> tuple[umbel.ServerApp, umbel.ClientApp]:
 
     def net() -> Any:
         return nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, 5)
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(256, 5),
         )
 
     client = umbel.ClientApp()
@@ -98,7 +103,7 @@ def convolutional() -> tuple[umbel.ServerApp, umbel.ClientApp]:
         return umbel.Update(model=umbel.torch.arrays(mine), weight=16, metrics={"drift": ctx.state["drift"]})
 
     strategy = umbel.fed_adam(lr=0.01, cohort=umbel.sample.fraction(0.8)).with_(umbel.transforms.clip(1.0))
-    return umbel.ServerApp(model=lambda: umbel.torch.arrays(net()), strategy=strategy, rounds=3), client
+    return umbel.ServerApp(model=lambda: umbel.torch.arrays(net()), strategy=strategy, rounds=2), client
 
 
 def test_a_network_with_dropout_and_200_clients(cluster: Any) -> None:
@@ -109,7 +114,7 @@ def test_a_network_with_dropout_and_200_clients(cluster: Any) -> None:
 
 
 def counting() -> umbel.ClientApp:
-    """Clients that fail at random, count their trainings, and say where they were done."""
+    """Clients that fail at random, and count their trainings."""
     client = umbel.ClientApp()
 
     @client.train
@@ -124,11 +129,6 @@ def counting() -> umbel.ClientApp:
     def evaluate(model: umbel.Arrays, ctx: Any) -> umbel.Metrics:
         return umbel.Metrics({"far": float(np.abs(model["w"]).sum()) + ctx.rng.random()})
 
-    @client.query("where")
-    def where(model: Any, ctx: Any) -> umbel.Update:
-        node = __import__("ray").get_runtime_context().get_node_id()
-        return umbel.Update(value={"node": node.encode(), "threads": os.environ["OMP_NUM_THREADS"].encode()})
-
     return client
 
 
@@ -140,7 +140,17 @@ def test_failures_spares_and_states(cluster: Any, cohort: int) -> None:
     assert same(inline(server, counting(), 300), on_ray(server, counting(), 300))
 
 
-def test_both_nodes_work_and_threads_are_set_before_anything_is_loaded(cluster: Any) -> None:
+def test_both_nodes_work_and_threads_are_set_before_anything_is_loaded(cluster: Any, tmp_path: Path) -> None:
+    client = umbel.ClientApp()
+
+    @client.query("where")
+    def where(model: Any, ctx: Any) -> umbel.Update:
+        node = __import__("ray").get_runtime_context().get_node_id()
+        (tmp_path / node).touch()
+        while len(list(tmp_path.iterdir())) < 2:  # or the first has done everything before the second has started
+            time.sleep(0.01)
+        return umbel.Update(value={"node": node.encode(), "threads": os.environ["OMP_NUM_THREADS"].encode()})
+
     server = umbel.ServerApp(rounds=1)
 
     @server.main
@@ -148,8 +158,8 @@ def test_both_nodes_work_and_threads_are_set_before_anything_is_loaded(cluster: 
         got = fed.query("where", cohort=umbel.sample.everyone(), aggregator=umbel.aggregate.concat())
         fed.commit({"got": got.value})
 
-    got = on_ray(server, counting(), 200).state["got"]
-    assert set(map(bytes, split(got, "node"))) == {node["NodeID"].encode() for node in ray.nodes() if node["Alive"]}
+    got = on_ray(server, client, 20).state["got"]
+    assert {bytes(node).decode() for node in split(got, "node")} == {path.name for path in tmp_path.iterdir()}
     assert set(map(bytes, split(got, "threads"))) == {b"1"}
 
 
@@ -170,7 +180,7 @@ def odd(names: set[str], what: str) -> umbel.ClientApp:
 
 
 @pytest.mark.parametrize("what", ["value", "metric"])
-@pytest.mark.parametrize("odd_ones", [range(0, 1), range(64, 128), range(150, 256)])
+@pytest.mark.parametrize("odd_ones", [range(1), range(64, 128), range(150, 256)])
 def test_the_same_are_refused_within_and_across_shards(cluster: Any, odd_ones: range, what: str) -> None:
     names = sorted(map(str, range(256)))
     client = odd({names[i] for i in odd_ones}, what)
@@ -196,17 +206,17 @@ class Rising(Aggregator):
 
     result: ClassVar[str] = "total"
 
-    def expects(self, sent: umbel.Arrays | None) -> Expected:
+    def expects(self, sent: umbel.Arrays | None) -> Expected:  # noqa: ARG002
         return Expected(sent=None, shapes="free")
 
-    def init(self, sent: umbel.Arrays | None) -> list[float]:
+    def init(self, sent: umbel.Arrays | None) -> list[float]:  # noqa: ARG002
         return [0.0]
 
     def admit(self, acc: list[float], update: umbel.Update) -> None:
         if update.arrays["x"] <= acc[0]:
             raise BadUpdate(f"{update.arrays['x']} is not larger than {acc[0]}")
 
-    def fold(self, acc: list[float], update: umbel.Update, sent: umbel.Arrays | None) -> list[float]:
+    def fold(self, acc: list[float], update: umbel.Update, sent: umbel.Arrays | None) -> list[float]:  # noqa: ARG002
         return [acc[0] + float(update.arrays["x"])]
 
     def merge(self, acc: list[float], later: list[float]) -> list[float]:
@@ -281,16 +291,16 @@ def test_a_worker_is_killed(cluster: Any, clients: int, tmp_path: Path, caplog: 
 
 def test_a_client_that_kills_its_worker_each_time_fails(cluster: Any) -> None:
     def deadly(ctx: Any) -> None:
-        if ctx.client.name in ("17", "180"):
+        if ctx.client.name == "17":
             os._exit(3)
 
     def failing(ctx: Any) -> None:
-        if ctx.client.name in ("17", "180"):
+        if ctx.client.name == "17":
             raise RuntimeError
 
     server = federation(1, quorum=0.5)
     a, b = inline(server, breaking(failing), 200), on_ray(server, breaking(deadly), 200)
-    assert [f.client for f in a.failures] == [f.client for f in b.failures] == ["17", "180"]
+    assert [f.client for f in a.failures] == [f.client for f in b.failures] == ["17"]
     assert a.model == b.model
     assert "lives" in b.failures[0].message
 
@@ -335,16 +345,15 @@ def test_in_a_with_statement_actors_and_their_set_up_stay(cluster: Any, tmp_path
         assert ctx.shared is None
         return call(model, ctx)
 
-    with umbel.Ray(clients=100) as place:
+    with umbel.Ray(clients=100, workers=1) as place:
         results = [umbel.run(federation(), client, on=place, seed=1) for _ in range(2)]
-        umbel.evaluate  # noqa: B018  # the same place takes it
     assert same(*results)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 1
     assert ray.is_initialized(), "it was not ours to end"
 
 
 def test_debugging_is_done_in_this_process() -> None:
-    class Mine(Exception):  # noqa: N818
+    class Mine(Exception):
         pass
 
     def trouble(ctx: Any) -> None:
@@ -385,7 +394,8 @@ try:
     federate(place, dir=directory)
 except KeyboardInterrupt:
     print("interrupted", ray.is_initialized())
-print(federate(place, dir=directory).model == federate(umbel.Simulation(clients=150, engine="inline")).model)
+inline = umbel.Simulation(clients=150, engine="inline")
+print(federate(inline, dir=directory).model == federate(inline).model)
 print(ray.is_initialized())
 """
 APP = """

@@ -149,10 +149,9 @@ class RayRunner:
     def _work(self) -> None:
         """Give the actors work, and hear what they have done."""
         self._feed()
-        sources: dict[Any, Member] = {}
-        for member in self._crew.members:
-            refs = [member.starting] if member.starting is not None else [p.reporting for p in member.flight]
-            sources |= dict.fromkeys(refs, member)
+        # of each the first: it did them in order, and if it was lost, only the first that it has not done is to blame
+        heads = ((m, m.flight[0].reporting if m.flight else m.starting) for m in self._crew.members)
+        sources = {ref: member for member, ref in heads if ref is not None}
         refs = list(sources)
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=_PATIENCE)
         if not ready and not any(m.flight for m in self._crew.members):
@@ -166,7 +165,7 @@ class RayRunner:
         if len(refs) > 1:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
-            if sources[ref] in self._crew.members:  # it was not buried a moment ago
+            if sources[ref] in self._crew.members:  # it was not sent away when another one was buried
                 self._hear(sources[ref], ref)
 
     def _feed(self) -> None:
