@@ -330,6 +330,30 @@ def test_a_node_is_removed(cluster: Any, tmp_path: Path, caplog: pytest.LogCaptu
     assert "worker-lost" in caplog.text
 
 
+def test_a_client_that_writes_into_the_model_ends_the_run(cluster: Any) -> None:
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        if ctx.client.name == "3":  # as torch.from_numpy does, behind NumPy's back
+            np.ctypeslib.as_array((__import__("ctypes").c_double * 50).from_address(model["w"].ctypes.data))[0] = 7
+        return umbel.Update(model=model)
+
+    with pytest.raises(umbel.errors.RunError, match="client '3'.*wrote into the arrays"):
+        on_ray(umbel.ServerApp(model={"w": np.zeros(50)}, strategy=umbel.fed_avg(), rounds=1), client, 5)
+
+
+def test_code_that_a_worker_cannot_load_ends_the_run(cluster: Any) -> None:
+    class Broken:
+        def __reduce__(self) -> Any:
+            return (exec, ("raise ImportError('there is no such module here')",))
+
+    broken = Broken()
+    client = breaking(lambda ctx: broken)
+    with pytest.raises(umbel.errors.RunError, match="there is no such module here"):
+        on_ray(federation(), client, 5)
+
+
 # --- over several runs, and without a cluster ------------------------------------------------
 
 

@@ -126,7 +126,7 @@ class Ray(Place):
         if ray.is_initialized():
             return ray
         self._crew = None  # if there is one, somebody ended its Ray
-        arguments = {} if self.address is None or "://" in self.address else {"include_dashboard": False}
+        arguments = {} if "://" in (self.address or "") else {"include_dashboard": False}
         try:
             ray.init(address=self.address, logging_level=logging.WARNING, **arguments)
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
