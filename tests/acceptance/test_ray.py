@@ -36,9 +36,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes with one CPU each; this process is connected to it."""
-    from ray.cluster_utils import Cluster  # type: ignore[import-not-found,unused-ignore]
-
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    cluster = pytest.importorskip("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=NODE)
     cluster.add_node(**NODE)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     yield cluster
