@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -42,6 +43,7 @@ def cluster() -> Iterator[Any]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    gc.collect()  # so that files which Ray left open are nobody else's trouble
 
 
 def inline(server: umbel.ServerApp, client: umbel.ClientApp, clients: Any, **arguments: Any) -> umbel.Result:
@@ -378,7 +380,11 @@ def test_in_a_with_statement_actors_and_their_set_up_stay(cluster: Any, tmp_path
 
     with umbel.Ray(clients=100, workers=1) as place:
         results = [umbel.run(federation(), client, on=place, seed=1) for _ in range(2)]
+        model = results[0].model
+        assert model is not None
+        found = umbel.evaluate(model, counting(), on=place, seed=1).metrics
     assert same(*results)
+    assert found == umbel.evaluate(model, counting(), on=umbel.Simulation(clients=100, engine="inline"), seed=1).metrics
     assert len(list(tmp_path.iterdir())) == 1
     assert ray.is_initialized(), "it was not ours to end"
 
