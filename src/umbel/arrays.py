@@ -14,6 +14,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Self, final
 
 import numpy as np
@@ -86,6 +87,10 @@ class Arrays:
         roles: Mapping[str, Role] | Sequence[Entries] = (),
         aliases: Mapping[str, str] | None = None,
     ) -> None:
+        if not roles and not aliases and (spec := _spec_of_plain(values)) is not None:
+            filled = Arrays.build(spec, lambda name, out: np.copyto(out, values[name]))
+            self.spec, self._file, self._views, self._digest = spec, filled._file, {}, ""
+            return
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
         for name, value in values.items():
@@ -113,13 +118,12 @@ class Arrays:
     @classmethod
     def blank(cls, spec: Spec) -> Self:
         """Arrays whose values are not yet written; ``freeze`` them when they are."""
-        size = len(spec.header) + spec.nbytes
-        file = _lender[0](size)
+        file = _lender[0](spec.size)
         if file is None:
-            memory = np.empty(size + _ALIGN, np.uint8)
-            begin = -memory.ctypes.data % _ALIGN
-            file = memory[begin : begin + size]
-        file[: len(spec.header)] = np.frombuffer(spec.header, np.uint8)
+            memory = np.empty(spec.size + _ALIGN, np.uint8)
+            begin = -memory.__array_interface__["data"][0] % _ALIGN
+            file = memory[begin : begin + spec.size]
+        file[: len(spec.header)] = spec.head
         return cls.over(spec, file)
 
     @classmethod
@@ -189,14 +193,10 @@ class Arrays:
 
     def stretch(self, offset: int, size: int, dtype: str) -> Array:
         """``size`` stored elements from byte ``offset`` of the data on, as one flat array."""
-        begin = len(self.spec.header) + offset
-        storage = STORAGE[dtype]
-        return self._file[begin : begin + size * storage.itemsize].view(storage)
+        return np.ndarray((size,), STORAGE[dtype], self._file, len(self.spec.header) + offset)
 
     def _storage(self, e: Entry) -> Array:
-        begin = len(self.spec.header) + e.offset
-        view: Array = self._file[begin : begin + e.nbytes].view(STORAGE[e.dtype]).reshape(e.shape)
-        return view
+        return np.ndarray(e.shape, STORAGE[e.dtype], self._file, len(self.spec.header) + e.offset)
 
     @property
     def nbytes(self) -> int:
@@ -478,6 +478,21 @@ def _cast(numbers: Array, code: str) -> Array:
     if code == "BF16":
         return to_bfloat16(numbers.astype(np.float32))
     return numbers.astype(STORAGE[code])
+
+
+def _spec_of_plain(values: Mapping[str, Any]) -> Spec | None:
+    """The spec of arrays of the usual kinds; it is looked up, for clients make the same one again and again."""
+    if not all(type(value) is np.ndarray for value in values.values()):
+        return None
+    return _look_up(tuple([(name, value.dtype, value.shape) for name, value in values.items()]))
+
+
+@lru_cache(maxsize=256)
+def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> Spec | None:
+    if not all(type(name) is str and dtype in _CODE for name, dtype, _ in values):
+        return None
+    codes = [(name, _CODE[dtype], shape) for name, dtype, shape in values]
+    return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
 
 
 def _as_storage(name: str, value: Any) -> tuple[str, Array]:

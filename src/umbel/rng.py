@@ -18,11 +18,16 @@ Name = str | int
 
 def _encode(parts: Iterable[Name]) -> bytes:
     """Parts as bytes that no other parts give: type and length stand in front of each."""
-    out = []
-    for part in parts:
-        kind, text = (b"s", part.encode()) if isinstance(part, str) else (b"i", b"%d" % index(part))
-        out.append(b"%b%d:%b" % (kind, len(text), text))
-    return b"".join(out)
+    return "".join([_text(p) if isinstance(p, str) else _number(p) for p in parts]).encode()
+
+
+def _text(part: str) -> str:
+    return f"s{len(part) if part.isascii() else len(part.encode())}:{part}"
+
+
+def _number(part: int) -> str:
+    digits = str(index(part))
+    return f"i{len(digits)}:{digits}"
 
 
 def derive(seed: int, *names: Name) -> int:

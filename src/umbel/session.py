@@ -230,7 +230,7 @@ class Session:
         ctx = Context(
             ClientInfo(name="server"),
             kind="server.evaluate",
-            key=key,
+            key=lambda: key,
             round=round,
             device=lambda: pick_device(self._place.devices),
         )

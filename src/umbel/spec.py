@@ -176,6 +176,16 @@ class Spec:
         return sum(e.nbytes for e in self.entries)
 
     @cached_property
+    def size(self) -> int:
+        """Bytes of a whole file, header and data."""
+        return len(self.header) + self.nbytes
+
+    @cached_property
+    def head(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """The header as an array of bytes."""
+        return np.frombuffer(self.header, np.uint8)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The data as few flat arrays, each of one dtype and one role."""
         runs: list[Run] = []

@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from umbel.arrays import BLOCK, Array, Arrays
+from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, Entry, Role, Spec, layout
@@ -16,6 +16,7 @@ from umbel.update import Update
 Shapes = Literal["equal", "slices", "free"]
 FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
 """Roles of the entries of a model that come back and are summed; of the others the server's value stays."""
+_STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at twice
 _HUGE = {"F64": 1e290}  # what a weighted element may come to; beyond it, sums over a cohort could overflow
 _HUGE_F32 = 1e32
 
@@ -139,9 +140,10 @@ def check_finite(arrays: Arrays, weight: float = 1.0, *, bounded: bool = True) -
                 continue
             flat = arrays.flat(run)
             most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
-            for i in range(0, run.size, BLOCK):
-                block = from_bfloat16(flat[i : i + BLOCK]) if run.dtype == "BF16" else flat[i : i + BLOCK]
-                if not float(np.maximum.reduce(np.abs(block))) <= most:  # float16 would make infinity of most
+            for i in range(0, run.size, _STRETCH):
+                block = from_bfloat16(flat[i : i + _STRETCH]) if run.dtype == "BF16" else flat[i : i + _STRETCH]
+                largest = float(np.maximum.reduce(block)), -float(np.minimum.reduce(block))
+                if not (largest[0] <= most and largest[1] <= most):  # as floats: float16 would make infinity of most
                     _refuse(arrays, most)
 
 

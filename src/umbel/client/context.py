@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -63,7 +64,7 @@ class Context:
         client: ClientInfo,
         *,
         kind: str,
-        key: int,
+        key: Callable[[], int],
         device: Callable[[], str],
         config: Mapping[str, Any] = _EMPTY,
         extra: Mapping[str, Arrays] = _EMPTY,
@@ -74,9 +75,7 @@ class Context:
         correction: Correction | None = None,
     ) -> None:
         self.client, self.round = client, round
-        self.site = ReadOnly(unshared(dict(client.site)), "ctx.site", "its owner sets it")
-        self.config = ReadOnly(unshared(dict(config)), "ctx.config", "copy it: dict(ctx.config)")
-        self.extra: Mapping[str, Arrays] = ReadOnly(dict(extra), "ctx.extra", "send arrays back with Update(extra=)")
+        self._config, self._extra = config, extra
         self._state = state if state is not None else ReadOnly({}, f"ctx.state in {kind}", _STATE)
         self._kind, self._key, self._device = kind, key, device
         self._shared, self._data = shared, data
@@ -84,6 +83,21 @@ class Context:
         self.corrected = correction is None
         self._rng: np.random.Generator | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    @cached_property
+    def site(self) -> ReadOnly:
+        """Settings of the data's owner."""
+        return ReadOnly(unshared(dict(self.client.site)), "ctx.site", "its owner sets it")
+
+    @cached_property
+    def config(self) -> ReadOnly:
+        """Settings of this round."""
+        return ReadOnly(unshared(dict(self._config)), "ctx.config", "copy it: dict(ctx.config)")
+
+    @cached_property
+    def extra(self) -> Mapping[str, Arrays]:
+        """More named arrays that the server sent."""
+        return ReadOnly(dict(self._extra), "ctx.extra", "send arrays back with Update(extra=)")
 
     @property
     def shared(self) -> Any:
@@ -116,7 +130,7 @@ class Context:
     def rng(self) -> np.random.Generator:
         """This task's own stream of random numbers; the same when the task is done again."""
         if self._rng is None:
-            self._rng = rng.stream(self._key, "ctx.rng")
+            self._rng = rng.stream(self._key(), "ctx.rng")
         return self._rng
 
     @property

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -23,7 +24,7 @@ from umbel.codec import fingerprint
 from umbel.correction import LocalRule, LocalTask
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
-from umbel.spec import FLOATS
+from umbel.spec import FLOATS, Spec
 from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_weight
 
@@ -185,7 +186,7 @@ class Bench:
         return Context(
             client,
             kind=question.label,
-            key=rng.derive(self._seed, "ctx", *_task(question, client)),
+            key=lambda: rng.derive(self._seed, "ctx", *_task(question, client)),
             config=question.config,
             extra=question.extra,
             round=question.round,
@@ -210,7 +211,7 @@ class Bench:
             ctx = Context(
                 ClientInfo(name="", site=client.site),
                 kind="setup",
-                key=rng.derive(self._seed, "ctx", "setup"),
+                key=lambda: rng.derive(self._seed, "ctx", "setup"),
                 device=lambda: pick_device(self._devices),
             )
             shared = self._load(setup, ctx, "setup")
@@ -228,7 +229,7 @@ class Bench:
             ctx = Context(
                 client,
                 kind="data",
-                key=rng.derive(_DATA_SEED, "ctx", "data", client.name),
+                key=lambda: rng.derive(_DATA_SEED, "ctx", "data", client.name),
                 device=lambda: pick_device(self._devices),
                 shared=self._once_shared(client),
             )
@@ -344,9 +345,16 @@ def _check_local(sent: Arrays, mine: Arrays) -> None:
             )
 
 
+@lru_cache(maxsize=256)
+def _all_leaves(sent: Spec, got: Spec) -> bool:
+    """Is there nothing in an update that stays at the client, or at the server?"""
+    roles = {name: e.role for name, e in sent.by_name.items()}
+    return "local" not in roles.values() and all(roles.get(e.name, "trained") in FOLDED for e in got.entries)
+
+
 def _take_local_entries(question: Question, model: Arrays | None, update: Update, after: dict[str, Any]) -> Update:
     """Keep local entries in the client's state, and let only those leave that are sent back."""
-    if question.sent is None or model is None:
+    if question.sent is None or model is None or _all_leaves(question.sent.spec, update.arrays.spec):
         return update
     roles = {name: e.role for name, e in question.sent.spec.by_name.items()}
     mine = update.arrays.select(lambda e: roles.get(e.name) == "local")
