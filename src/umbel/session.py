@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -32,7 +31,7 @@ from umbel.engine.ports import Runner
 from umbel.errors import Failure, RecipeChanged, UsageError
 from umbel.progress import MonotonicClock, Watch, display
 from umbel.recipe import changed_code, differences, write_recipe
-from umbel.result import ClientRecord, Result, as_model
+from umbel.result import ClientRecords, Result, as_model
 from umbel.simulation.place import Place
 from umbel.store.files import FileStore
 from umbel.store.memory import MemoryClientStates, MemoryStore
@@ -304,20 +303,13 @@ class Session:
 
     def _result(self, fed: Federation, status: str) -> Result:
         seconds = time.monotonic() - self._began
-        failed = Counter(f.client for f in fed.totals.failures)
-        names = dict.fromkeys((*fed.totals.counted, *failed, *fed.totals.clients))
+        totals = fed.totals
         return Result(
             model=model_of(fed.state) if fed.state is not None else fed.initial,
-            best=fed.totals.best,
+            best=totals.best,
             history=copy(fed.history),  # a callback may keep it
-            clients={
-                name: ClientRecord(
-                    counted=fed.totals.counted[name], failed=failed[name], metrics=fed.totals.clients.get(name, {})
-                )
-                for name in names
-                if name in self._place.clients
-            },
-            failures=tuple(fed.totals.failures),
+            clients=ClientRecords(self._place.clients, totals.counted, totals.failures, totals.clients),
+            failures=tuple(totals.failures),
             privacy=None,
             timing={"total": seconds, "round": seconds / max(1, len(fed.history)), **self._spent()},
             dir=self._files.directory if self._files is not None else None,
