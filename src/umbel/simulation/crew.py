@@ -13,6 +13,9 @@ from umbel.simulation.pool import Pool
 from umbel.simulation.processes import Processes
 from umbel.simulation.roster import Roster
 from umbel.simulation.shipping import pack_app
+from umbel.simulation.threads import Threads
+
+_FOLDING = 8  # threads; more would wait for the memory and not for each other
 
 
 @final
@@ -42,6 +45,7 @@ class Crew:
     ) -> None:
         self._clients, self._devices = clients, devices
         self._pool = Pool(workers, threads=threads, limit=limit)
+        self._threads = Threads(min(_FOLDING, workers))
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], tuple[ClientApp, Load]] = OrderedDict()
         self._running: Processes | None = None
@@ -58,12 +62,15 @@ class Crew:
             load = Load(key=next(self._keys), app=pack_app(app), seed=seed, device=self._devices)
             known = self._loads[id(app), seed] = (app, load)
             self._pool.load(load)
-        self._running = Processes(self._clients, self._pool, known[1], states, has_data="data" in app.handlers)
+        self._running = Processes(
+            self._clients, self._pool, known[1], states, has_data="data" in app.handlers, spread=self._threads
+        )
         return self._running
 
     def close(self) -> None:
         """End all workers."""
         self._pool.close()
+        self._threads.close()
 
 
 __all__ = ["Crew"]

@@ -15,6 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
+from umbel.aggregate.weighted_sum import Spread, spreading
 from umbel.arrays import Arrays
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
@@ -61,6 +62,7 @@ class Processes:
         load: the message that gave them the app.
         states: where clients' states are kept.
         has_data: does the app load clients' data, so that it matters who does which?
+        spread: shares out what is to be added up among threads.
 
     Attributes:
         spent: seconds by what they went to, over all processes.
@@ -68,7 +70,10 @@ class Processes:
 
     punctual = True
 
-    def __init__(self, clients: Clients, pool: Pool, load: Load, states: ClientStates, *, has_data: bool) -> None:
+    def __init__(
+        self, clients: Clients, pool: Pool, load: Load, states: ClientStates, *, has_data: bool, spread: Spread
+    ) -> None:
+        self._spread = spread
         self._clients, self._pool, self._load, self._states = clients, pool, load, states
         self._has_data = has_data
         self._homes: OrderedDict[str, int] = OrderedDict()  # who has whose data
@@ -219,7 +224,8 @@ class Processes:
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
-        refused = [failed for client, attempt, place in clients if (failed := self._fold(client, attempt, place))]
+        with spreading(self._spread):
+            refused = [failed for client, attempt, place in clients if (failed := self._fold(client, attempt, place))]
         self.spent["folding"] += time.perf_counter() - begin
         self._feed()
         return refused
