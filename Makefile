@@ -7,6 +7,7 @@
 VENV ?= .venv
 TORCH ?= torch
 PYTEST_ARGS ?=
+YARDSTICKS ?= ../shared/bench
 
 # The first candidate that runs (a shim on the PATH may not), is new enough, and can make environments.
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -68,8 +69,9 @@ docs: $(TEST) ## write docs/reference.md anew and run the documentation
 build: $(TEST) ## build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build -d dist
 
-bench: $(TEST) ## measure what an import and an installation cost
+bench: $(TEST) ## measure start-up, installation, and simulation against YARDSTICKS
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/simulation.py $(YARDSTICKS)
 
 clean: ## remove what the targets made, the environment included
 	rm -rf $(VENV) dist build demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

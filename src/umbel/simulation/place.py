@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from umbel.arrays import allocating
 from umbel.client.app import ClientApp
 from umbel.client.determinism import isolated
 from umbel.engine.ports import Runner
 from umbel.errors import UsageError
 from umbel.simulation.folding import ClientStates
+from umbel.simulation.recycler import Recycler
 from umbel.simulation.roster import Roster
 
 _ALONE = threading.RLock()
@@ -45,7 +47,7 @@ class Place(ABC):
                 "numpy.random and torch, which all threads share",
             )
         try:
-            with isolated(self.threads):
+            with isolated(self.threads), allocating(Recycler().lend):
                 yield
         finally:
             self.rest()

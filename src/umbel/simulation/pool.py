@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
-from umbel.errors import RunError
 from umbel.simulation.board import Board
 from umbel.simulation.messages import Hello, Load
 from umbel.simulation.region import Region

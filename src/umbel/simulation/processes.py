@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -26,7 +26,20 @@ from umbel.simulation.arena import LINE
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import Clients, ClientStates, Folding
 from umbel.simulation.inbox import Inbox
-from umbel.simulation.messages import Answer, Answers, AskState, Broken, Cohort, End, Ended, Load, More, Open, Room, State
+from umbel.simulation.messages import (
+    Answer,
+    Answers,
+    AskState,
+    Broken,
+    Cohort,
+    End,
+    Ended,
+    Load,
+    More,
+    Open,
+    Room,
+    State,
+)
 from umbel.simulation.pool import Died, Member, Pool
 from umbel.simulation.shipping import pack
 from umbel.update import Metrics, Update

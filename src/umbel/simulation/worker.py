@@ -45,7 +45,7 @@ from umbel.simulation.messages import (
 from umbel.simulation.region import Loan, Region
 from umbel.simulation.shipping import ByFile, unpack
 from umbel.spec import Spec
-from umbel.update import Metrics, Update
+from umbel.update import Metrics
 
 SMALL = 1 << 20  # bytes that are broadcast, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
