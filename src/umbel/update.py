@@ -128,7 +128,7 @@ class Metrics:
     def made(cls, values: Mapping[str, Metric], *, weight: float) -> Metrics:
         """Metrics from parts that were checked when they were made elsewhere."""
         metrics = cls.__new__(cls)
-        metrics.values, metrics.weight = values, weight
+        metrics.values, metrics.weight = dict(values), weight
         return metrics
 
     def __getitem__(self, name: str) -> Metric:

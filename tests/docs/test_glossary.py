@@ -24,7 +24,7 @@ MUST = """
     close, cohort, commit, correction, driver, effect, entry, exchange, failure, journal, ledger, link, local rule,
     main, node, place, plan, population, query, question, quorum, recipe, record, reduction, role, round, run, runner,
     sampler, sequence, server, server optimizer, shard, site, spare, spec, spool, store, strategy, stream, task, trait,
-    transform, update, weight
+    transform, update, weight, worker
 """
 
 # Words for which the glossary has another one, and identifiers in which they have a meaning of their own.
@@ -44,7 +44,6 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     "plugin": frozenset(),
     "selection": frozenset(),
     "state_dict": frozenset(),
-    "worker": frozenset({"_workers", "workers"}),  # a process of a simulation
 }
 
 

@@ -58,7 +58,9 @@ class Deaths:
                 "can be imported in a new interpreter; engine='inline' needs no workers",
             )
         logger.warning(
-            "worker-lost: a worker process %s%s; %s", explain(died), f" while {client!r} was at work" if client else "",
+            "worker-lost: a worker process %s%s; %s",
+            explain(died),
+            f" while {client!r} was at work" if client else "",
             f"{lost} task{'s are' if lost != 1 else ' is'} done again" if again and lost else "the run goes on",
         )
         if again or client is None:

@@ -148,6 +148,7 @@ class End:
 # --- from a worker ---------------------------------------------------------------------------
 
 
+@final
 class Stored(NamedTuple):
     """Arrays that lie in the worker's memory."""
 
@@ -155,6 +156,7 @@ class Stored(NamedTuple):
     offset: int
 
 
+@final
 class Answer(NamedTuple):
     """What came of one task.
 

@@ -60,22 +60,20 @@ class Died:
 class Member:
     """One worker process, as the main process sees it."""
 
-    def __init__(self, number: int, hello: Hello, updates: Region, broadcast: Region, threads: int) -> None:
+    def __init__(self, number: int, hello: Hello, updates: Region) -> None:
         self.number, self.updates = number, updates
         self._spoke = False
         mine, its = socket.socketpair()
         self._lifeline_end, self._lifeline = os.pipe()
         self._crash = _nameless_file()
         self.connection = Connection(mine.detach())
-        boot = _BOOT.format(
-            path=sys.path, connection=its.fileno(), lifeline=self._lifeline_end, crash=self._crash
-        )
+        boot = _BOOT.format(path=sys.path, connection=its.fileno(), lifeline=self._lifeline_end, crash=self._crash)
         handles = [h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int)]
         self._process = subprocess.Popen(
             [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot],  # type: ignore[attr-defined]
             pass_fds=[its.fileno(), self._lifeline_end, self._crash, *handles],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(_LIMITS, str(threads))},
+            env={**os.environ, **dict.fromkeys(_LIMITS, str(hello.threads))},
         )
         its.close()
         os.close(self._lifeline_end)
@@ -194,7 +192,7 @@ class Pool:
             limit=self.limit,
             modules=self._modules,
         )
-        return Member(number, hello, updates, self.broadcast, self._threads)
+        return Member(number, hello, updates)
 
     def load(self, message: Load) -> None:
         """Give an app to all workers, and to those that come later."""

@@ -296,11 +296,8 @@ class Worker:
 
     def _flush(self, *, idle: bool = False, starved: int = 0) -> None:
         """Say what was done."""
-        self._send(
-            Answers(
-                self._exchange.number, self._answers, self._outbox.fresh, dict(self._seconds), idle=idle, starved=starved
-            )
-        )
+        number, seconds = self._exchange.number, dict(self._seconds)
+        self._send(Answers(number, self._answers, self._outbox.fresh, seconds, idle=idle, starved=starved))
         self._answers, self._outbox.fresh = [], []
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._said = time.perf_counter()
