@@ -73,8 +73,22 @@ def test_overflow_gives_no_warning() -> None:
     assert metrics.sum().combine("m", huge, ones) == {"m": math.inf}
     for combiner in (metrics.mean(), metrics.worst(1), metrics.quantiles(0.3)):
         assert math.isfinite(next(iter(combiner.combine("m", huge, ones).values())))
-    mixed = np.array([1.7e308, -1.7e308])
-    metrics.as_combiner((metrics.mean(), metrics.quantiles(0.5))).combine("m", mixed, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("combiner", "expected"),
+    [
+        (metrics.mean(), {"m": 1e308}),
+        (metrics.worst(1), {"m.worst100": 1e308}),
+        (metrics.quantiles(0, 0.1, 0.5, 0.8), {"m.q0": -1.7e308, "m.q10": -0.38e308, "m.q50": 1.7e308, "m.q80": 1.7e308}),
+    ],
+)
+def test_a_sum_or_a_gap_beyond_float64(combiner: Combiner, expected: dict[str, float]) -> None:
+    values = np.array([1.7e308, -1.7e308, 1.7e308, 1.7e308, 1.6e308])
+    found = combiner.combine("m", np.stack([values, np.arange(5.0)], axis=1), np.ones(5))
+    assert {name: float(np.asarray(value)[0]) for name, value in found.items()} == pytest.approx(expected)
+    alone = combiner.combine("m", np.arange(5.0), np.ones(5))
+    assert {name: np.asarray(value)[1] for name, value in found.items()} == dict(alone)
 
 
 def test_a_confusion_matrix() -> None:
