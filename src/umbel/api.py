@@ -153,7 +153,7 @@ def evaluate(
     seed = whole(seed, "seed", least=0)
     if "evaluate" not in client.names():
         raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
-    rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
+    rules = combiners.as_rules(metrics)
     population = on.clients.population
     if not len(population):
         raise EmptyPopulation("there is no client to evaluate on", advice="give umbel.Simulation at least one client")
@@ -174,7 +174,7 @@ def evaluate(
         loop = conduct(question, Exchange(drawn, quorum=0.0), RoundPolicy().deadline)
         close, reduced = drive(loop, runner, MemoryStore(), MonotonicClock(), Watch())
     return Evaluation(
-        metrics=combiners.combine(rules, reduced.rows),
+        metrics=combiners.combine(rules, reduced.rows, warn=lambda text: logger.warning("metric-left-out: %s", text)),
         clients=dict(zip(reduced.names, (m for _, m in reduced.rows), strict=True)),
         failures=close.failures,
     )

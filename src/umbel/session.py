@@ -81,6 +81,7 @@ class Session:
         self._callbacks = [(c, _as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
         self._name = name or (store.directory.name if store is not None else "run")
         self._reported = 0
+        self._warned: set[str] = set()
         self._began = time.monotonic()
 
     def run(self, *, debug: bool) -> Result:
@@ -202,9 +203,16 @@ class Session:
             checkpoint=self._checkpoint,
             durable=files is not None,
             reseed=lambda round, call: self._prepare("main", round, call),
+            warn=self._warn,
         )
         best = files.best() if files is not None else None
         return Federation(plan, perform, commits=store.commits(), records=store.records(), best=best)
+
+    def _warn(self, text: str) -> None:
+        """Say once what would be true again in every round."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("metric-left-out: %s", text)
 
     # --- what runs beside the loop -----------------------------------------------------------
 

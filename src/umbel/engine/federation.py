@@ -62,6 +62,7 @@ class Plan:
         durable: does the store outlive the process?
         noise: a source of cryptographically random bytes.
         reseed: called with (round, n-th call) before main goes on; seeds its generators and sets its threads.
+        warn: is told which of the clients' metrics are left out, and why.
     """
 
     seed: int
@@ -73,6 +74,7 @@ class Plan:
     durable: bool = False
     noise: Noise = os.urandom
     reseed: Callable[[int, int], object] = lambda _round, _call: None
+    warn: Callable[[str], object] = lambda _: None
 
 
 @final
@@ -287,7 +289,7 @@ class Federation:
         check_type("cohort", cohort, Sampler, needed=True)
         check_type("policy", policy, RoundPolicy)
         check_type("metrics", metrics, Mapping)
-        rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
+        rules = combiners.as_rules(metrics)
         self._calls += 1
         evaluation = question.kind == "evaluate"
         policy = policy or RoundPolicy(quorum=ANYBODY if evaluation else 1.0)
@@ -392,7 +394,7 @@ class Federation:
             answer,
             aggregated=value is not None,
             extra={name: arrays for name, arrays in extra.items() if arrays is not None},
-            metrics=combiners.combine(rules, reduced.rows),
+            metrics=combiners.combine(rules, reduced.rows, warn=self._plan.warn),
             clients=tuple(reduced.names),
             rows=tuple(m for _, m in reduced.rows),
         )
