@@ -22,6 +22,7 @@ from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
+from umbel.engine.arguments import check_trainable
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
 from umbel.engine.checksum import Checksum
 from umbel.engine.driver import Loop, drive
@@ -133,11 +134,13 @@ class Session:
 
     def _initial(self) -> Arrays | None:
         self._prepare("initial")
-        own = self._server.initial_model()
-        if self._given is None:
-            return own
-        given = as_model(self._given).canonical()
-        return given if own is None else _with_roles_of(own, given)
+        model = self._server.initial_model()
+        if self._given is not None:
+            given = as_model(self._given).canonical()
+            model = given if model is None else _with_roles_of(model, given)
+        if model is not None:
+            check_trainable("the initial model", model)
+        return model
 
     def _status(self, store: FileStore, initial: Arrays | None) -> str:
         """Compare the recipe with the directory's. How the run ended; "" if there is something left to do."""

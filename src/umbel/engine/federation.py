@@ -22,7 +22,15 @@ from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
-from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, as_metrics, check_drawn, check_type
+from umbel.engine.arguments import (
+    aggregated,
+    aggregator_of,
+    as_arrays,
+    as_metrics,
+    check_drawn,
+    check_trainable,
+    check_type,
+)
 from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
 from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Mark, Publish, conduct
@@ -271,13 +279,16 @@ class Federation:
         if model is None and kind != "query":
             raise UsageError(f"fed.{kind} needs a model", advice="give model= to ServerApp, or pass umbel.Arrays")
         check_type("extra", extra, Mapping)
+        sent = as_arrays("the model", model) if model is not None else None
+        if sent is not None and kind == "train":
+            check_trainable("the model given to fed.train", sent)
         return Question(
             kind=kind,
             name=name,
             seed=self.seed,
             round=self._moment,
             call=self._calls + 1,
-            model=as_arrays("the model", model) if model is not None else None,
+            model=sent,
             extra={k: as_arrays(f"extra[{k!r}]", v) for k, v in (extra or {}).items()},
             config=schedule.resolve(config or {}, self._moment),
         )

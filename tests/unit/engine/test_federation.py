@@ -384,6 +384,32 @@ def test_a_step_of_the_server_that_overflows_is_not_committed(tmp_path: Path) ->
     assert np.isfinite(kept.model["w"]).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_model_that_is_not_finite_is_refused_before_it_is_sent(bad: float) -> None:
+    asked: list[str] = []
+    client = umbel.ClientApp()
+    client.train(lambda model, ctx: asked.append(ctx.client.name))
+    wrong = {"v": np.zeros(3, np.float32), "w": np.array([0, bad], np.float32)}
+    right = umbel.ServerApp(MODEL | {"v": np.zeros(3, np.float32)}, umbel.fed_avg(), 3)
+    on = umbel.Simulation(clients=2)
+    words = rf"entry 'w' is not finite: 1 of 2 elements, the first at \(1,\) is {bad}\n.*how it was made"
+    with pytest.raises(UsageError, match="the initial model: " + words):
+        umbel.run(umbel.ServerApp(wrong, umbel.fed_avg(), 3), client, on=on)
+    with pytest.raises(UsageError, match="the initial model: " + words):
+        umbel.run(right, client, on=on, initial=wrong)
+    with pytest.raises(UsageError, match="the model given to fed.train: " + words):
+        run(lambda fed: fed.train(wrong, cohort=ALL), client)
+    assert not asked
+
+
+def test_a_frozen_mask_may_be_infinite() -> None:
+    model = umbel.Arrays(MODEL | {"mask": np.array([0, -np.inf])}, roles={"mask": "frozen"})
+    client = umbel.ClientApp()
+    client.train(lambda model, ctx: umbel.Update(delta={"w": np.ones(2, np.float32)}))
+    result = umbel.run(umbel.ServerApp(model, umbel.fed_avg(), 1), client, on=umbel.Simulation(clients=2))
+    assert result.failures == ()
+
+
 def test_an_optimizer_that_can_step_no_more_ends_the_run(tmp_path: Path) -> None:
     """Squares that overflow leave the model finite, and every later step 0."""
     client = umbel.ClientApp()
