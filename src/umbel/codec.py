@@ -143,6 +143,8 @@ def _bytes(value: bytes | bytearray) -> Json:
 
 
 def _encode_array(value: np.ndarray[Any, Any], place: Place, where: str) -> Json:
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(f"{where} is an array with a mask", advice="say what stands there: .filled(0)")
     if type(value) not in (np.ndarray, np.memmap):
         kind = type(value).__name__
         raise UsageError(f"{where} is a {kind}, and would be read back as a plain array", advice="use np.asarray(...)")

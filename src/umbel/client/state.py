@@ -118,6 +118,8 @@ def _closed(name: str, value: Any) -> Any:
         value = value.item()
     if type(value) in _PLAIN:
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(f"ctx.state[{name!r}] has a mask", advice="say what is kept there: .filled(0)")
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm":
         return np.array(value)
     raise UsageError(
