@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -73,8 +73,8 @@ class Context:
         data: Callable[[], Any] | None = None,
         correction: Correction | None = None,
     ) -> None:
-        self.client, self.round = client, round
         self.site = ReadOnly(unshared(dict(client.site)), "ctx.site", "its owner sets it")
+        self.client, self.round = replace(client, site=self.site), round
         self.config = ReadOnly(unshared(dict(config)), "ctx.config", "copy it: dict(ctx.config)")
         self.extra: Mapping[str, Arrays] = ReadOnly(dict(extra), "ctx.extra", "send arrays back with Update(extra=)")
         self._state = state if state is not None else ReadOnly({}, f"ctx.state in {kind}", _STATE)

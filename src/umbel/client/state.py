@@ -64,7 +64,9 @@ class ReadOnly(MutableMapping[str, Any]):
 
 
 def unshared(value: Any) -> Any:
-    """Lists and dictionaries as copies, so that one client's changes do not reach the next."""
+    """Lists and dictionaries as copies, arrays as read-only views: one task's changes do not reach the next."""
+    if isinstance(value, np.ndarray):
+        return _read_only(value)
     if type(value) is dict:
         return {k: unshared(v) for k, v in value.items()}
     return [unshared(v) for v in value] if type(value) is list else value
@@ -91,11 +93,16 @@ def with_part(state: Mapping[str, Any], prefix: str, values: Mapping[str, Any]) 
 
 
 def _opened(value: Any, writable: bool) -> Any:
+    """A copy, also of what is read-only: `torch.from_numpy` writes to that, too."""
+    if isinstance(value, Arrays):
+        return value.thawed().freeze()
     if not isinstance(value, np.ndarray):
         return value
-    if writable:
-        return value.copy()
-    view = value.view()
+    return value.copy() if writable else _read_only(value.copy())
+
+
+def _read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    view = array.view()
     view.flags.writeable = False
     return view
 
