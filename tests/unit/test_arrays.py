@@ -145,7 +145,7 @@ def test_casting_changes_floats_only(model: Arrays) -> None:
         model.astype("I8")
 
 
-@pytest.mark.parametrize("masked", [np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1.0]), np.ma.masked])
+@pytest.mark.parametrize("masked", [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0]), np.ma.masked])
 def test_a_mask_is_not_dropped(masked: Any) -> None:
     with pytest.raises(EntryError, match=r"entry 'w' has a mask\n.*filled"):
         Arrays({"w": masked})

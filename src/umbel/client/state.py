@@ -8,6 +8,7 @@ from typing import Any, NoReturn, final
 import numpy as np
 
 from umbel.arrays import Arrays
+from umbel.codec import MOST_BITS
 from umbel.errors import UsageError
 
 OURS = "umbel."
@@ -123,6 +124,8 @@ def _closed(name: str, value: Any) -> Any:
     # the types that a kept state has when it is read back, so that a resumed run computes with the same
     if isinstance(value, np.generic) and value.dtype.kind in "biufSU":
         value = value.item()
+    if type(value) is int and value.bit_length() > MOST_BITS:
+        raise UsageError(f"ctx.state[{name!r}] is an integer of {value.bit_length():,} bits", advice="keep it as bytes")
     if type(value) in _PLAIN:
         return value
     if isinstance(value, np.ma.MaskedArray):

@@ -195,7 +195,7 @@ def test_an_array_of_the_site_or_the_config_is_read_only() -> None:
         for array in (ctx.site["a"], ctx.site["in"]["a"], ctx.client.site["a"], ctx.config["w"], ctx.config["in"][0]):
             assert array.sum() == len(array)
             with pytest.raises(ValueError, match="read-only"):
-                array += 1
+                array.fill(0)
         with pytest.raises(ValueError, match="WRITEABLE"):
             ctx.config["w"].flags.writeable = True
         return umbel.Update(model=model)
