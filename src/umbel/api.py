@@ -71,7 +71,7 @@ def run(
     seed = None if seed is None else whole(seed, "seed", least=0)
     rounds = None if rounds is None else whole(rounds, "rounds", least=0)
     place = cast(Simulation, on)
-    with opened(dir) as store, place.running():
+    with place.running(), opened(dir) as store:  # who may not run makes no directory
         session = Session(
             server=server,
             client=client,
@@ -100,6 +100,17 @@ def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any, dir: Any
         raise UsageError(f"callbacks is a {type(callbacks).__name__}", advice="give a list: callbacks=[...]")
     if dir == "" or not isinstance(dir, str | os.PathLike | None):
         raise UsageError(f"dir is {dir!r}", advice="give the path of a directory, or leave dir= out")
+    if dir is not None and not _can_be_path(dir):
+        raise UsageError(
+            f"dir is {dir!r}", advice="give a path without NUL, in valid Unicode"
+        )
+
+
+def _can_be_path(dir: str | os.PathLike[str]) -> bool:
+    try:
+        return b"\0" not in os.fsencode(dir)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 @final
