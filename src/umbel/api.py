@@ -101,9 +101,7 @@ def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any, dir: Any
     if dir == "" or not isinstance(dir, str | os.PathLike | None):
         raise UsageError(f"dir is {dir!r}", advice="give the path of a directory, or leave dir= out")
     if dir is not None and not _can_be_path(dir):
-        raise UsageError(
-            f"dir is {dir!r}", advice="give a path without NUL, in valid Unicode"
-        )
+        raise UsageError(f"dir is {dir!r}", advice="give a path without NUL, in valid Unicode")
 
 
 def _can_be_path(dir: str | os.PathLike[str]) -> bool:

@@ -26,9 +26,10 @@ from umbel.engine.arguments import check_trainable
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
 from umbel.engine.checksum import Checksum
 from umbel.engine.driver import Loop, drive
-from umbel.engine.federation import Federation, Plan, model_of
+from umbel.engine.federation import Federation, model_of
 from umbel.engine.handlers import check_handler
 from umbel.engine.loop import strategy_main
+from umbel.engine.plan import Plan
 from umbel.errors import Failure, RecipeChanged, UsageError
 from umbel.progress import MonotonicClock, Watch, display
 from umbel.recipe import changed_code, differences, write_recipe
@@ -41,6 +42,7 @@ from umbel.update import Metrics
 logger = logging.getLogger("umbel")
 _SHOWN_FAILURES = 10
 FINISHED = "finished"
+_CALLBACK = "callback-failed"
 Callback = Any  # an object with on_round(result), or a function of the result
 
 
@@ -90,6 +92,8 @@ class Session:
         initial = self._initial()
         if self._files is not None and (status := self._status(self._files, initial)):
             fed = self._federation(self._files, initial, lambda _: None)
+            if self._files.ended is not None:
+                fed.totals.add_commit(self._files.ended.rest)
             self._files.lay_out(fed.state)
             return self._result(fed, status)
         store = self._files or MemoryStore()
@@ -105,7 +109,7 @@ class Session:
         self._miss_metrics(fed)
         status = f"stopped early: {fed.stopped}" if fed.stopped else FINISHED
         if self._files is not None:
-            self._files.finish(status, fed.state, rounds=self._rounds)
+            self._files.finish(status, fed.state, rounds=self._rounds, rest=fed.rest)
         return self._result(fed, status)
 
     def _main(self, fed: Federation) -> None:
@@ -300,6 +304,8 @@ class Session:
             return ""
         ended = self._files.ended if self._files is not None else None
         asked_before = ended is not None and ended.status == FINISHED
+        if ended is not None and asked_before:
+            fed.note_failures([f for f in ended.rest.failures if f.code == _CALLBACK])
         result = self._result(fed, "running")
         reasons = [
             self._call(callback, function, result, fed)

@@ -40,6 +40,7 @@ from umbel.store.run_file import FILES, claim, read_run_file, write_run_file
 
 logger = logging.getLogger("umbel")
 _COMMIT, _END = b'{"kind":"commit"', b'{"kind":"end"'
+_NOTHING = Commit(rows=(), state=None)
 _LAZY: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # of a commit; read of the last one only
 
 
@@ -86,10 +87,12 @@ class Ended:
     Attributes:
         status: "finished", or why it ended early.
         rounds: how many it was to have.
+        rest: what came after the last commit, without rows and state.
     """
 
     status: str
     rounds: int | None
+    rest: Commit
 
 
 @final
@@ -355,13 +358,21 @@ class FileStore:
         if self._end is None:
             return None
         value = self._end.value
-        return Ended(value["status"], value["rounds"])
+        return Ended(value["status"], value["rounds"], Commit(**self._decode_fields(value["content"])))
 
-    def finish(self, status: str, state: Any, *, rounds: int | None) -> None:
-        """The run of so many rounds has ended: say so, and lay the models where people look for them."""
+    def finish(self, status: str, state: Any, *, rounds: int | None, rest: Commit = _NOTHING) -> None:
+        """The run of so many rounds has ended: say so, and lay the models where people look for them.
+
+        Args:
+            status: "finished", or why it ended early.
+            state: what was committed last.
+            rounds: how many it was to have.
+            rest: what came after the last commit, without rows, state and a best model.
+        """
         self.lay_out(state)
         sync_directory(self.directory)
-        end = {"kind": "end", "status": status, "rounds": rounds}
+        content, _ = self._encode_fields(rest, "end", sync=True)
+        end = {"kind": "end", "status": status, "rounds": rounds, "content": content}
         self._end = self._journal.append(end, after=self._last.line, sync=True)
 
     def lay_out(self, state: Any) -> None:
