@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -185,7 +186,14 @@ class FileStore:
             path = self.directory / "clients.sqlite"
             state = "is older than the journal beside it" if path.exists() else "is gone"
             raise CorruptFile(f"{path} {state}", advice=self._start_over)
-        self.client_states.go_back((self._records or (self._last,))[-1].sequence)
+        sequence = (self._records or (self._last,))[-1].sequence
+        content = read_run_file(self.directory / "run.json")
+        run = content["run"] if content else ""
+        if sequence and self.client_states.written and self.client_states.run != run:  # else all states go
+            path = self.directory / "clients.sqlite"
+            raise CorruptFile(f"{path} is that of another run", advice=self._start_over)
+        self.client_states.run = run
+        self.client_states.go_back(sequence)
 
     def _tidy(self) -> None:
         """Remove blobs that nothing names, and versions of clients' states when new ones come."""
@@ -219,6 +227,7 @@ class FileStore:
         if initial is not None:
             replace_file(self.directory / "initial.safetensors", initial.to_bytes())
             sync_directory(self.directory)
+        self.client_states.run = secrets.token_hex(8)
         self._write_run_file(recipe, initial.digest() if initial is not None else None)
 
     def change(self, recipe: Json) -> None:
@@ -226,7 +235,8 @@ class FileStore:
         self._write_run_file(recipe, read_run_file(self.directory / "run.json")["initial"])
 
     def _write_run_file(self, recipe: Json, initial: str | None) -> None:
-        content = {"umbel": recipe["umbel"], "initial": initial, "recipe": recipe}
+        run = self.client_states.run
+        content = {"umbel": recipe["umbel"], "run": run, "initial": initial, "recipe": recipe}
         write_run_file(self.directory / "run.json", content)
         sync_directory(self.directory)
 
