@@ -14,20 +14,19 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
 
-from umbel.bfloat16 import from_bfloat16, to_bfloat16
+from umbel.bfloat16 import from_bfloat16
+from umbel.elements import as_storage, cast, numbers, scalar, spec_of_plain
 from umbel.errors import EntryError, FormatError, UsageError
 from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
 
 Array = npt.NDArray[Any]
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
-_CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
 _ALIGN = 64
 Lend = Callable[[int], Array | None]
 _lender: list[Lend] = [lambda _: None]
@@ -87,14 +86,14 @@ class Arrays:
         roles: Mapping[str, Role] | Sequence[Entries] = (),
         aliases: Mapping[str, str] | None = None,
     ) -> None:
-        if not roles and not aliases and (spec := _spec_of_plain(values)) is not None:
+        if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
             filled = Arrays.build(spec, lambda name, out: np.copyto(out, values[name]))
             self.spec, self._file, self._views, self._digest = spec, filled._file, {}, ""
             return
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
         for name, value in values.items():
-            code, raw = _as_storage(name, value)
+            code, raw = as_storage(name, value)
             payload = isinstance(value, bytes | bytearray | memoryview)
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
@@ -310,10 +309,10 @@ class Arrays:
             if name not in targets:
                 np.copyto(out, self._storage(e))
                 return
-            code, raw = _as_storage(name, targets[name])
+            code, raw = as_storage(name, targets[name])
             if raw.shape != e.shape:
                 raise EntryError(f"entry {name!r} has shape {e.shape}, not {raw.shape}", entry=name)
-            np.copyto(out, raw if code == e.dtype else _cast(np.asarray(_numbers(code, raw)), e.dtype))
+            np.copyto(out, raw if code == e.dtype else cast(np.asarray(numbers(code, raw)), e.dtype))
 
         return type(self).build(self.spec, write)
 
@@ -335,7 +334,7 @@ class Arrays:
         def write(name: str, out: Array) -> None:
             e = self.spec.by_name[name]
             raw = self._storage(e)
-            np.copyto(out, raw if e.dtype not in FLOATS else _cast(_numbers(e.dtype, raw), dtype))
+            np.copyto(out, raw if e.dtype not in FLOATS else cast(numbers(e.dtype, raw), dtype))
 
         return type(self).build(spec, write)
 
@@ -416,7 +415,7 @@ class Arrays:
                 for run in runs:
                     flat = self.flat(run)
                     for i in range(0, run.size, BLOCK):
-                        block = np.multiply(_numbers(run.dtype, flat[i : i + BLOCK]), scale, dtype=np.float64)
+                        block = np.multiply(numbers(run.dtype, flat[i : i + BLOCK]), scale, dtype=np.float64)
                         total += float(np.add.reduce(block * block))
                 if 1e-290 < total < np.inf:
                     break
@@ -438,13 +437,13 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
             np.copyto(out, first.raw(name))
             return
         inputs = [
-            _numbers(o.spec.by_name[name].dtype, o.raw(name)) if isinstance(o, Arrays) else _scalar(o, e.dtype)
+            numbers(o.spec.by_name[name].dtype, o.raw(name)) if isinstance(o, Arrays) else scalar(o, e.dtype)
             for o in operands
         ]
         if e.dtype in ("F64", "F32") and all(getattr(i, "dtype", out.dtype) == out.dtype for i in inputs):
             ufunc(*inputs, out=out)
         else:
-            np.copyto(out, _cast(ufunc(*inputs), e.dtype))
+            np.copyto(out, cast(ufunc(*inputs), e.dtype))
 
     return Arrays.build(first.spec, write)
 
@@ -462,67 +461,10 @@ def _check_shapes(mine: Spec, its: Spec) -> None:
             )
 
 
-def _scalar(value: float, dtype: str) -> Any:
-    return np.float64(value) if dtype == "F64" else np.float32(value)
-
-
-def _numbers(code: str, raw: Array) -> Array:
-    """Stored elements as numbers that NumPy can compute with; 16-bit floats as float32."""
-    if code == "BF16":
-        return from_bfloat16(raw)
-    return raw.astype(np.float32) if code == "F16" else raw
-
-
-def _cast(numbers: Array, code: str) -> Array:
-    """Numbers as stored elements."""
-    if code == "BF16":
-        return to_bfloat16(numbers.astype(np.float32))
-    return numbers.astype(STORAGE[code])
-
-
-def _spec_of_plain(values: Mapping[str, Any]) -> Spec | None:
-    """The spec of arrays of the usual kinds; it is looked up, for clients make the same one again and again."""
-    if not all(type(value) is np.ndarray for value in values.values()):
-        return None
-    return _look_up(tuple([(name, value.dtype, value.shape) for name, value in values.items()]))
-
-
-@lru_cache(maxsize=256)
-def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> Spec | None:
-    if not all(type(name) is str and dtype in _CODE for name, dtype, _ in values):
-        return None
-    codes = [(name, _CODE[dtype], shape) for name, dtype, shape in values]
-    return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
-
-
-def _as_storage(name: str, value: Any) -> tuple[str, Array]:
-    """A value of the user's as (safetensors dtype, array of the storage dtype)."""
-    if not isinstance(name, str):
-        raise EntryError(f"entry names are strings, not {type(name).__name__} ({name!r})")
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "U8", np.frombuffer(value, np.uint8)
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise EntryError(f"entry {name!r} is no array: {error}", entry=name) from error
-    if isinstance(value, np.ma.MaskedArray):
-        raise EntryError(f"entry {name!r} has a mask", entry=name, advice="say what is sent there: .filled(0)")
-    if array.dtype.name == "bfloat16":
-        return "BF16", array.view("<u2")
-    code = _CODE.get(array.dtype.newbyteorder("=") if array.dtype.kind != "O" else array.dtype)
-    if code is None:
-        raise EntryError(
-            f"entry {name!r} has dtype {array.dtype}, which Umbel does not carry",
-            entry=name,
-            advice="send floats, integers, booleans, or bytes (a payload)",
-        )
-    return code, array
-
-
 def _entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: float) -> str:
     if mine.tobytes() == its.tobytes():
         return ""
-    a, b = (_numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
+    a, b = (numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
     if e.dtype in FLOATS and (rtol or atol) and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
         return ""
     bits = f"<u{mine.itemsize}"

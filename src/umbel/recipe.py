@@ -20,7 +20,7 @@ from typing import Any, final
 
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
-from umbel.codec import Json, describe, name_of
+from umbel.codec import MOST_BITS, Json, describe, name_of
 from umbel.engine.app import ServerApp
 from umbel.engine.checkpoint import Checkpoint, mode_of
 from umbel.version import __version__
@@ -190,7 +190,7 @@ class _Reader:
             return self.read(value)
         if type(value) is tuple:
             return [self._used(part) for part in value]
-        return repr(value) if type(value) in _PLAIN else name_of(value)
+        return _plain(value) if type(value) in _PLAIN else name_of(value)
 
     def _class(self, kind: type) -> Json:
         parts = {
@@ -267,7 +267,12 @@ def _constant(value: Any) -> Json:
         return ["tuple", *(_constant(v) for v in value)]
     if isinstance(value, frozenset):  # its order depends on the process
         return ["set", *sorted((_constant(v) for v in value), key=json.dumps)]
-    return repr(value)
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """A constant as text; of a long integer Python makes no decimal digits."""
+    return hex(value) if isinstance(value, int) and value.bit_length() > MOST_BITS else repr(value)
 
 
 def _short(function: Any) -> str:

@@ -236,6 +236,12 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         r"extra= is a ndarray\n.*name each set",
     ),
     "a model as extra": (lambda model, ctx: umbel.Update(model=model, extra=model), r"extra= is a Arrays\n.*name each"),
+    # changed since it was made
+    "arrays set to text": (mutated(arrays="x"), r"arrays is a str\n.*return a mapping"),
+    "arrays set to a mapping that does not fit": (mutated(arrays={"w": W.T}), r"entry 'w' has shape"),
+    "extra set to None": (mutated(extra=None), r"extra= is a NoneType\n.*name each set"),
+    "a kind that there is not": (mutated(kind="foo"), r"its kind is 'foo'\n.*\"model\", \"delta\" or \"value\""),
+    "steps set to text": (mutated(steps="many"), r"steps is 'many'"),
     "steps as text": (lambda model, ctx: umbel.Update(model=model, steps="many"), r"steps is 'many'"),
     "an extra without a name": (lambda model, ctx: umbel.Update(model=model, extra={"": model}), r"extra=''"),
     "a list as extra": (
@@ -244,6 +250,7 @@ MISTAKES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     ),
     # its state
     "an object in its state": (keeping(net=Colour()), r"ctx\.state\['net'\] is a Colour\n  What to do: .*NumPy"),
+    "a very long integer in its state": (keeping(n=10**5000), r"ctx\.state\['n'\] is an integer of 16,610 bits\n"),
     "a list in its state": (keeping(seen=[1, 2]), r"ctx\.state\['seen'\] is a list"),
     "an array of objects": (keeping(x=np.array([None])), r"ctx\.state\['x'\] is a ndarray of dtype object"),
     "a state without names": (lambda model, ctx: ctx.state.__setitem__(3, 1) or good(model, ctx), r"the name 3\n"),
@@ -793,6 +800,9 @@ def test_an_argument_that_makes_no_sense(make: Callable[[], Any], says: str) -> 
         ({"rounds": "3"}, "rounds is '3'"),
         ({"dir": ""}, "dir is ''"),
         ({"dir": 5}, "dir is 5"),
+        ({"dir": "a\0b"}, r"dir is 'a\\x00b'\n.*without NUL"),
+        ({"dir": Path("a\0b")}, r"dir is .*Path\('a\\x00b'\)\n.*without NUL"),
+        ({"dir": "a\ud800b"}, r"dir is 'a\\ud800b'\n.*valid Unicode"),
         ({"callbacks": print}, "callbacks is a builtin_function_or_method"),
         ({"callbacks": [5]}, "callback 5 is a int"),
         ({"callbacks": [umbel.EarlyStopping]}, "callback EarlyStopping is a class"),

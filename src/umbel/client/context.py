@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -74,7 +74,7 @@ class Context:
         data: Callable[[], Any] | None = None,
         correction: Correction | None = None,
     ) -> None:
-        self.client, self.round = client, round
+        self._client, self.round = client, round
         self._config, self._extra = config, extra
         self._state = state if state is not None else ReadOnly({}, f"ctx.state in {kind}", _STATE)
         self._kind, self._key, self._device = kind, key, device
@@ -85,9 +85,14 @@ class Context:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @cached_property
+    def client(self) -> ClientInfo:
+        """Who this client is."""
+        return replace(self._client, site=self.site) if self._client.site else self._client
+
+    @cached_property
     def site(self) -> ReadOnly:
         """Settings of the data's owner."""
-        return ReadOnly(unshared(dict(self.client.site)), "ctx.site", "its owner sets it")
+        return ReadOnly(unshared(dict(self._client.site)), "ctx.site", "its owner sets it")
 
     @cached_property
     def config(self) -> ReadOnly:

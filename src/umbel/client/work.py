@@ -26,7 +26,7 @@ from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
 from umbel.spec import FLOATS, Spec
 from umbel.transforms import Task
-from umbel.update import Metrics, Update, check_metrics, check_weight
+from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
 _CACHED_CLIENTS = 1024
 _DATA_SEED = 0  # a client's data is its own, and the same in every run: a split drawn there does not move
@@ -290,10 +290,7 @@ def _hint(error: BaseException) -> str:
 
 def _as_update(returned: Any, question: Question) -> Update:
     if isinstance(returned, Update):
-        # the handler, or its middleware, may have changed them since it was made
-        returned.weight = check_weight(returned.weight)
-        returned.metrics = check_metrics(returned.metrics)
-        return returned
+        return check_update(returned)
     example = "umbel.Update(value={...})" if question.kind == "query" else "umbel.Update(model=..., weight=len(data))"
     raise BadUpdate(f"its {question.label} handler returned {_kind(returned)}", advice=f"return {example}")
 

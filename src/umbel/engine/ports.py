@@ -117,7 +117,10 @@ class Store(Protocol):
     """
 
     def commits(self) -> Sequence[Commit]:
-        """All commits so far, oldest first; all but the last without their state and their transforms'."""
+        """All commits so far, oldest first; all but the last without their state and their transforms'.
+
+        Who was counted may be summed up in the last one.
+        """
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS arrays (
 );
 CREATE TABLE IF NOT EXISTS written (
     one INTEGER PRIMARY KEY CHECK (one = 1),
-    sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL
+    sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL, run TEXT NOT NULL
 );
 """
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -50,6 +50,7 @@ class FileClientStates:
         points: numbers of the exchanges to which the run may have to go back, in order. Of each client the versions
             that these need are kept, and the newest.
         written: number of the last exchange that gave states.
+        run: whose states these are: what the next one is written with.
 
     Raises:
         CorruptFile: the file is damaged.
@@ -59,6 +60,7 @@ class FileClientStates:
         self._path = path
         self.points: Sequence[int] = ()
         self.written = self._floor = self._checksum = 0
+        self.run = ""
         self._opened: sqlite3.Connection | None = None
         if path.exists():
             try:
@@ -70,6 +72,8 @@ class FileClientStates:
 
     def _load(self) -> None:
         self._look()
+        row = self._db.execute("SELECT run FROM written").fetchone()
+        self.run = row[0] if row else ""
         numbers = self.written, self._floor, self._checksum
         if not all(isinstance(n, int) for n in numbers) or self._checksum != _sum_of(
             self._db.execute("SELECT client, sequence FROM state")
@@ -146,7 +150,7 @@ class FileClientStates:
             self._note(sequence, max([self._floor, *self.points[:1]]), checksum)  # what is gone stays gone
 
     def _note(self, sequence: int, floor: int, checksum: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?, ?, ?)", (sequence, floor, checksum))
+        self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?, ?, ?, ?)", (sequence, floor, checksum, self.run))
         self._db.execute("COMMIT")
         self.written, self._floor, self._checksum = sequence, floor, checksum
 

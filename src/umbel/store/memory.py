@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, final
 
 from umbel.engine.ports import Commit, Record
 
 State = Mapping[str, Any]
+_EMPTY: Mapping[str, Any] = MappingProxyType({})  # one for all commits
 
 
 @final
@@ -18,11 +21,14 @@ class MemoryStore:
     def __init__(self) -> None:
         self._commits: list[Commit] = []
         self._records: list[Record] = []
+        self._counted = 0, Counter[str]()  # up to which round, in all commits
         self._evaluated = 0  # the last commit with metrics of single clients
 
     def commits(self) -> Sequence[Commit]:
-        """All commits; all but the last without their state."""
-        return tuple(self._commits)
+        """All commits; all but the last without their state and without who was counted, which the last one sums up."""
+        if not self._commits:
+            return ()
+        return (*self._commits[:-1], replace(self._commits[-1], counted=dict(self._counted[1])))
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""
@@ -41,11 +47,13 @@ class MemoryStore:
         if before and commit.rows[-1].round <= before[-1].rows[-1].round:
             return
         if before:
-            before[-1] = replace(before[-1], state=None, transforms={}, best=None)
+            before[-1] = replace(before[-1], state=None, transforms=_EMPTY, best=None)
         if before and commit.clients:
-            before[self._evaluated] = replace(before[self._evaluated], clients={})
+            before[self._evaluated] = replace(before[self._evaluated], clients=_EMPTY)
         self._evaluated = len(before) if commit.clients else self._evaluated
-        before.append(commit)
+        if commit.rows[-1].round > self._counted[0]:  # else Ctrl-C came before the commit was kept
+            self._counted = commit.rows[-1].round, self._counted[1] + Counter(commit.counted)
+        before.append(replace(commit, counted=_EMPTY))
         self._records.clear()
 
 
