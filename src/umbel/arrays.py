@@ -87,7 +87,10 @@ class Arrays:
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
-            filled = Arrays.build(spec, lambda name, out: np.copyto(out, values[name]))
+            filled = Arrays.blank(spec)
+            for e in spec.entries:
+                filled._storage(e)[...] = values[e.name]
+            filled._file.flags.writeable = False
             self.spec, self._file, self._views, self._digest = spec, filled._file, {}, ""
             return
         found: dict[str, Array] = {}

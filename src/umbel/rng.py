@@ -8,7 +8,7 @@ before it, nor on who takes it, and a resumed run draws what it would have drawn
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import index
 
 import numpy as np
@@ -35,6 +35,17 @@ def derive(seed: int, *names: Name) -> int:
     return int.from_bytes(hashlib.blake2b(_encode((seed, *names)), digest_size=16).digest(), "little")
 
 
+def family(seed: int, before: Iterable[Name], after: Iterable[Name]) -> Callable[[Name], int]:
+    """``derive(seed, *before, name, *after)`` as a function of the name, which is quicker for many names."""
+    head, tail = _encode((seed, *before)), _encode(after)
+
+    def derived(name: Name) -> int:
+        digest = hashlib.blake2b(b"%b%b%b" % (head, _encode((name,)), tail), digest_size=16).digest()
+        return int.from_bytes(digest, "little")
+
+    return derived
+
+
 def stream(seed: int, *names: Name) -> np.random.Generator:
     """A generator of its own for one decision.
 
@@ -48,4 +59,4 @@ def stream(seed: int, *names: Name) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive(seed, *names)))
 
 
-__all__ = ["derive", "stream"]
+__all__ = ["derive", "family", "stream"]

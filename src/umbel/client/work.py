@@ -100,7 +100,7 @@ class Bench:
 
     def _asked(self, question: Question, client: ClientInfo, model: Arrays | None, ctx: Context) -> Update | Metrics:
         handler = self._app.handler(question.name)
-        self._prepare(f"{question.label} handler", question.label, *_task(question, client))
+        self._prepare(f"{question.label} handler", _keys(self._seed, question.label, *_asked(question))(client.name))
         returned = handler(model, ctx)
         self._doing = ""
         return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
@@ -197,9 +197,9 @@ class Bench:
             correction=correction,
         )
 
-    def _prepare(self, doing: str, *names: str | int, seed: int | None = None) -> None:
+    def _prepare(self, doing: str, key: int) -> None:
         self._doing = doing
-        seed_all(rng.derive(self._seed if seed is None else seed, "task", *names))
+        seed_all(key)
         set_threads(self._threads)
 
     def _once_shared(self, client: ClientInfo) -> Callable[[], Any] | None:
@@ -239,7 +239,8 @@ class Bench:
         return lambda: data
 
     def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
-        self._prepare(f"{kind} handler", kind, *names, seed=_DATA_SEED if kind == "data" else None)
+        seed = _DATA_SEED if kind == "data" else self._seed
+        self._prepare(f"{kind} handler", rng.derive(seed, "task", kind, *names))
         try:
             loaded = handler(ctx)
         finally:
@@ -268,7 +269,17 @@ def _keep(cache: OrderedDict[str, Any], name: str, value: Any, most: int) -> Non
 
 def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
     """What names a task's streams of random numbers."""
-    return client.name, question.name, question.round, question.call, question.attempt
+    return client.name, *_asked(question)
+
+
+def _asked(question: Question) -> tuple[str, int, int, int]:
+    return question.name, question.round, question.call, question.attempt
+
+
+@lru_cache(maxsize=16)
+def _keys(seed: int, label: str, name: str, round: int, call: int, attempt: int) -> Callable[[str], int]:
+    """What seeds the generators before a client's handler, by the client's name."""
+    return rng.family(seed, ("task", label), (name, round, call, attempt))
 
 
 def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Mapping[str, Any]) -> LocalTask:
