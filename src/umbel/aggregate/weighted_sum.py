@@ -6,10 +6,11 @@ The order of operations is a function of the order of the updates alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 from typing import Any, final
 
 import numpy as np
@@ -22,6 +23,7 @@ from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update
 
 _BLOCK = 1 << 15  # elements; with less, calls cost up to a third more, with more, the cache is left
+_SMALL = 1 << 12  # bytes; several updates of that size are added in one go, since calls would take most of the time
 _SHARED = 1 << 20  # elements that one thread adds at a time
 Spread = Callable[[Callable[[int], None], Iterable[int]], None]
 
@@ -168,6 +170,22 @@ class WeightedSum:
         self.weight += weight
         self.count += 1
 
+    def add_alike(self, updates: Sequence[Update], sent: Arrays | None, weights: Sequence[float]) -> None:
+        """Add updates of one kind and one spec, in turn; small ones as one matrix, for the same sum to the bit."""
+        spec = updates[0].arrays.spec
+        if spec.size > _SMALL or len(updates) == 1:
+            for update, weight in zip(updates, weights, strict=True):
+                self.add(update, sent, weight)
+            return
+        total = self.writable(spec)
+        base = sent if updates[0].kind == "model" else None
+        rows = np.array([update.arrays.stretch(0, spec.nbytes, "U8") for update in updates])
+        with np.errstate(all="ignore"):
+            for piece in _pieces(spec, base.spec if base is not None else None, total.spec):
+                _add_rows(piece, rows, base, total, weights)
+        self.weight = reduce(add, weights, self.weight)
+        self.count += len(updates)
+
     def _add_piece(self, piece: _Piece, update: Arrays, sent: Arrays | None, total: Arrays, weight: float) -> None:
         x = update.stretch(piece.update, piece.size, piece.dtype)
         base = sent.stretch(piece.sent, piece.size, piece.dtype) if sent is not None else None
@@ -177,12 +195,12 @@ class WeightedSum:
             _add_stretch(x, base, out, piece.dtype, w)
             return
 
-        def add(begin: int) -> None:
+        def add_part(begin: int) -> None:
             s = slice(begin, begin + _SHARED)
             with np.errstate(all="ignore"):  # each thread has its own
                 _add_stretch(x[s], base[s] if base is not None else None, out[s], piece.dtype, w)
 
-        _spread[0](add, range(0, piece.size, _SHARED))
+        _spread[0](add_part, range(0, piece.size, _SHARED))
 
     def merge(self, later: WeightedSum) -> None:
         """Add another sum, in place."""
@@ -234,6 +252,21 @@ def _add_stretch(x: Array, base: Array | None, out: Array, dtype: str, w: Any) -
         else:
             np.multiply(_wide(x[s], dtype), w, out=block, dtype=out.dtype)
         np.add(total, block, out=total)
+
+
+def _add_rows(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
+    """Add one piece of each row, from the first row to the last."""
+    out = total.stretch(piece.total, piece.size, piece.wide)
+    storage = STORAGE[piece.dtype]
+    x = _wide(rows[:, piece.update : piece.update + piece.size * storage.itemsize].view(storage), piece.dtype)
+    w = np.array(weights, out.dtype)[:, None]
+    if sent is not None:
+        base = _wide(sent.stretch(piece.sent, piece.size, piece.dtype), piece.dtype)
+        terms = np.subtract(x, base, dtype=out.dtype)
+        np.multiply(terms, w, out=terms)
+    else:
+        terms = np.multiply(x, w, dtype=out.dtype)
+    out[...] = np.add.accumulate(np.concatenate([out[None], terms]))[-1]
 
 
 def _wide(block: Array, dtype: str) -> Array:

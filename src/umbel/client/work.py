@@ -100,7 +100,7 @@ class Bench:
 
     def _asked(self, question: Question, client: ClientInfo, model: Arrays | None, ctx: Context) -> Update | Metrics:
         handler = self._app.handler(question.name)
-        self._prepare(f"{question.label} handler", _keys(self._seed, question.label, *_asked(question))(client.name))
+        self._prepare(f"{question.label} handler", _keys(self._seed, question.label, _asked(question))(client.name))
         returned = handler(model, ctx)
         self._doing = ""
         return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
@@ -277,9 +277,9 @@ def _asked(question: Question) -> tuple[str, int, int, int]:
 
 
 @lru_cache(maxsize=16)
-def _keys(seed: int, label: str, name: str, round: int, call: int, attempt: int) -> Callable[[str], int]:
+def _keys(seed: int, label: str, asked: tuple[str, int, int, int]) -> Callable[[str], int]:
     """What seeds the generators before a client's handler, by the client's name."""
-    return rng.family(seed, ("task", label), (name, round, call, attempt))
+    return rng.family(seed, ("task", label), asked)
 
 
 def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Mapping[str, Any]) -> LocalTask:

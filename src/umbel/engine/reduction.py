@@ -6,13 +6,15 @@ merged from left to right. Rounding therefore depends on the cohort alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, final
 
 import numpy as np
 
 from umbel.aggregate import Aggregator
+from umbel.aggregate.base import Summing
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate
 from umbel.update import Update
@@ -56,9 +58,7 @@ class Reduction:
         Raises:
             BadUpdate: it does not fit the others; nothing of it was folded.
         """
-        if place // SHARD != self._shard:
-            self._merge_shard()
-            self._shard = place // SHARD
+        self._enter(place // SHARD)
         parts = self._parts(update)
         for name, aggregator, acc, part in parts:
             aggregator.admit(acc, part)
@@ -68,13 +68,61 @@ class Reduction:
         for name, aggregator, acc, part in parts:
             self._open[name] = aggregator.fold(acc, part, self._question.sent if name is None else None)
 
+    def fold_all(self, items: Sequence[tuple[str, int, Update]]) -> list[tuple[str, Exception]]:
+        """Fold several clients' updates, (client, place, update), in rising order of places.
+
+        Returns:
+            Who was refused, and why; what does not fit the others, or could not be folded at all.
+        """
+        refused: list[tuple[str, Exception]] = []
+        for _, group in groupby(items, key=lambda item: item[1] // SHARD):
+            shard = list(group)
+            if len(shard) > 1 and self._are_alike([update for _, _, update in shard]):
+                refused += self._fold_alike(shard)
+                continue
+            for client, place, update in shard:
+                try:
+                    self.fold(client, place, update)
+                except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
+                    refused.append((client, error))
+        return refused
+
+    def _are_alike(self, updates: Sequence[Update]) -> bool:
+        """Is each a change of the model, in one form, so that they cannot but fit each other?"""
+        first, question = updates[0], self._question
+        plain = isinstance(question.aggregator, Summing) and question.aggregator.plain and question.sent is not None
+        return plain and all(
+            u.arrays.spec is first.arrays.spec and u.kind == first.kind and not u.extra for u in updates
+        )
+
+    def _fold_alike(self, items: Sequence[tuple[str, int, Update]]) -> list[tuple[str, Exception]]:
+        self._enter(items[0][1] // SHARD)
+        refused: list[tuple[str, Exception]] = []
+        good: list[Update] = []
+        for client, _, update in items:
+            try:
+                self.note(client, update.weight, update.metrics)
+                good.append(update)
+            except BadUpdate as error:
+                refused.append((client, error))
+        if good:
+            aggregator = self._aggregator(None)
+            assert isinstance(aggregator, Summing)
+            self._open[None] = aggregator.fold_alike(self._acc(None), good, self._question.sent)
+        return refused
+
+    def _enter(self, shard: int) -> None:
+        if shard != self._shard:
+            self._merge_shard()
+            self._shard = shard
+
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
         """Keep a client's metrics.
 
         Raises:
             BadUpdate: one has another shape than it had before; nothing was kept.
         """
-        shapes = {name: np.shape(value) for name, value in metrics.items()}
+        shapes = {name: () if type(value) is float else np.shape(value) for name, value in metrics.items()}
         for name, shape in shapes.items():
             if self._shapes.get(name, shape) != shape:
                 raise BadUpdate(

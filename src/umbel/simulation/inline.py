@@ -14,7 +14,7 @@ from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import Failure
 from umbel.sample import Population
-from umbel.simulation.folding import Clients, ClientStates, Folding
+from umbel.simulation.folding import Answered, Clients, ClientStates, Folding
 
 
 @final
@@ -75,11 +75,8 @@ class Inline:
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients; those that do not fit the others are given back."""
         begin = time.perf_counter()
-        refused: list[Failed] = []
-        for client, attempt, place in clients:
-            done = self._done.pop(client)
-            if failed := self._folding.fold(client, attempt, place, done.update, done.state):
-                refused.append(failed)
+        done = [(client, attempt, place, self._done.pop(client)) for client, attempt, place in clients]
+        refused = self._folding.fold([Answered(c, a, p, d.update, d.state) for c, a, p, d in done])
         self.spent["folding"] += time.perf_counter() - begin
         return refused
 

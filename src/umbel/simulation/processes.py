@@ -24,7 +24,7 @@ from umbel.errors import RunError
 from umbel.sample import Population
 from umbel.simulation.arena import LINE
 from umbel.simulation.deaths import Deaths
-from umbel.simulation.folding import Clients, ClientStates, Folding
+from umbel.simulation.folding import Answered, Clients, ClientStates, Folding
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import (
     Answer,
@@ -238,22 +238,21 @@ class Processes:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
         with spreading(self._spread):
-            refused = [failed for client, attempt, place in clients if (failed := self._fold(client, attempt, place))]
+            refused = self._folding.fold([self._answered(*place) for place in clients])
+        for inbox in self._inboxes:
+            inbox.release()
         self.spent["folding"] += time.perf_counter() - begin
         self._feed()
         return refused
 
-    def _fold(self, client: str, attempt: int, place: int) -> Failed | None:
+    def _answered(self, client: str, attempt: int, place: int) -> Answered:
         task = self._tasks[self._by_client[client]]
         answer, inbox = task.answer, task.inbox
         assert answer is not None
         assert inbox is not None
-        update = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
-        failed = self._folding.fold(client, attempt, place, update, answer.state)
-        del update
-        inbox.release()
         task.answer = Answer(answer.task, "folded")
-        return failed
+        done = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
+        return Answered(client, attempt, place, done, answer.state)
 
     def _feed(self) -> None:
         """Let workers go on that had no room for an update.
