@@ -779,7 +779,7 @@ def test_a_model_that_is_none() -> None:
         (lambda: umbel.Simulation(clients={"a": 3}), "the settings of client 'a' are a int"),
         (lambda: umbel.Simulation(clients=3, labels={"9": {"a": "b"}}), "labels of '9'"),
         (lambda: umbel.Simulation(clients=3, labels={"0": "de"}), "the labels of client '0' are 'de'"),
-        (lambda: umbel.Simulation(clients=3, workers=4), "workers is 4"),
+        (lambda: umbel.Simulation(clients=3, workers=0), "workers is 0"),
         (lambda: umbel.Simulation(clients=3, threads=0), "threads is 0"),
         (lambda: umbel.Simulation(clients=3, engine="fast"), "no engine 'fast'"),
     ],
