@@ -104,6 +104,22 @@ class Arrays:
         return cls._over(spec, file)
 
     @classmethod
+    def blanks(cls, spec: Spec, count: int) -> tuple[list[Self], Array]:
+        """Several `blank` arrays of one spec side by side, for what computes them at once.
+
+        Returns:
+            The arrays, which share one block of memory; and that block without headers, uint8 of shape
+            ``(count, spec.nbytes)``. Entry ``e`` of all is ``block[:, e.offset : e.offset + e.nbytes]``.
+        """
+        begin, size = len(spec.header), len(spec.header) + spec.nbytes
+        stride = -(-size // _ALIGN) * _ALIGN
+        memory = np.empty(count * stride + _ALIGN, np.uint8)
+        first = -memory.ctypes.data % _ALIGN
+        files = memory[first : first + count * stride].reshape(count, stride)[:, :size]
+        files[:, :begin] = np.frombuffer(spec.header, np.uint8)
+        return [cls._over(spec, file) for file in files], files[:, begin:]
+
+    @classmethod
     def _over(cls, spec: Spec, file: Array) -> Self:
         made = cls.__new__(cls)
         made.spec, made._file, made._views, made._digest = spec, file, {}, ""
