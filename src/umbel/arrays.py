@@ -20,13 +20,12 @@ import numpy.typing as npt
 
 from umbel.bfloat16 import from_bfloat16, to_bfloat16
 from umbel.errors import EntryError, FormatError, UsageError
-from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
+from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned, layout, parse, resolve_role
 
 Array = npt.NDArray[Any]
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 _CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
-_ALIGN = 64
 
 
 @final
@@ -94,30 +93,11 @@ class Arrays:
         return made.freeze()
 
     @classmethod
-    def blank(cls, spec: Spec) -> Self:
-        """Arrays whose values are not yet written; ``freeze`` them when they are."""
-        size = len(spec.header) + spec.nbytes
-        memory = np.empty(size + _ALIGN, np.uint8)
-        begin = -memory.ctypes.data % _ALIGN
-        file = memory[begin : begin + size]
+    def blank(cls, spec: Spec, file: Array | None = None) -> Self:
+        """Arrays whose values are not yet written, in memory for the whole file if that is given; then ``freeze``."""
+        file = aligned(len(spec.header) + spec.nbytes) if file is None else file
         file[: len(spec.header)] = np.frombuffer(spec.header, np.uint8)
         return cls._over(spec, file)
-
-    @classmethod
-    def blanks(cls, spec: Spec, count: int) -> tuple[list[Self], Array]:
-        """Several `blank` arrays of one spec side by side, for what computes them at once.
-
-        Returns:
-            The arrays, which share one block of memory; and that block without headers, uint8 of shape
-            ``(count, spec.nbytes)``. Entry ``e`` of all is ``block[:, e.offset : e.offset + e.nbytes]``.
-        """
-        begin, size = len(spec.header), len(spec.header) + spec.nbytes
-        stride = -(-size // _ALIGN) * _ALIGN
-        memory = np.empty(count * stride + _ALIGN, np.uint8)
-        first = -memory.ctypes.data % _ALIGN
-        files = memory[first : first + count * stride].reshape(count, stride)[:, :size]
-        files[:, :begin] = np.frombuffer(spec.header, np.uint8)
-        return [cls._over(spec, file) for file in files], files[:, begin:]
 
     @classmethod
     def _over(cls, spec: Spec, file: Array) -> Self:

@@ -18,6 +18,7 @@ from umbel.arguments import number, whole
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
 from umbel.errors import UsageError
+from umbel.spec import ALIGN, Spec, aligned
 from umbel.update import Update
 
 WIDEST = 64  # clients in one stack: as many as a shard has places, and beyond it nothing was gained
@@ -120,6 +121,19 @@ def check_lengths(inputs: Any, targets: Any) -> int:
     return int(shapes[0][0])
 
 
+def side_by_side(spec: Spec, count: int) -> tuple[list[Arrays], Array]:
+    """Arrays of one spec, one for each client of a stack, that are written at once.
+
+    Returns:
+        The arrays, not yet frozen, which share one block of memory; and that block without headers, uint8 of shape
+        ``(count, spec.nbytes)``. Entry ``e`` of all is ``block[:, e.offset : e.offset + e.nbytes]``.
+    """
+    size = len(spec.header) + spec.nbytes
+    stride = -(-size // ALIGN) * ALIGN
+    files = aligned(count * stride).reshape(count, stride)[:, :size]
+    return [Arrays.blank(spec, file) for file in files], files[:, len(spec.header) :]
+
+
 def made_of(total: float, size: int, steps: Steps) -> dict[str, Any]:
     """What an update of declared training says besides its arrays.
 
@@ -132,4 +146,4 @@ def made_of(total: float, size: int, steps: Steps) -> dict[str, Any]:
     return {"weight": float(size), "metrics": metrics, "steps": steps.count(size)}
 
 
-__all__ = ["WIDEST", "Declared", "Steps", "check_lengths", "made_of", "pair"]
+__all__ = ["WIDEST", "Declared", "Steps", "check_lengths", "made_of", "pair", "side_by_side"]

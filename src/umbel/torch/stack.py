@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
-from umbel.client.declared import WIDEST, Steps, made_of
+from umbel.client.declared import WIDEST, Steps, made_of, side_by_side
 from umbel.spec import STORAGE
 from umbel.torch.module import over
 from umbel.torch.replica import Loss, Replica
@@ -176,7 +176,7 @@ class Stacks:
         self, models: Sequence[Arrays], contexts: Sequence[Context], data: Sequence[tuple[Tensor, Tensor]]
     ) -> list[Update]:
         replica, steps = self._replica, self._steps
-        arrays, block = Arrays.blanks(replica.out, len(models))
+        arrays, block = side_by_side(replica.out, len(models))
         _fill(block, models, replica)
         homes = [_stacked(block, replica, name) for name in replica.names]
         training = _Training(
