@@ -19,7 +19,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
-APART = ("sklearn", "testing", "torch")  # not in `__all__`: `from umbel import *` must not load a framework
+APART = ("jax", "sklearn", "testing", "torch")  # not in `__all__`: `from umbel import *` must not load a framework
 HEAD = """# Reference
 
 Every public name, with the first line of its documentation; `help(umbel.NAME)` shows the rest.

@@ -14,14 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final, runtime_checkable
 
+from umbel.aggregate.expected import FOLDED
 from umbel.arguments import number, whole
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
 from umbel.errors import UsageError
-from umbel.spec import ALIGN, Spec, aligned
+from umbel.spec import ALIGN, Spec, aligned, layout
 from umbel.update import Update
 
-WIDEST = 64  # clients in one stack: as many as a shard has places, and beyond it nothing was gained
+# What bounds a stack; measured, see docs/adr/0019-declared-local-training.md.
+WIDEST = 64  # clients: as many as a shard has places, and beyond it nothing was gained
+NARROWEST = 8  # clients; a stack of fewer costs more than it brings
+WEIGHTS = 8 << 20  # bytes of parameters; beyond it they leave the cache, and the loop is faster
+DATA = 64 << 20  # bytes of the clients' data, which are copied side by side
 
 
 @runtime_checkable
@@ -121,6 +126,35 @@ def check_lengths(inputs: Any, targets: Any) -> int:
     return int(shapes[0][0])
 
 
+def parts(order: Sequence[int], nbytes: Sequence[int], width: int) -> list[list[int]]:
+    """Clients, in an order, as stacks of at most ``width``, whose data are not too large together.
+
+    Args:
+        order: the clients, by number.
+        nbytes: how large the data of each client are.
+        width: how many may be in a stack.
+    """
+    made: list[list[int]] = []
+    held = 0
+    for k in order:
+        if not made or len(made[-1]) == width or held + nbytes[k] > DATA:
+            made.append([])
+            held = 0
+        made[-1].append(k)
+        held += nbytes[k]
+    return made
+
+
+def returned(spec: Spec) -> Spec:
+    """What an update of a model holds: the entries that are folded, and those that stay at the client."""
+    kept = [e for e in spec.entries if e.role in FOLDED or e.role == "local"]
+    if len(kept) == len(spec.entries):
+        return spec
+    stored = {e.name for e in kept}
+    aliases = {a: t for a, t in spec.aliases if t in stored}
+    return layout(kept, aliases, names=[n for n in spec.names if n in stored or n in aliases])
+
+
 def side_by_side(spec: Spec, count: int) -> tuple[list[Arrays], Array]:
     """Arrays of one spec, one for each client of a stack, that are written at once.
 
@@ -146,4 +180,17 @@ def made_of(total: float, size: int, steps: Steps) -> dict[str, Any]:
     return {"weight": float(size), "metrics": metrics, "steps": steps.count(size)}
 
 
-__all__ = ["WIDEST", "Declared", "Steps", "check_lengths", "made_of", "pair", "side_by_side"]
+__all__ = [
+    "DATA",
+    "NARROWEST",
+    "WEIGHTS",
+    "WIDEST",
+    "Declared",
+    "Steps",
+    "check_lengths",
+    "made_of",
+    "pair",
+    "parts",
+    "returned",
+    "side_by_side",
+]

@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from umbel.aggregate.expected import FOLDED
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
-from umbel.client.declared import Steps, check_lengths, made_of, pair
+from umbel.client.declared import Steps, check_lengths, made_of, pair, returned
 from umbel.errors import EntryError, UsageError
-from umbel.spec import STORAGE, Entry, Run, Spec, layout
+from umbel.spec import STORAGE, Entry, Run, Spec
 from umbel.torch.module import DTYPES, borrow, over, plan_incoming
 from umbel.torch.plan import Named, Place, walk
 from umbel.torch.training import Term, terms_of
@@ -178,16 +177,6 @@ def _corrected(p: Tensor, gradient: Tensor, term: Term | None, pull: float) -> T
     return gradient if term.offset is None else gradient + term.offset
 
 
-def returned(spec: Spec) -> Spec:
-    """What an update of a model holds: the entries that are folded, and those that stay at the client."""
-    kept = [e for e in spec.entries if e.role in FOLDED or e.role == "local"]
-    if len(kept) == len(spec.entries):
-        return spec
-    stored = {e.name for e in kept}
-    aliases = {a: t for a, t in spec.aliases if t in stored}
-    return layout(kept, aliases, names=[n for n in spec.names if n in stored or n in aliases])
-
-
 def as_tensor(values: Any, device: str) -> Tensor:
     """An array or a tensor as a tensor on a device, without a copy if it lies there."""
     if isinstance(values, Tensor):
@@ -224,4 +213,4 @@ def _check_places(once: Sequence[Place], tied: Sequence[tuple[Place, Place]], sp
             )
 
 
-__all__ = ["Loss", "Replica", "as_tensor", "returned"]
+__all__ = ["Loss", "Replica", "as_tensor"]

@@ -27,17 +27,14 @@ from torch import Tensor, nn
 
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
-from umbel.client.declared import WIDEST, Steps, made_of, side_by_side
+from umbel.client.declared import NARROWEST, WEIGHTS, WIDEST, Steps, made_of, parts, side_by_side
 from umbel.spec import STORAGE
 from umbel.torch.module import over
 from umbel.torch.replica import Loss, Replica
 from umbel.torch.training import terms_of
 from umbel.update import Update
 
-_WEIGHTS = 8 << 20  # bytes of parameters in a stack; beyond it they leave the cache, and the loop is faster
 _VALUES = 64 << 20  # bytes of what one step of a stack keeps for its way back
-_DATA = 64 << 20  # bytes of the clients' data in a stack, which are copied side by side
-_NARROWEST = 8  # a stack of fewer costs more than it brings
 _ROWS = 2  # samples of the trial batch
 
 Key = tuple[Any, ...]
@@ -113,11 +110,11 @@ class Stacks:
         if any(_sample(d) != _sample(data[0]) for d in data) or not _alike(models, replica):
             return None
         width = self._width(*data[0])
-        if width < _NARROWEST:
+        if width < NARROWEST:
             return None
         order = sorted(range(len(data)), key=lambda k: (-(len(data[k][0]) // self._steps.batch), k))
         updates: dict[int, Update] = {}
-        for part in _parts(order, [_nbytes(d) for d in data], width):
+        for part in parts(order, [_nbytes(d) for d in data], width):
             chosen = [models[k] for k in part], [contexts[k] for k in part], [data[k] for k in part]
             try:
                 made = self._train(*chosen)
@@ -134,8 +131,8 @@ class Stacks:
         width = self._widths.get(key)
         if width is None:
             weights = sum(p.numel() * p.element_size() for p in self._replica.params)
-            width = min(WIDEST, _WEIGHTS // max(1, weights))
-            if width >= _NARROWEST:
+            width = min(WIDEST, WEIGHTS // max(1, weights))
+            if width >= NARROWEST:
                 values = self._tried(inputs, targets)
                 width = 0 if values is None else min(width, _VALUES // max(1, values * self._steps.batch // _ROWS))
             self._widths[key] = width
@@ -337,19 +334,6 @@ def _alike(models: Sequence[Arrays], replica: Replica) -> bool:
     return all(
         m.spec == first.spec and all(m.raw(n).tobytes() == first.raw(n).tobytes() for n in fixed) for m in models
     )
-
-
-def _parts(order: Sequence[int], nbytes: Sequence[int], width: int) -> list[list[int]]:
-    """Stacks of at most ``width`` clients, whose data are not too large together."""
-    parts: list[list[int]] = []
-    held = 0
-    for k in order:
-        if not parts or len(parts[-1]) == width or held + nbytes[k] > _DATA:
-            parts.append([])
-            held = 0
-        parts[-1].append(k)
-        held += nbytes[k]
-    return parts
 
 
 def _trial(like: Tensor) -> Tensor:
