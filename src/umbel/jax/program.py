@@ -246,7 +246,7 @@ class Program:
         ]
 
     def _batched(self, along: Any, terms: Any) -> Any:
-        """The program for many; ``along``, ``terms``: the axes of their parameters and corrections, None for one of all."""
+        """The program for many; given are the axes of parameters and corrections, None where all have the same."""
         key = along, terms
         if key not in self._many:
             self._many[key] = jax.jit(jax.vmap(self._epoch, in_axes=(along, None, terms, 0, None)))
