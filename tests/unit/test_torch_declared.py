@@ -28,6 +28,7 @@ from umbel.client.work import Bench, Done
 from umbel.correction import Correction, LocalRule, LocalTask, Proximal
 from umbel.engine.question import Question
 from umbel.errors import EntryError, Failure, UsageError
+from umbel.recipe import code_digest
 from umbel.transforms import Chain
 
 cross_entropy = nn.functional.cross_entropy
@@ -482,6 +483,21 @@ def test_it_is_a_frozen_value_that_travels() -> None:
     assert pickle.loads(pickle.dumps(declared)).steps == declared.steps  # noqa: S301  # our own bytes
     with pytest.raises(dataclasses.FrozenInstanceError):
         declared.steps = declared.steps  # type: ignore[misc]  # what is tested
+
+
+def test_the_recipe_notices_what_was_declared_otherwise() -> None:
+    def digest(**options: Any) -> str:
+        loss = options.pop("loss", cross_entropy)
+        return code_digest(umbel.torch.local_sgd(Tied, loss, **{"lr": 0.1, "batch": 4} | options))
+
+    others = [
+        digest(lr=0.2),
+        digest(batch=5),
+        digest(shuffle=True),
+        digest(loss=lambda outputs, targets: outputs.sum()),
+    ]
+    assert digest() == digest()
+    assert len({digest(), *others}) == 5
 
 
 @pytest.mark.parametrize(

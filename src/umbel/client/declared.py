@@ -24,9 +24,9 @@ from umbel.update import Update
 
 # What bounds a stack; measured, see docs/adr/0019-declared-local-training.md.
 WIDEST = 64  # clients: as many as a shard has places, and beyond it nothing was gained
-NARROWEST = 8  # clients; a stack of fewer costs more than it brings
-WEIGHTS = 8 << 20  # bytes of parameters; beyond it they leave the cache, and the loop is faster
-DATA = 64 << 20  # bytes of the clients' data, which are copied side by side
+NARROWEST = 16  # clients; what leaves room for fewer is not faster
+PARAMETERS = 8 << 20  # bytes of parameters; beyond it they leave the cache, and the loop is faster
+DATA = 8 << 20  # bytes of the clients' data, which are copied side by side
 
 
 @runtime_checkable
@@ -126,6 +126,17 @@ def check_lengths(inputs: Any, targets: Any) -> int:
     return int(shapes[0][0])
 
 
+def width_of(parameters: int, data: Sequence[int]) -> int:
+    """How many clients make a stack; 0: they are better trained one by one.
+
+    Args:
+        parameters: bytes of one client's.
+        data: bytes of each client's.
+    """
+    width = min(WIDEST, PARAMETERS // max(1, parameters), DATA * len(data) // max(1, sum(data)))
+    return width if width >= NARROWEST else 0
+
+
 def parts(order: Sequence[int], nbytes: Sequence[int], width: int) -> list[list[int]]:
     """Clients, in an order, as stacks of at most ``width``, whose data are not too large together.
 
@@ -183,7 +194,7 @@ def made_of(total: float, size: int, steps: Steps) -> dict[str, Any]:
 __all__ = [
     "DATA",
     "NARROWEST",
-    "WEIGHTS",
+    "PARAMETERS",
     "WIDEST",
     "Declared",
     "Steps",
@@ -193,4 +204,5 @@ __all__ = [
     "parts",
     "returned",
     "side_by_side",
+    "width_of",
 ]

@@ -72,8 +72,8 @@ def local_sgd(
     batches, which is rounded up beyond 8. So where sizes differ a lot, a small ``batch`` makes fewer programs.
 
     An engine that hands over a whole group, with an app without middleware, has up to 64 clients trained by one
-    batched program (``jax.vmap``), with the same result up to rounding: fewer where their parameters would come to
-    more than 8 MiB, or their data to more than 64 MiB; none where that leaves fewer than 8, where clients' samples
+    batched program (``jax.vmap``), with the same result up to rounding: fewer where their parameters or their
+    data would come to more than 8 MiB; none where that leaves fewer than 16, where clients' samples
     have different shapes, and with losses that convolve (on a CPU).
 
     Args:

@@ -21,9 +21,6 @@ import numpy as np
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
 from umbel.client.declared import (
-    NARROWEST,
-    WEIGHTS,
-    WIDEST,
     Steps,
     check_lengths,
     made_of,
@@ -31,6 +28,7 @@ from umbel.client.declared import (
     parts,
     returned,
     side_by_side,
+    width_of,
 )
 from umbel.errors import EntryError
 from umbel.jax.tree import check_fits, leaves, value_of
@@ -92,7 +90,7 @@ class Program:
         self._anchored = [n for n in self._trained if by_name[n].role == "trained"]
         self._one = jax.jit(self._epoch)
         self._many: dict[Any, Any] = {}
-        self._widths: dict[Any, int] = {}
+        self._stackable: dict[Any, bool] = {}
 
     # --- the computation ---------------------------------------------------------------------------
 
@@ -198,8 +196,8 @@ class Program:
         data = [_data(ctx) for ctx in contexts]
         if any(d.sample != data[0].sample for d in data) or not self._alike(models):
             return None
-        width = self._width(data[0], models[0])
-        if width < NARROWEST:
+        width = width_of(sum(self.spec.by_name[n].nbytes for n in self._trained), [d.nbytes for d in data])
+        if not width or not self._may(data[0], models[0]):
             return None
         batch = self._steps.batch
         order = sorted(range(len(data)), key=lambda k: (len(data[k].x) % batch, len(data[k].x), k))
@@ -252,16 +250,11 @@ class Program:
             self._many[key] = jax.jit(jax.vmap(self._epoch, in_axes=(along, None, terms, 0, None)))
         return self._many[key]
 
-    def _width(self, data: _Data, model: Arrays) -> int:
-        """How many clients make a stack; 0: none."""
-        key = data.sample
-        if key not in self._widths:
-            weights = sum(self.spec.by_name[n].nbytes for n in self._trained)
-            width = min(WIDEST, WEIGHTS // max(1, weights))
-            if width >= NARROWEST and jax.default_backend() == "cpu" and self._convolves(data, model):
-                width = 0
-            self._widths[key] = width
-        return self._widths[key]
+    def _may(self, data: _Data, model: Arrays) -> bool:
+        """Whether the loss may be stacked: convolutions are slower so on a CPU."""
+        if data.sample not in self._stackable:
+            self._stackable[data.sample] = jax.default_backend() != "cpu" or not self._convolves(data, model)
+        return self._stackable[data.sample]
 
     def _convolves(self, data: _Data, model: Arrays) -> bool:
         trained, fixed = self._values(model)

@@ -82,10 +82,10 @@ def local_sgd(
 
     In the reference form clients are trained one after the other, with lean steps that do without ``torch.optim``.
     An engine that hands over a whole group, with an app without middleware, has up to 64 clients trained as one
-    batched computation, with the same result up to rounding: fewer where their parameters would come to more than
-    8 MiB, or their data or what a step computes to more than 64 MiB; none where that leaves fewer than 8, where
-    clients' samples have different shapes, and with modules that convolve (on a CPU), draw random numbers (dropout),
-    change buffers (BatchNorm), are recurrent, or cannot be batched by ``torch.func.vmap``.
+    batched computation, with the same result up to rounding: fewer where their parameters or their data would come to
+    more than 8 MiB, or what a step keeps to more than 64 MiB; none where that leaves fewer
+    than 16, where clients' samples have different shapes, and with modules that convolve (on a CPU), draw random
+    numbers (dropout), change buffers (BatchNorm), are recurrent, or cannot be batched by ``torch.func.vmap``.
 
     Args:
         module: the module, which is copied, or a function that makes it; done once per process. It is trained in the

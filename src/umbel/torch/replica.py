@@ -23,7 +23,7 @@ from umbel.client.declared import Steps, check_lengths, made_of, pair, returned
 from umbel.errors import EntryError, UsageError
 from umbel.spec import STORAGE, Entry, Run, Spec
 from umbel.torch.module import DTYPES, borrow, over, plan_incoming
-from umbel.torch.plan import Named, Place, walk
+from umbel.torch.plan import Named, Place, memory_of, walk
 from umbel.torch.training import Term, terms_of
 from umbel.update import Update
 
@@ -66,7 +66,7 @@ class Replica:
         self.named: dict[str, Tensor] = {}
         self.params: list[Tensor] = []
         self.names: list[str] = []
-        self._flats: list[tuple[Run, Tensor]] = []
+        self._flats: list[tuple[Run, Tensor, Array | None]] = []  # and its values for NumPy, in main memory
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def load(self, model: Arrays) -> None:
@@ -80,15 +80,17 @@ class Replica:
         if self.spec is None or (model.spec is not self.spec and model.spec != self.spec):
             self._lay_out(model.spec)
         with torch.no_grad():
-            for run, flat in self._flats:
-                flat.copy_(borrow(model.flat(run), run.dtype))
+            for run, flat, memory in self._flats:
+                if memory is not None:  # for a small module PyTorch's copy takes several times as long
+                    np.copyto(memory, model.flat(run))
+                else:
+                    flat.copy_(borrow(model.flat(run), run.dtype))
         self.restore()
 
     def restore(self) -> None:
         """What the model does not have, as it was when the module was made."""
-        with torch.no_grad():
-            for buffer, value in self._kept:
-                buffer.copy_(value)
+        for buffer, value in self._kept:
+            buffer.detach().copy_(value)
 
     def _lay_out(self, spec: Spec) -> None:
         """Make the module's tensors views of flat memory in the order of a spec."""
@@ -107,7 +109,7 @@ class Replica:
         self._flats = []
         for run in spec.runs:
             flat = torch.empty(run.size, dtype=DTYPES[run.dtype], device=self.device)
-            self._flats.append((run, flat))
+            self._flats.append((run, flat, memory_of(flat)))
             for e in _inside(spec, run):
                 begin = (e.offset - run.offset) // STORAGE[e.dtype].itemsize
                 tensors[e.name].data = flat[begin : begin + e.size].view(e.shape)
@@ -123,8 +125,11 @@ class Replica:
         assert self.spec is not None
         made = Arrays.blank(self.out)
         if self.out is self.spec:
-            for run, flat in self._flats:
-                over(made.flat(run), run.dtype).copy_(flat)
+            for run, flat, memory in self._flats:
+                if memory is not None:
+                    np.copyto(made.flat(run), memory)
+                else:
+                    over(made.flat(run), run.dtype).copy_(flat)
         else:
             for e in self.out.entries:
                 over(made.raw(e.name), e.dtype).copy_(self.named[e.name].detach())
@@ -145,17 +150,17 @@ class Replica:
         correction = ctx.correction
         found = terms_of(self.named, correction) if correction is not None else {}
         pull = correction.pull if correction is not None else 0.0
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = 0.0
         for epoch in range(steps.epochs):
             order = None if orders is None else torch.from_numpy(orders[epoch]).to(self.device)
             for i in range(0, size, steps.batch):
                 rows = slice(i, i + steps.batch) if order is None else order[i : i + steps.batch]
                 value = loss(self.net(inputs[rows]), targets[rows])
                 gradients = torch.autograd.grad(value, self.params, allow_unused=True)
+                total += value.item() * min(steps.batch, size - i)
                 with torch.no_grad():
-                    total.add_(value, alpha=min(steps.batch, size - i))
                     _step(self.params, gradients, found, pull, rate)
-        return self.update(**made_of(float(total), size, steps))
+        return self.update(**made_of(total, size, steps))
 
 
 def _step(
@@ -180,9 +185,11 @@ def _corrected(p: Tensor, gradient: Tensor, term: Term | None, pull: float) -> T
 def as_tensor(values: Any, device: str) -> Tensor:
     """An array or a tensor as a tensor on a device, without a copy if it lies there."""
     if isinstance(values, Tensor):
-        return values.detach().to(device)
+        mine: Tensor = values.detach()
+        return mine if mine.device.type == device else mine.to(device)
     array: Array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
-    return (torch.from_numpy(array) if array.flags.writeable else borrow(array, "")).to(device)
+    t: Tensor = torch.from_numpy(array) if array.flags.writeable else borrow(array, "")
+    return t if device == "cpu" else t.to(device)
 
 
 def _inside(spec: Spec, run: Run) -> list[Entry]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
-from umbel.client.declared import NARROWEST, WEIGHTS, WIDEST, Steps, made_of, parts, side_by_side
+from umbel.client.declared import NARROWEST, Steps, made_of, parts, side_by_side, width_of
 from umbel.spec import STORAGE
 from umbel.torch.module import over
 from umbel.torch.replica import Loss, Replica
@@ -99,7 +99,7 @@ class Stacks:
 
     def __init__(self, replica: Replica, loss: Loss, steps: Steps) -> None:
         self._replica, self._loss, self._steps = replica, loss, steps
-        self._widths: dict[Key, int] = {}  # by the shapes that it depends on
+        self._limits: dict[Key, int] = {}  # by the shapes that they depend on
         self._slots: list[tuple[dict[str, Any], str, int]] = []
 
     def train(self, models: Sequence[Arrays], contexts: Sequence[Context]) -> list[Update] | None:
@@ -109,12 +109,14 @@ class Stacks:
         data = [replica.data(ctx) for ctx in contexts]
         if any(_sample(d) != _sample(data[0]) for d in data) or not _alike(models, replica):
             return None
-        width = self._width(*data[0])
-        if width < NARROWEST:
+        sizes = [sum(t.numel() * t.element_size() for t in d) for d in data]
+        width = width_of(sum(p.numel() * p.element_size() for p in replica.params), sizes)
+        width = min(width, self._limit(*data[0]) if width else 0)
+        if not width:
             return None
         order = sorted(range(len(data)), key=lambda k: (-(len(data[k][0]) // self._steps.batch), k))
         updates: dict[int, Update] = {}
-        for part in parts(order, [_nbytes(d) for d in data], width):
+        for part in parts(order, sizes, width):
             chosen = [models[k] for k in part], [contexts[k] for k in part], [data[k] for k in part]
             try:
                 made = self._train(*chosen)
@@ -125,18 +127,15 @@ class Stacks:
 
     # --- may it be stacked, and how many at once? ------------------------------------------------
 
-    def _width(self, inputs: Tensor, targets: Tensor) -> int:
-        """How many clients make a stack; 0: none, the module cannot be stacked or is not faster so."""
+    def _limit(self, inputs: Tensor, targets: Tensor) -> int:
+        """How many clients a stack may have for what a step keeps; 0: the module cannot be stacked."""
         key = (self._replica.spec, _sample((inputs, targets)))
-        width = self._widths.get(key)
-        if width is None:
-            weights = sum(p.numel() * p.element_size() for p in self._replica.params)
-            width = min(WIDEST, WEIGHTS // max(1, weights))
-            if width >= NARROWEST:
-                values = self._tried(inputs, targets)
-                width = 0 if values is None else min(width, _VALUES // max(1, values * self._steps.batch // _ROWS))
-            self._widths[key] = width
-        return width
+        limit = self._limits.get(key)
+        if limit is None:
+            values = self._tried(inputs, targets)
+            limit = 0 if values is None else _VALUES // max(1, values * self._steps.batch // _ROWS)
+            self._limits[key] = limit = limit if limit >= NARROWEST else 0
+        return limit
 
     def _tried(self, inputs: Tensor, targets: Tensor) -> int | None:
         """Bytes that a trial batch keeps for its way back; None if the module cannot be stacked.
@@ -318,10 +317,6 @@ def _convolves(loss: Tensor) -> bool:
 
 def _sample(data: tuple[Tensor, Tensor]) -> Key:
     return tuple((t.shape[1:], t.dtype) for t in data)
-
-
-def _nbytes(data: tuple[Tensor, Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in data)
 
 
 def _alike(models: Sequence[Arrays], replica: Replica) -> bool:
