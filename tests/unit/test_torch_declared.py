@@ -347,6 +347,11 @@ def test_a_client_keeps_entries_that_are_not_shared() -> None:
     assert_same(at.do_many(question, infos(data), states), again)
 
 
+class Leaving(dict[str, tuple[Any, Any]]):
+    def __missing__(self, name: str) -> Any:
+        sys.exit(name)
+
+
 # --- stacks ----------------------------------------------------------------------------------------
 
 
@@ -422,7 +427,7 @@ def test_bits_do_not_depend_on_who_does_a_group(monkeypatch: pytest.MonkeyPatch)
             assert arrays_of(together(at, question, groups[i])) == expected[i]
 
 
-@pytest.mark.parametrize("bad", ["target", "nan", "shape", "raises"])
+@pytest.mark.parametrize("bad", ["target", "nan", "shape", "raises", "exits"])
 def test_a_client_with_bad_data_fails_alone(bad: str) -> None:
     data = drawn([8] * 9)
     x, y = data["004"]
@@ -436,6 +441,8 @@ def test_a_client_with_bad_data_fails_alone(bad: str) -> None:
         del data["004"]
     clients = [ClientInfo(name=f"{i:03}") for i in range(9)]
     at, question = bench(NETS["linear"], data), asked(made(NETS["linear"]))
+    if bad == "exits":
+        at = bench(NETS["linear"], Leaving(data))
     many = at.do_many(question, clients, [{}] * 9)
     one = [at.do(question, c, {}) for c in clients]
     assert [type(d) for d in many] == [type(d) for d in one]
@@ -494,7 +501,7 @@ def test_the_recipe_notices_what_was_declared_otherwise() -> None:
         digest(lr=0.2),
         digest(batch=5),
         digest(shuffle=True),
-        digest(loss=lambda outputs, targets: outputs.sum()),
+        digest(loss=nn.functional.mse_loss),
     ]
     assert digest() == digest()
     assert len({digest(), *others}) == 5

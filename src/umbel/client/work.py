@@ -145,14 +145,18 @@ class Bench:
                 self._doing = ""
                 try:
                     tasks.append(self._begun(question, client, given))
-                except Exception as error:  # noqa: BLE001  # as in do: the task ends here
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
                     done[client.name] = self._failure(question, client, error)
             if not tasks:
                 return None
             self._prepare(f"{question.label} handler", question.label, *_task(question, tasks[0].client))
             try:
                 updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
-            except Exception:  # noqa: BLE001  # done one by one, it is said of its own client
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001  # done one by one, it is said of its own client
                 updates = None
         finally:
             for task in tasks:
