@@ -2,10 +2,12 @@
 # make demo                          four hospitals train a model together
 # make test                          everything that must hold
 # make test TORCH='torch==2.13.0'    with this build of PyTorch
+# make test JAX=jax                  and with JAX, whose tests are skipped otherwise
 # make test PYTHON=python3.12        with this Python (3.11 or newer)
 
 VENV ?= .venv
 TORCH ?= torch
+JAX ?=
 PYTEST_ARGS ?=
 YARDSTICKS ?= ../shared/bench
 
@@ -15,12 +17,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
     "$$python" -c '$(USABLE)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
 # What a test may not skip for want of, since the set-up installs it.
-UMBEL_REQUIRE ?= $(if $(TORCH),torch) matplotlib ml_dtypes pandas safetensors scipy sklearn tensorboard
+UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) matplotlib ml_dtypes pandas safetensors scipy sklearn tensorboard
 
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 DEMO := $(VENV)/.ready-for-demo
-TEST := $(VENV)/.ready-for-test-$(shell echo '$(TORCH)' | cksum | cut -d ' ' -f 1)
+TEST := $(VENV)/.ready-for-test-$(shell echo '$(TORCH) $(JAX)' | cksum | cut -d ' ' -f 1)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -90,6 +92,6 @@ $(DEMO): $(MADE) pyproject.toml
 	@touch $@
 
 $(TEST): $(MADE) pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[plot,sklearn]' --group dev $(foreach word,$(TORCH),'$(word)')
+	$(BIN)/python -m pip install --quiet --editable '.[plot,sklearn]' --group dev $(foreach word,$(TORCH) $(JAX),'$(word)')
 	@rm -f $(VENV)/.ready-for-test-*
 	@touch $@ $(DEMO)

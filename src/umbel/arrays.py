@@ -22,12 +22,11 @@ import numpy.typing as npt
 from umbel.bfloat16 import from_bfloat16
 from umbel.elements import as_storage, cast, numbers, scalar, spec_of_plain
 from umbel.errors import EntryError, FormatError, UsageError
-from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
+from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned, layout, parse, resolve_role
 
 Array = npt.NDArray[Any]
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
-_ALIGN = 64
 Lend = Callable[[int], Array | None]
 _lender: list[Lend] = [lambda _: None]
 
@@ -118,13 +117,10 @@ class Arrays:
         return made.freeze()
 
     @classmethod
-    def blank(cls, spec: Spec) -> Self:
-        """Arrays whose values are not yet written; ``freeze`` them when they are."""
-        file = _lender[0](spec.size)
-        if file is None:
-            memory = np.empty(spec.size + _ALIGN, np.uint8)
-            begin = -memory.__array_interface__["data"][0] % _ALIGN
-            file = memory[begin : begin + spec.size]
+    def blank(cls, spec: Spec, file: Array | None = None) -> Self:
+        """Arrays whose values are not yet written, in memory for the whole file if that is given; then ``freeze``."""
+        file = _lender[0](spec.size) if file is None else file
+        file = aligned(spec.size) if file is None else file
         file[: len(spec.header)] = spec.head
         return cls.over(spec, file)
 

@@ -31,7 +31,7 @@ MUST = """
 FORBIDDEN: dict[str, frozenset[str]] = {
     "coordinator": frozenset(),
     "device": frozenset({"_device", "_devices", "device", "devices", "per_device", "pick_device"}),  # of PyTorch
-    "epoch": frozenset(),
+    "epoch": frozenset({"_epoch", "epoch", "epochs"}),  # a pass over a client's data
     "experiment": frozenset(),
     "global_model": frozenset(),
     "hyperparameter": frozenset(),

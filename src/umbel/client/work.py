@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, final
@@ -17,6 +17,7 @@ from umbel.aggregate.expected import FOLDED, check_finite
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
+from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
@@ -47,6 +48,17 @@ class Done:
 
     update: Update | Metrics
     state: Mapping[str, Any] | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A task whose handler can be called: of whom, with what."""
+
+    client: ClientInfo
+    model: Arrays | None
+    state: Mapping[str, Any]
+    ctx: Context
 
 
 @final
@@ -91,30 +103,109 @@ class Bench:
     def ask(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Update | Metrics:
         """What the client's handler returns, and nothing of what the engine makes of it; exceptions are let through."""
         self._doing = ""
-        model, state = _with_local_entries(question, state)
-        ctx = self._context(question, client, model, state)
+        task = self._begun(question, client, state)
         try:
-            return self._asked(question, client, model, ctx)
+            return self._asked(question, task)
         finally:
-            ctx.close()
+            task.ctx.close()
 
-    def _asked(self, question: Question, client: ClientInfo, model: Arrays | None, ctx: Context) -> Update | Metrics:
+    def _asked(self, question: Question, task: _Begun) -> Update | Metrics:
         handler = self._app.handler(question.name)
-        self._prepare(f"{question.label} handler", _keys(self._seed, question.label, _asked(question))(client.name))
-        returned = handler(model, ctx)
+        key = _keys(self._seed, question.label, _asked(question))(task.client.name)
+        self._prepare(f"{question.label} handler", key)
+        returned = handler(task.model, task.ctx)
         self._doing = ""
         return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
 
+    def do_many(
+        self,
+        question: Question,
+        clients: Sequence[ClientInfo],
+        states: Sequence[Mapping[str, Any]],
+        *,
+        debug: bool = False,
+    ) -> list[Done | Failure]:
+        """Do the tasks of a group, with declared training at once where that is faster; else `do` for each.
+
+        Which group a client is in may change the last bits of its update. So a caller that wants the same bits forms
+        groups by what the cohort is, and not by who works: all clients of a shard that were asked when the exchange
+        opened, in the order of their places (at most 64), and who is asked later (spares) alone. A group that was
+        lost with its worker is done again as a whole. Within a group the handler cuts its own, smaller stacks, whose
+        memory is bounded; see ``umbel.torch.local_sgd``.
+
+        A client whose context cannot be made (its data handler raises) fails alone, and the others are a group. If
+        anything fails in the group as a whole, its clients are done one by one, so that whose fault it was fails alone.
+
+        Args:
+            question: what is asked.
+            clients: of whom.
+            states: the state of each, as for `do`.
+            debug: let the user's exceptions through, for a debugger.
+        """
+        handler = self._app.handlers.get("train")
+        if question.kind == "train" and len(clients) > 1 and isinstance(handler, Declared) and not self._app.middleware:
+            done = self._do_many(question, clients, states, handler)
+            if done is not None and not (debug and any(isinstance(d, Failure) for d in done)):
+                return done
+        return [self.do(question, c, state, debug=debug) for c, state in zip(clients, states, strict=True)]
+
+    def _do_many(
+        self,
+        question: Question,
+        clients: Sequence[ClientInfo],
+        states: Sequence[Mapping[str, Any]],
+        handler: Declared,
+    ) -> list[Done | Failure] | None:
+        done: dict[str, Done | Failure] = {}
+        tasks: list[_Begun] = []
+        try:
+            for client, given in zip(clients, states, strict=True):
+                self._doing = ""
+                try:
+                    tasks.append(self._begun(question, client, given))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
+                    done[client.name] = self._failure(question, client, error)
+            if not tasks:
+                return None
+            key = _keys(self._seed, question.label, _asked(question))(tasks[0].client.name)
+            self._prepare(f"{question.label} handler", key)
+            try:
+                updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001  # done one by one, it is said of its own client
+                updates = None
+        finally:
+            for task in tasks:
+                task.ctx.close()
+        if updates is None:
+            return None
+        for task, update in zip(tasks, updates, strict=True):
+            self._doing = ""
+            try:
+                done[task.client.name] = self._finished(question, task, _as_update(update, question))
+            except Exception as error:  # noqa: BLE001  # as in do: the task ends here
+                done[task.client.name] = self._failure(question, task.client, error)
+        return [done[client.name] for client in clients]
+
     def _do(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Done:
         self._doing = ""
-        model, state = _with_local_entries(question, state)
-        ctx = self._context(question, client, model, state)
+        task = self._begun(question, client, state)
         try:
-            update = self._asked(question, client, model, ctx)
+            update = self._asked(question, task)
         finally:
-            ctx.close()
-        if isinstance(update, Metrics):
-            return Done(update, None)
+            task.ctx.close()
+        return Done(update, None) if isinstance(update, Metrics) else self._finished(question, task, update)
+
+    def _begun(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
+        model, state = _with_local_entries(question, state)
+        return _Begun(client, model, state, self._context(question, client, model, state))
+
+    def _finished(self, question: Question, task: _Begun, update: Update) -> Done:
+        """What becomes of what a handler returned."""
+        client, model, state, ctx = task.client, task.model, task.state, task.ctx
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",
