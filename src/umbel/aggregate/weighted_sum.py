@@ -21,7 +21,9 @@ from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update
 
-_BLOCK = 1 << 15  # elements; measured from 4096 to 262144: below, calls cost up to a third more, above, the cache is left
+_BLOCK = (
+    1 << 15
+)  # elements; measured from 4096 to 262144: below, calls cost up to a third more, above, the cache is left
 _SHARED = 1 << 20  # elements that one thread adds at a time
 Spread = Callable[[Callable[[int], None], Iterable[int]], None]
 

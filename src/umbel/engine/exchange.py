@@ -267,9 +267,7 @@ class Exchange:
 
     def _lease(self, out: list[Instruction], again: list[int]) -> None:
         wanted = (
-            len(self.places)
-            if self._race
-            else self._size + min(self._count[_FAILED], len(self.places) - self._size)
+            len(self.places) if self._race else self._size + min(self._count[_FAILED], len(self.places) - self._size)
         )
         fresh = range(self._called, max(wanted, self._called))
         for place in fresh:

@@ -81,23 +81,23 @@ class Board:
             begin, count = self._head.tolist()
             self._put([*self._order[begin:count].tolist(), *tasks])
 
-    def again(self, worker: int, tasks: Sequence[int]) -> list[int]:
-        """A worker has died: what is left of these tasks is to be taken by the others, in this order.
+    def taken(self, worker: int, tasks: Sequence[int]) -> list[int]:
+        """Which of these tasks has a worker taken?"""
+        with self._lock:
+            return [task for task in tasks if self._taker[task] == worker]
+
+    def again(self, worker: int, tasks: Sequence[int]) -> None:
+        """A worker is gone: what is left of these tasks is to be taken by the others, in this order.
 
         Args:
             worker: which.
             tasks: all that nobody has answered.
-
-        Returns:
-            Those that the dead one had taken.
         """
-        with self._lock:  # it may have died while it took some
-            taker = self._taker[list(tasks)].tolist()
-            self._put([t for t, who in zip(tasks, taker, strict=True) if who in (worker, NOBODY)])
-            mine = [t for t, who in zip(tasks, taker, strict=True) if who == worker]
-            self._taker[mine] = NOBODY
+        with self._lock:  # it may have died while it took some, and left the list as it was in between
+            left = [task for task in tasks if self._taker[task] in (worker, NOBODY)]
+            self._taker[left] = NOBODY
+            self._put(left)
             self._rows[worker] = NOTHING
-            return mine
 
     def _put(self, tasks: Sequence[int]) -> None:
         self._order[: len(tasks)] = tasks

@@ -12,7 +12,7 @@ import secrets
 import sys
 import tempfile
 import weakref
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 

@@ -19,13 +19,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import cloudpickle
 
 from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp
-from umbel.errors import UsageError
+from umbel.errors import UmbelError, UsageError
 
 logger = logging.getLogger("umbel")
 LARGE = 10 << 20
@@ -38,7 +38,7 @@ def _reduce_code(code: CodeType) -> Any:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    dispatch_table = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
 
 
 def _dumps(value: Any) -> bytes:
@@ -132,9 +132,9 @@ def modules_by_file() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name != "__main__" and file and file.endswith(".py") and not file.startswith(_INSTALLED):
-            if not _is_found(name, file):
-                found[name] = file
+        own = name != "__main__" and file and file.endswith(".py") and not file.startswith(_INSTALLED)
+        if own and not _is_found(name, file):
+            found[name] = file
     return found
 
 
@@ -201,9 +201,21 @@ class _Unpacker(pickle.Unpickler):
 
 
 def pack(value: Any, put: Callable[[Arrays], int]) -> bytes:
-    """A value as bytes; its arrays are put elsewhere."""
+    """A value as bytes; its arrays are put elsewhere.
+
+    Raises:
+        UsageError: something in it cannot be sent.
+    """
     file = io.BytesIO()
-    _Packer(file, put).dump(value)
+    try:
+        _Packer(file, put).dump(value)
+    except UmbelError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"what the clients are asked cannot be sent to a worker process: {type(error).__name__}: {error}",
+            advice="let transforms, rules and config hold plain values; or take engine='inline', which sends nothing",
+        ) from error
     return file.getvalue()
 
 
