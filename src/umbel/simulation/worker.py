@@ -147,6 +147,10 @@ class Exchange:
         self._cohorts.append((self._count, cohort))
         self._count += len(cohort.names)
 
+    def knows(self, task: int) -> bool:
+        """Has the list come in which the task's client stands?"""
+        return task < self._count
+
     def cohort(self, task: int) -> tuple[Cohort, int]:
         """In which list of clients a task's client stands, and where."""
         begin, cohort = next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
@@ -228,8 +232,7 @@ class Worker:
                 self._open(message)
                 self._work()
             case More():
-                if message.cohort is not None:
-                    self._exchange.extend(message.cohort)
+                self._extend(message)
                 self._work()
             case End():
                 self._end()
@@ -292,6 +295,8 @@ class Worker:
         return 1 if self._pace > _OFTEN else min(64, int(_OFTEN / max(self._pace, 1e-6)))
 
     def _do(self, task: int) -> None:
+        while not self._exchange.knows(task):  # it was on the board before the message that tells of it was here
+            self._extend(self._receive_this(More))
         cohort, index = self._exchange.cohort(task)
         client = cohort.client(index)
         question = self._exchange.question
@@ -347,9 +352,13 @@ class Worker:
         while not isinstance(message := self._receive(), kind):
             if isinstance(message, End):
                 raise _Over
-            if isinstance(message, More) and message.cohort is not None:
-                self._exchange.extend(message.cohort)
+            if isinstance(message, More):
+                self._extend(message)
         return message
+
+    def _extend(self, message: More) -> None:
+        if message.cohort is not None:
+            self._exchange.extend(message.cohort)
 
     def _flush(self, *, idle: bool = False, starved: int = 0) -> None:
         """Say what was done."""
