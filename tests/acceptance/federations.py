@@ -148,7 +148,9 @@ def states() -> Federation:
 
     def seen(ctx: Any) -> float:
         kept = ctx.state.get("kept")
-        return float(ctx.state.get("n", 0) + ctx.state.get("path", np.zeros(1)).sum() + (kept["w"].sum() if kept else 0))
+        return float(
+            ctx.state.get("n", 0) + ctx.state.get("path", np.zeros(1)).sum() + (kept["w"].sum() if kept else 0)
+        )
 
     @client.train
     def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:

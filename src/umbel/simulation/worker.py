@@ -431,7 +431,8 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
     sys.meta_path.append(ByFile(dict(hello.modules)))
     logging.basicConfig(format="%(message)s")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        Worker(connection, hello, lifeline, crash).serve()
+        worker = Worker(connection, hello, lifeline, crash)  # it has to be there until this process ends
+        worker.serve()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
