@@ -107,7 +107,6 @@ class Open:
         number: of the exchange in the life of the workers.
         question: the `Question`, pickled, its arrays in the broadcast memory.
         size: bytes of the broadcast memory.
-        capacity: of the board.
         cohort: who is asked; a task is a place in this list.
     """
 
@@ -115,7 +114,6 @@ class Open:
     number: int
     question: bytes
     size: int
-    capacity: int
     cohort: Cohort
 
 

@@ -175,7 +175,6 @@ class Processes:
             number=self._pool.exchanges,
             question=packed,
             size=self._pool.broadcast.size,
-            capacity=self._pool.board.capacity,
             cohort=cohort,
         )
         self._pool.tell(self._opened)
@@ -370,7 +369,7 @@ class Processes:
             left.remove(doing)
         self._pool.board.again(member.number, left)
         fresh = self._pool.restart(member)
-        fresh.send(replace(self._opened, capacity=self._pool.board.capacity))
+        fresh.send(self._opened)
         for cohort in self._told:
             fresh.send(More(cohort))
         self._pool.tell(More())

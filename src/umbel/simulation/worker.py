@@ -258,7 +258,6 @@ class Worker:
         self._send(Loaded())
 
     def _open(self, message: Open) -> None:
-        self._board.resize(message.capacity)
         self._bench = self._benches[message.key]
         self._heard.grow(message.size)
         self._exchange = Exchange(message, self._heard.get)
