@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
     "$$python" -c '$(USABLE)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
 # What a test may not skip for want of, since the set-up installs it.
-UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) matplotlib ml_dtypes pandas safetensors scipy sklearn tensorboard
+UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) matplotlib ml_dtypes nbclient pandas safetensors scipy sklearn tensorboard
 
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made

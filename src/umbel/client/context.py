@@ -73,6 +73,7 @@ class Context:
         shared: Callable[[], Any] | None = None,
         data: Callable[[], Any] | None = None,
         correction: Correction | None = None,
+        scratch: Callable[[], str] | None = None,
     ) -> None:
         self._client, self.round = client, round
         self._config, self._extra = config, extra
@@ -82,6 +83,7 @@ class Context:
         self._correction = correction
         self.corrected = correction is None
         self._rng: np.random.Generator | None = None
+        self._scratch_in = scratch
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @cached_property
@@ -153,7 +155,8 @@ class Context:
     def scratch(self) -> Path:
         """An empty directory for temporary files; it is removed when the task ends."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-", ignore_cleanup_errors=True)
+            where = self._scratch_in() if self._scratch_in is not None else None
+            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-", dir=where, ignore_cleanup_errors=True)
         return Path(self._scratch.name)
 
     def close(self) -> None:
@@ -166,12 +169,23 @@ class Context:
         return f"Context({self._kind}, client={self.client.name!r}, round={self.round}, config={dict(self.config)})"
 
 
-def pick_device(devices: str) -> str:
-    """The device that "auto" stands for: the first GPU if torch is in use and has one, else the CPU."""
+def pick_device(devices: str, number: int = 0) -> str:
+    """The device that "auto" stands for: a GPU if torch is in use and has one, else the CPU.
+
+    Args:
+        devices: "auto", or a device's name.
+        number: of the worker; GPUs are given to workers in turn.
+    """
     if devices != "auto":
         return devices
+    there = gpus()
+    return f"cuda:{number % there}" if there else "cpu"
+
+
+def gpus() -> int:
+    """How many GPUs there are; none unless torch is in use."""
     torch = sys.modules.get("torch")
-    return "cuda:0" if torch is not None and torch.cuda.is_available() else "cpu"
+    return torch.cuda.device_count() if torch is not None and torch.cuda.is_available() else 0
 
 
-__all__ = ["ClientInfo", "Context", "pick_device"]
+__all__ = ["ClientInfo", "Context", "gpus", "pick_device"]

@@ -70,10 +70,27 @@ class Bench:
         seed: of the run.
         threads: how many a handler may compute with.
         devices: "auto" or a device's name.
+        number: of this process among the workers; they take GPUs in turn.
+        scratch: gives the directory for temporary files; None: the system's.
+
+    Attributes:
+        device: where tasks compute, as far as one has asked; "" before.
+        full: did the last task want more of a device's memory than there was?
     """
 
-    def __init__(self, app: ClientApp, seed: int, *, threads: int = 1, devices: str = "auto") -> None:
+    def __init__(
+        self,
+        app: ClientApp,
+        seed: int,
+        *,
+        threads: int = 1,
+        devices: str = "auto",
+        number: int = 0,
+        scratch: Callable[[], str] | None = None,
+    ) -> None:
         self._app, self._seed, self._threads, self._devices = app, seed, threads, devices
+        self._number, self._scratch = number, scratch
+        self.device, self.full = "", False
         self._shared: OrderedDict[str, Any] = OrderedDict()  # one for all clients, or one for each site
         self._site_matters = False  # does setup look at the site?
         self._data: OrderedDict[str, Any] = OrderedDict()
@@ -90,6 +107,7 @@ class Bench:
             state: the client's state as of the last exchange it was counted in.
             debug: let the user's exceptions through, for a debugger.
         """
+        self.full = False
         try:
             return self._do(question, client, state)
         except KeyboardInterrupt:
@@ -255,6 +273,7 @@ class Bench:
         return changed, with_part(state, CHAIN, mine)
 
     def _failure(self, question: Question, client: ClientInfo, error: BaseException) -> Failure:
+        self.full = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
         ours = isinstance(error, UmbelError)
         doing = f"its {self._doing} raised" if self._doing else "its task failed:"
         return Failure(
@@ -265,6 +284,10 @@ class Bench:
             message=shortened(str(error), _HEAD, _TAIL) if ours else f"{doing} {words(error)}{_hint(error)}",
             traceback=trace(error) if self._doing or not ours else "",
         )
+
+    def _pick_device(self) -> str:
+        self.device = pick_device(self._devices, self._number)
+        return self.device
 
     def _context(
         self, question: Question, client: ClientInfo, model: Arrays | None, state: Mapping[str, Any]
@@ -282,7 +305,8 @@ class Bench:
             extra=question.extra,
             round=question.round,
             state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
-            device=lambda: pick_device(self._devices),
+            device=self._pick_device,
+            scratch=self._scratch,
             shared=self._once_shared(client),
             data=self._cached_data(client),
             correction=correction,
@@ -303,7 +327,8 @@ class Bench:
                 ClientInfo(name="", site=client.site),
                 kind="setup",
                 key=lambda: rng.derive(self._seed, "ctx", "setup"),
-                device=lambda: pick_device(self._devices),
+                device=self._pick_device,
+                scratch=self._scratch,
             )
             shared = self._load(setup, ctx, "setup")
             if ctx.site.used and not self._site_matters:
@@ -321,7 +346,8 @@ class Bench:
                 client,
                 kind="data",
                 key=lambda: rng.derive(_DATA_SEED, "ctx", "data", client.name),
-                device=lambda: pick_device(self._devices),
+                device=self._pick_device,
+                scratch=self._scratch,
                 shared=self._once_shared(client),
             )
             _keep(self._data, client.name, self._load(load, ctx, "data", client.name), _CACHED_CLIENTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, NamedTuple, Protocol, final
 
 from umbel.client.context import ClientInfo
 from umbel.engine.exchange import Close, Failed
@@ -36,14 +36,6 @@ class Clients(Protocol):
         """All names and labels."""
 
     def __getitem__(self, name: str) -> ClientInfo: ...
-
-
-@runtime_checkable
-class Continued(Protocol):
-    """An engine that can take an exchange over."""
-
-    def resume(self, question: Question, folding: Folding, tasks: Sequence[tuple[str, int]]) -> None:
-        """Go on with an exchange of which these tasks are left."""
 
 
 @final
@@ -128,4 +120,4 @@ class Folding:
         return self._reduction.finish()
 
 
-__all__ = ["Answered", "ClientStates", "Clients", "Continued", "Folding"]
+__all__ = ["Answered", "ClientStates", "Clients", "Folding"]

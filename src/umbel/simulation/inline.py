@@ -82,9 +82,7 @@ class Inline:
 
     def rest(self) -> tuple[Question, Folding, list[tuple[str, int]]]:
         """What is left of the exchange, for an engine that takes it over."""
-        tasks = list(self.queue)
-        self.queue.clear()
-        return self._question, self._folding, tasks
+        return self._question, self._folding, list(self.queue)
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""

@@ -56,7 +56,7 @@ def _make() -> Handle:
 if sys.platform == "win32":
 
     def _lock(file: int, wanted: bool) -> None:
-        raise AssertionError(f"{file} is a handle elsewhere; {wanted}")
+        raise AssertionError(f"{file} is a handle elsewhere, wanted or not: {wanted}")
 
     class _Mutex:
         def __init__(self, name: str) -> None:

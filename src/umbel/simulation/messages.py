@@ -26,6 +26,7 @@ class Hello:
         threads: how many a handler may compute with.
         limit: seconds that one task may take; None: any.
         modules: files of modules that this path does not lead to, by name.
+        scratch: a directory for ``ctx.scratch``, made when it is needed.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Hello:
     threads: int
     limit: float | None
     modules: Mapping[str, str]
+    scratch: str
 
 
 @final
@@ -48,12 +50,14 @@ class Load:
         app: the `ClientApp`, pickled.
         seed: of the run.
         device: where handlers compute; "auto" or a name.
+        forget: the key of an app that is not needed any more; -1: none.
     """
 
     key: int
     app: bytes
     seed: int
     device: str
+    forget: int = -1
 
 
 @final
@@ -103,7 +107,6 @@ class Open:
         number: of the exchange in the life of the workers.
         question: the `Question`, pickled, its arrays in the broadcast memory.
         size: bytes of the broadcast memory.
-        capacity: of the board.
         cohort: who is asked; a task is a place in this list.
     """
 
@@ -111,7 +114,6 @@ class Open:
     number: int
     question: bytes
     size: int
-    capacity: int
     cohort: Cohort
 
 
@@ -194,6 +196,8 @@ class Answers:
         seconds: what it spent on what: "training", "moving", "waiting".
         idle: has it found nothing more to do?
         starved: bytes that it needs to go on and has no room for; 0: it goes on.
+        device: where it computes, if its code has asked.
+        resident: bytes of memory that its process takes; 0: unknown.
     """
 
     number: int
@@ -202,13 +206,21 @@ class Answers:
     seconds: Mapping[str, float]
     idle: bool = False
     starved: int = 0
+    device: str = ""
+    resident: int = 0
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class AskState:
-    """A worker needs the state of a client."""
+    """A worker needs the state of a client.
 
+    Attributes:
+        number: of the exchange.
+        task: whose client it is.
+    """
+
+    number: int
     task: int
 
 
@@ -219,11 +231,18 @@ class Ended:
 
     Attributes:
         number: of the exchange.
-        held: does user code still hold what was broadcast?
+        held: pieces of the broadcast memory that user code still holds, of this exchange and of those before it; from
+            where to where.
     """
 
     number: int
-    held: bool
+    held: Sequence[tuple[int, int]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A worker has loaded an app."""
 
 
 @final
@@ -245,6 +264,7 @@ __all__ = [
     "Ended",
     "Hello",
     "Load",
+    "Loaded",
     "More",
     "Open",
     "Room",

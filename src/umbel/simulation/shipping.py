@@ -25,7 +25,7 @@ import cloudpickle
 
 from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp
-from umbel.errors import UsageError
+from umbel.errors import UmbelError, UsageError
 
 logger = logging.getLogger("umbel")
 LARGE = 10 << 20
@@ -198,9 +198,21 @@ class _Unpacker(pickle.Unpickler):
 
 
 def pack(value: Any, put: Callable[[Arrays], int]) -> bytes:
-    """A value as bytes; its arrays are put elsewhere."""
+    """A value as bytes; its arrays are put elsewhere.
+
+    Raises:
+        UsageError: something in it cannot be sent.
+    """
     file = io.BytesIO()
-    _Packer(file, put).dump(value)
+    try:
+        _Packer(file, put).dump(value)
+    except UmbelError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"what the clients are asked cannot be sent to a worker process: {type(error).__name__}: {error}",
+            advice="let transforms, rules and config hold plain values; or take engine='inline', which sends nothing",
+        ) from error
     return file.getvalue()
 
 
