@@ -90,7 +90,7 @@ def measure(make: Callable[..., Any], case: tuple[int, int, int, int], width: in
     )
     clients = [ClientInfo(name=f"{i:03}", part=i) for i in range(width)]
     alone = best(lambda: [bench.do(question, c, {}) for c in clients])
-    together = best(lambda: bench.do_many(question, clients, [{}] * width))
+    together = best(lambda: list(bench.do_many(question, clients, lambda _: {})))
     return alone / width * 1e3, together / width * 1e3, model.nbytes
 
 

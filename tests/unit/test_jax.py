@@ -154,7 +154,7 @@ def alone(at: Bench, question: Question, data: Data) -> list[umbel.Update]:
 
 
 def together(at: Bench, question: Question, data: Data) -> list[umbel.Update]:
-    done = at.do_many(question, [ClientInfo(name=name) for name in data], [{}] * len(data))
+    done = list(at.do_many(question, [ClientInfo(name=name) for name in data], lambda _: {}))
     return [update_of(d) for d in done]
 
 
@@ -251,10 +251,10 @@ def test_a_structure_can_be_given_and_some_of_it_is_not_trained() -> None:
 def test_a_client_with_bad_data_fails_alone() -> None:
     data = drawn([8] * 9)
     data["004"] = (data["004"][0] * np.float32("nan"), data["004"][1])
-    done = bench(data).do_many(asked(made()), [ClientInfo(name=n) for n in data], [{}] * 9)
+    done = list(bench(data).do_many(asked(made()), [ClientInfo(name=n) for n in data], lambda _: {}))
     assert [i for i, d in enumerate(done) if isinstance(d, Failure)] == [4]
     data["004"] = (data["004"][0][:, :3], data["004"][1])
-    done = bench(data).do_many(asked(made()), [ClientInfo(name=n) for n in data], [{}] * 9)
+    done = list(bench(data).do_many(asked(made()), [ClientInfo(name=n) for n in data], lambda _: {}))
     assert [i for i, d in enumerate(done) if isinstance(d, Failure)] == [4]
 
 

@@ -114,7 +114,7 @@ def alone(at: Bench, question: Question, data: Data) -> list[Done | Failure]:
 
 
 def together(at: Bench, question: Question, data: Data) -> list[Done | Failure]:
-    return at.do_many(question, infos(data), [{}] * len(data))
+    return list(at.do_many(question, infos(data), lambda _: {}))
 
 
 def update_of(done: Done | Failure) -> umbel.Update:
@@ -224,7 +224,7 @@ model, mean = umbel.torch.arrays(torch.nn.Linear(3, 2)), umbel.aggregate.mean()
 question = Question(kind="train", name="train", seed=1, round=1, call=1, model=model, expected=mean.expects(model))
 bench = Bench(client, 1)
 assert isinstance(bench.do(question, ClientInfo(name="0"), {}), Done)
-done = bench.do_many(question, [ClientInfo(name=str(i)) for i in range(9)], [{}] * 9)
+done = list(bench.do_many(question, [ClientInfo(name=str(i)) for i in range(9)], lambda _: {}))
 assert all(isinstance(d, Done) for d in done)
 assert "torch._functorch.vmap" in sys.modules
 assert "torch._dynamo" not in sys.modules
@@ -443,7 +443,7 @@ def test_a_client_with_bad_data_fails_alone(bad: str) -> None:
     at, question = bench(NETS["linear"], data), asked(made(NETS["linear"]))
     if bad == "exits":
         at = bench(NETS["linear"], Leaving(data))
-    many = at.do_many(question, clients, [{}] * 9)
+    many = list(at.do_many(question, clients, lambda _: {}))
     one = [at.do(question, c, {}) for c in clients]
     assert [type(d) for d in many] == [type(d) for d in one]
     failed = [d for d in many if isinstance(d, Failure)]
@@ -470,7 +470,7 @@ def test_middleware_and_debugging_see_one_client_after_the_other() -> None:
     data["004"] = x, y + 9
     at = bench(NETS["linear"], data)
     with pytest.raises(IndexError):
-        at.do_many(asked(made(NETS["linear"])), infos(data), [{}] * 9, debug=True)
+        list(at.do_many(asked(made(NETS["linear"])), infos(data), lambda _: {}, debug=True))
 
 
 def test_the_chain_of_transforms_runs_after_it() -> None:

@@ -139,10 +139,11 @@ class Bench:
         self,
         question: Question,
         clients: Sequence[ClientInfo],
-        states: Sequence[Mapping[str, Any]],
+        state: Callable[[str], Mapping[str, Any]],
         *,
         debug: bool = False,
-    ) -> list[Done | Failure]:
+        begin: Callable[[int], object] = lambda _: None,
+    ) -> Iterator[Done | Failure]:
         """Do the tasks of a group, with declared training at once where that is faster; else `do` for each.
 
         Which group a client is in may change the last bits of its update. So a caller that wants the same bits forms
@@ -157,30 +158,40 @@ class Bench:
         Args:
             question: what is asked.
             clients: of whom.
-            states: the state of each, as for `do`.
+            state: gives a client's state by its name, as for `do`.
             debug: let the user's exceptions through, for a debugger.
+            begin: called with a client's place in the group before its code runs.
+
+        Yields:
+            What came of each, in their order.
         """
+        self.full = False
         handler = self._app.handlers.get("train")
         if question.kind == "train" and len(clients) > 1 and isinstance(handler, Declared) and not self._app.middleware:
-            done = self._do_many(question, clients, states, handler)
+            done = self._do_many(question, clients, state, handler, begin)
             if done is not None and not (debug and any(isinstance(d, Failure) for d in done)):
-                return done
-        return [self.do(question, c, state, debug=debug) for c, state in zip(clients, states, strict=True)]
+                yield from done
+                return
+        for i, client in enumerate(clients):
+            begin(i)
+            yield self.do(question, client, state(client.name), debug=debug)
 
     def _do_many(
         self,
         question: Question,
         clients: Sequence[ClientInfo],
-        states: Sequence[Mapping[str, Any]],
+        state: Callable[[str], Mapping[str, Any]],
         handler: Declared,
+        begin: Callable[[int], object],
     ) -> list[Done | Failure] | None:
         done: dict[str, Done | Failure] = {}
         tasks: list[_Begun] = []
         try:
-            for client, given in zip(clients, states, strict=True):
+            for i, client in enumerate(clients):
                 self._doing = ""
+                begin(i)
                 try:
-                    tasks.append(self._begun(question, client, given))
+                    tasks.append(self._begun(question, client, state(client.name)))
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # noqa: BLE001  # as in do: the task ends here

@@ -75,7 +75,7 @@ class Auto:
         try:
             if self._coming is None:
                 self._coming = self._make()
-            if self._coming.ready() and len(self._inline.queue) > 1:
+            if self._inline.between and len(self._inline.queue) > 1 and self._coming.ready():
                 self._coming.resume(*self._inline.rest())
                 self._inline.queue.clear()
                 self._active = self._coming

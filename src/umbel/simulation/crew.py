@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import final
 
 from umbel.client.app import ClientApp
-from umbel.simulation.folding import ClientStates
+from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.messages import Load
 from umbel.simulation.pool import Pool
 from umbel.simulation.processes import Processes
@@ -66,6 +66,7 @@ class Crew:
             has_data="data" in app.handlers,
             spread=self._threads,
             chosen=self._chosen,
+            grouped=is_grouped(app),
         )
         return self._running
 

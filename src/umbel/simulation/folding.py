@@ -6,10 +6,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, final
 
+from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo
+from umbel.client.declared import Declared
 from umbel.engine.exchange import Close, Failed
 from umbel.engine.question import Question
-from umbel.engine.reduction import Reduced, Reduction
+from umbel.engine.reduction import SHARD, Reduced, Reduction
 from umbel.errors import BadUpdate, Failure, UmbelError
 from umbel.sample import Population
 from umbel.update import Metrics, Update
@@ -36,6 +38,25 @@ class Clients(Protocol):
         """All names and labels."""
 
     def __getitem__(self, name: str) -> ClientInfo: ...
+
+
+Group = Sequence[tuple[str, int]]
+"""Tasks that are done by one worker and together, (client, attempt)."""
+
+
+def is_grouped(app: ClientApp) -> bool:
+    """Does the app declare its local training, so that several clients can be trained together?"""
+    return isinstance(app.handlers.get("train"), Declared) and not app.middleware
+
+
+def groups(tasks: Sequence[tuple[str, int]], *, together: bool) -> list[Group]:
+    """Tasks by who is trained with whom: each alone, or with all of its shard.
+
+    Groups are a matter of the cohort and not of who works, since the last bits may depend on them; see
+    `umbel.client.work.Bench.do_many`. Who is asked later, a spare, is alone.
+    """
+    size = SHARD if together else 1
+    return [tasks[i : i + size] for i in range(0, len(tasks), size)]
 
 
 @final
@@ -120,4 +141,4 @@ class Folding:
         return self._reduction.finish()
 
 
-__all__ = ["Answered", "ClientStates", "Clients", "Folding"]
+__all__ = ["Answered", "ClientStates", "Clients", "Folding", "Group", "groups", "is_grouped"]

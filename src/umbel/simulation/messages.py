@@ -108,6 +108,7 @@ class Open:
         question: the `Question`, pickled, its arrays in the broadcast memory.
         size: bytes of the broadcast memory.
         cohort: who is asked; a task is a place in this list.
+        units: tasks that are done together, from where to where; the board has their numbers.
     """
 
     key: int
@@ -115,14 +116,16 @@ class Open:
     question: bytes
     size: int
     cohort: Cohort
+    units: list[tuple[int, int]]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class More:
-    """There is more to do: these clients stand behind the others, and the board has tasks."""
+    """There is more to do: these clients and units stand behind the others, and the board has some."""
 
     cohort: Cohort | None = None
+    units: Sequence[tuple[int, int]] = ()
 
 
 @final

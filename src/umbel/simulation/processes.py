@@ -7,6 +7,7 @@ aggregator works. The fold walks over the shared memory itself: an update is cop
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from bisect import insort
@@ -27,7 +28,7 @@ from umbel.sample import Population
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY
 from umbel.simulation.deaths import Deaths
-from umbel.simulation.folding import Answered, Clients, ClientStates, Folding
+from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.memory import available
 from umbel.simulation.messages import (
@@ -83,6 +84,7 @@ class Processes:
         has_data: does the app load clients' data, so that it matters who does which?
         spread: shares out what is to be added up among threads.
         chosen: did the user say how many workers there are?
+        grouped: are the clients of a shard trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
@@ -101,6 +103,7 @@ class Processes:
         has_data: bool,
         spread: Spread,
         chosen: bool,
+        grouped: bool,
     ) -> None:
         self._spread, self._measured = spread, chosen
         self._clients, self._pool, self._load, self._states = clients, pool, load, states
@@ -114,7 +117,10 @@ class Processes:
         self._by_client: dict[str, int] = {}
         self._events: list[Event] = []
         self._opened: Open | None = None
-        self._told: list[Cohort] = []  # since it was opened
+        self._told: list[More] = []  # since it was opened
+        self._grouped = grouped
+        self._units: list[tuple[int, int]] = []  # tasks that one worker does together, from where to where
+        self._split: set[int] = set()  # units that were taken apart
         self.loaded = False
         self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "waiting": 0.0, "folding": 0.0}
 
@@ -138,37 +144,48 @@ class Processes:
         """Begin an exchange."""
         self._start(question, Folding(question, self._states))
 
-    def resume(self, question: Question, folding: Folding, tasks: Sequence[tuple[str, int]]) -> None:
-        """Go on with an exchange that another engine began."""
+    def resume(self, question: Question, folding: Folding, left: Sequence[Group]) -> None:
+        """Go on with an exchange that another engine began, of which these groups are left."""
         self._start(question, folding)
-        self.lease(tasks)
+        self._lease(left)
 
     def _start(self, question: Question, folding: Folding) -> None:
         self._question, self._folding = question, folding
         self._tasks, self._by_client, self._events = [], {}, []
         self._opened, self._told = None, []
+        self._units, self._split = [], set()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks on the board."""
-        begin = len(self._tasks)
         assert self._question is not None
+        self._lease(groups(tasks, together=self._grouped and self._question.kind == "train" and self._opened is None))
+
+    def _lease(self, left: Sequence[Group]) -> None:
+        tasks = [task for group in left for task in group]
+        begin, number = len(self._tasks), len(self._units)
         self._tasks += [Task(client, attempt) for client, attempt in tasks]
         self._by_client |= {client: begin + i for i, (client, _) in enumerate(tasks)}
+        self._units += itertools.pairwise(itertools.accumulate(map(len, left), initial=begin))
         stateful = frozenset(client for client, _ in tasks if self._states.has(client))
         cohort = Cohort.of([self._clients[client] for client, _ in tasks], stateful)
         if self._opened is None:
+            assert self._question is not None
             self._begin(self._question, cohort)
         else:
-            self._told.append(cohort)
-            self._pool.board.append(range(begin, len(self._tasks)))
-            self._pool.tell(More(cohort))
+            self._append(More(cohort, self._units[number:]), number)
+
+    def _append(self, message: More, number: int) -> None:
+        """Units from this number on are new."""
+        self._told.append(message)
+        self._pool.board.append(range(number, len(self._units)))
+        self._pool.tell(message)
 
     def _begin(self, question: Question, cohort: Cohort) -> None:
         while self._pool.ending:
             self._hear()
         begin = time.perf_counter()
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
-        self._pool.board.publish([self._homes.get(name, -1) for name in cohort.names])
+        self._pool.board.publish([self._homes.get(cohort.names[begin], -1) for begin, _ in self._units])
         self._pool.exchanges += 1
         self._opened = Open(
             key=self._load.key,
@@ -176,6 +193,7 @@ class Processes:
             question=packed,
             size=self._pool.broadcast.size,
             cohort=cohort,
+            units=list(self._units),
         )
         self._pool.tell(self._opened)
         self.spent["moving"] += time.perf_counter() - begin
@@ -359,22 +377,28 @@ class Processes:
             self._deaths.judge(died, None, None, lost=0)
             self._pool.restart(member)
             return
-        left = self._left()
-        mine = self._pool.board.taken(member.number, left)
+        mine = self._pool.board.taken(member.number, self._left())
         doing, _ = self._pool.board.doing(member.number)
-        client = self._tasks[doing].client if doing in mine else None
-        if failure := self._deaths.judge(died, self._question, client, lost=len(mine)):
+        unit = next((u for u in mine if doing in range(*self._units[u])), None)
+        client = self._tasks[doing].client if unit is not None else None
+        lost, number = sum(len(self._unanswered(u)) for u in mine), len(self._units)
+        if failure := self._deaths.judge(died, self._question, client, lost=lost):
+            assert unit is not None
             self._note(member, Answer(doing, "failure", failure=failure))
-            left.remove(doing)
-        self._pool.board.again(member.number, left)
+            self._split.add(unit)  # without that client it is no longer the group that it was
+            self._units += [(task, task + 1) for task in self._unanswered(unit)]
+        self._pool.board.again(member.number, [u for u in self._left() if u < number])
         fresh = self._pool.restart(member)
-        fresh.send(self._opened)
-        for cohort in self._told:
-            fresh.send(More(cohort))
-        self._pool.tell(More())
+        for message in (self._opened, *self._told):
+            fresh.send(message)
+        self._append(More(units=self._units[number:]), number)
 
     def _left(self) -> list[int]:
-        return [number for number, task in enumerate(self._tasks) if task.answer is None]
+        """The units that are not done."""
+        return [u for u in range(len(self._units)) if u not in self._split and self._unanswered(u)]
+
+    def _unanswered(self, unit: int) -> list[int]:
+        return [task for task in range(*self._units[unit]) if self._tasks[task].answer is None]
 
     def _has_peers(self, member: Member) -> bool:
         """Does another worker compute on the same device, as far as is known?"""

@@ -15,7 +15,7 @@ from umbel.engine.ports import Runner
 from umbel.errors import UsageError
 from umbel.simulation import auto
 from umbel.simulation.auto import Auto
-from umbel.simulation.folding import ClientStates
+from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.inline import Inline
 from umbel.simulation.place import Place
 from umbel.simulation.roster import roster
@@ -113,7 +113,7 @@ class Simulation(Place):
             return self._workers().runner(app, seed, states)
 
         def inline() -> Inline:
-            return Inline(self.clients, self._bench(app, seed), states, debug=debug)
+            return Inline(self.clients, self._bench(app, seed), states, grouped=is_grouped(app), debug=debug)
 
         if self.engine == "processes" and not debug:
             return processes()

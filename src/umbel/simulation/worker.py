@@ -16,12 +16,13 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
 
 from umbel.arrays import Array, Arrays, allocating
+from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
@@ -141,20 +142,29 @@ class Exchange:
         self.question: Question | None = unpack(message.question, get)
         self._cohorts = [(0, message.cohort)]
         self._count = len(message.cohort.names)
+        self._units = message.units
 
-    def extend(self, cohort: Cohort) -> None:
-        """More clients."""
-        self._cohorts.append((self._count, cohort))
-        self._count += len(cohort.names)
+    def extend(self, message: More) -> None:
+        """More clients, and units."""
+        self._units += message.units
+        if message.cohort is not None:
+            self._cohorts.append((self._count, message.cohort))
+            self._count += len(message.cohort.names)
 
-    def knows(self, task: int) -> bool:
-        """Has the list come in which the task's client stands?"""
-        return task < self._count
+    def unit(self, number: int) -> range | None:
+        """The tasks of a unit; None while the list has not come in which it stands."""
+        return range(*self._units[number]) if number < len(self._units) else None
 
     def cohort(self, task: int) -> tuple[Cohort, int]:
         """In which list of clients a task's client stands, and where."""
         begin, cohort = next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
         return cohort, task - begin
+
+    def client(self, task: int) -> tuple[ClientInfo, bool]:
+        """A task's client, and whether it has a state."""
+        cohort, index = self.cohort(task)
+        client = cohort.client(index)
+        return client, client.name in cohort.stateful
 
 
 @final
@@ -213,7 +223,7 @@ class Worker:
 
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
-        with isolated(self._threads):
+        with isolated(self._threads), allocating(self._outbox.lend):
             while True:
                 self._hear(self._receive())
 
@@ -232,7 +242,7 @@ class Worker:
                 self._open(message)
                 self._work()
             case More():
-                self._extend(message)
+                self._exchange.extend(message)
                 self._work()
             case End():
                 self._end()
@@ -282,41 +292,54 @@ class Worker:
             self._end()
 
     def _work_on(self) -> None:
-        while tasks := self._board.take(self._number, self._chunk()):
-            for task in tasks:
-                self._do(task)
-                if time.perf_counter() - self._said > _OFTEN:
-                    self._flush()
+        while units := self._board.take(self._number, self._chunk()):
+            for unit in units:
+                while (tasks := self._exchange.unit(unit)) is None:  # the board was quicker than the message
+                    self._exchange.extend(self._receive_this(More))
+                self._do(tasks)
         self._board.note(self._number, NOBODY, 0.0)
         self._flush(idle=True)
 
     def _chunk(self) -> int:
         return 1 if self._pace > _OFTEN else min(64, int(_OFTEN / max(self._pace, 1e-6)))
 
-    def _do(self, task: int) -> None:
-        while not self._exchange.knows(task):  # it was on the board before the message that tells of it was here
-            self._extend(self._receive_this(More))
-        cohort, index = self._exchange.cohort(task)
-        client = cohort.client(index)
+    def _do(self, tasks: range) -> None:
+        """Do one task, or several together."""
         question = self._exchange.question
         assert question is not None
-        state = self._state(task) if client.name in cohort.stateful else {}
-        begin = time.perf_counter()
-        self._board.note(self._number, task, time.monotonic())
-        if self._limit is not None:
-            faulthandler.dump_traceback_later(self._limit, exit=True, file=self._crash)
-        with allocating(self._outbox.lend):
-            done = self._bench.do(question, client, state)
-        if self._limit is not None:
+        known = [self._exchange.client(task) for task in tasks]
+        stateful = {client.name: task for task, (client, has) in zip(tasks, known, strict=True) if has}
+        results = self._bench.do_many(
+            question,
+            [client for client, _ in known],
+            lambda name: self._state(stateful[name]) if name in stateful else {},
+            begin=lambda i: self._board.note(self._number, tasks[i], time.monotonic()),
+        )
+        for task in tasks:
+            begin = time.perf_counter()
+            done = self._next(results, len(tasks))
+            trained = time.perf_counter()
+            self._board.note(self._number, task, time.monotonic())
+            answer = self._answer(task, done)
+            self._answers.append(answer)  # not in one line: making the answer may send those before it
+            del done
+            self._outbox.task_done()
+            said = time.perf_counter()
+            self._seconds["training"] += trained - begin
+            self._seconds["moving"] += said - trained
+            self._pace += (said - begin - self._pace) / 8
+            if said - self._said > _OFTEN:
+                self._flush()
+
+    def _next(self, results: Iterator[Done | Failure], many: int) -> Done | Failure:
+        """The next result, within the limit for so many clients."""
+        if self._limit is None:
+            return next(results)
+        faulthandler.dump_traceback_later(self._limit * many, exit=True, file=self._crash)
+        try:
+            return next(results)
+        finally:
             faulthandler.cancel_dump_traceback_later()
-        trained = time.perf_counter()
-        self._seconds["training"] += trained - begin
-        answer = self._answer(task, done)
-        self._answers.append(answer)  # not in one line: making the answer may send those before it
-        del done
-        self._outbox.task_done()
-        self._seconds["moving"] += time.perf_counter() - trained
-        self._pace += (time.perf_counter() - begin - self._pace) / 8
 
     def _answer(self, task: int, done: Done | Failure) -> Answer:
         if isinstance(done, Failure):
@@ -352,12 +375,8 @@ class Worker:
             if isinstance(message, End):
                 raise _Over
             if isinstance(message, More):
-                self._extend(message)
+                self._exchange.extend(message)
         return message
-
-    def _extend(self, message: More) -> None:
-        if message.cohort is not None:
-            self._exchange.extend(message.cohort)
 
     def _flush(self, *, idle: bool = False, starved: int = 0) -> None:
         """Say what was done."""
