@@ -197,7 +197,7 @@ def test_it_does_what_a_loop_does(rule: LocalRule | None) -> None:
         assert (update.weight, update.steps) == (len(x), 2 * -(-len(x) // 4))
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)  # each may compile two programs
 @given(
     sizes=st.lists(st.integers(0, 8), min_size=2, max_size=9),
     steps=st.fixed_dictionaries({"epochs": st.integers(1, 2), "shuffle": st.booleans()}),
