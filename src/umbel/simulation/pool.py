@@ -175,7 +175,9 @@ class Pool:
         finally:
             for member in self.members:
                 member.kill()
+                member.inbox.region.forget()
             self.members = []
+            self.broadcast.forget()
             for close in self._closing:
                 close()
             self._closing = []

@@ -357,6 +357,7 @@ class Processes:
         reduced = self._folding.close(close)
         self.spent["folding"] += time.perf_counter() - begin
         self.abandon()
+        self._tasks, self._by_client = [], {}  # they hold the memory of workers that died
         return reduced
 
     def abandon(self) -> None:

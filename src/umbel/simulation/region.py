@@ -72,9 +72,13 @@ class Region:
         return np.asarray(loan), weakref.ref(loan)
 
     def close(self) -> None:
-        """Give the memory back, as soon as nobody looks at it."""
+        """Close the file; what is mapped of it stays until `forget`."""
         if isinstance(self.handle, int):
             os.close(self.handle)
+
+    def forget(self) -> None:
+        """Give the memory back, as soon as nobody looks at a piece of it."""
+        del self._map
 
 
 def _make() -> Handle:
