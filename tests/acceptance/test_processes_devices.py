@@ -14,7 +14,8 @@ import pytest
 
 import umbel
 from umbel.client.context import pick_device
-from umbel.simulation import memory, processes
+from umbel.client import memory
+from umbel.simulation import processes
 
 
 class OutOfMemoryError(RuntimeError):

@@ -29,7 +29,7 @@ from umbel.simulation.board import NOBODY
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import Clients, ClientStates, Folding
 from umbel.simulation.inbox import Inbox
-from umbel.simulation.memory import available
+from umbel.client.memory import available
 from umbel.simulation.messages import (
     Answer,
     Answers,

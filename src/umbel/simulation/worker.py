@@ -28,7 +28,7 @@ from umbel.engine.question import Question
 from umbel.errors import Failure
 from umbel.simulation.arena import LINE, Arena
 from umbel.simulation.board import NOBODY, Board
-from umbel.simulation.memory import resident
+from umbel.client.memory import resident
 from umbel.simulation.messages import (
     Answer,
     Answers,
