@@ -68,7 +68,9 @@ server = umbel.ServerApp(
 )
 
 if __name__ == "__main__":
-    place = umbel.Simulation(clients=w.clients, engine=a.engine, **({"workers": a.workers} if a.engine == "processes" else {}))
+    place = umbel.Simulation(
+        clients=w.clients, engine=a.engine, **({"workers": a.workers} if a.engine == "processes" else {})
+    )
     recorder.mark("ready")
     result = umbel.run(server, client, on=place, seed=1, callbacks=[ended])
     recorder.finish(flatten(dict(result.model.items())))

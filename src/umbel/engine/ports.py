@@ -26,7 +26,8 @@ class Runner(Protocol):
     punctual: bool
 
     @property
-    def spent(self) -> Mapping[str, float]: ...
+    def spent(self) -> Mapping[str, float]:
+        """Seconds by what they went to, over all who work."""
 
     def population(self, at_least: int, wait: float) -> Population:
         """Who is there; waits up to ``wait`` seconds for ``at_least`` clients."""

@@ -150,6 +150,7 @@ class End:
 # --- from a worker ---------------------------------------------------------------------------
 
 
+@final
 class Stored(NamedTuple):
     """Arrays that lie in the worker's memory."""
 
@@ -157,6 +158,7 @@ class Stored(NamedTuple):
     offset: int
 
 
+@final
 class Answer(NamedTuple):
     """What came of one task.
 

@@ -132,8 +132,9 @@ def modules_by_file() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        own = name != "__main__" and file and file.endswith(".py") and not file.startswith(_INSTALLED)
-        if own and not _is_found(name, file):
+        if name == "__main__" or not file or not file.endswith(".py") or file.startswith(_INSTALLED):
+            continue
+        if not _is_found(name, file):
             found[name] = file
     return found
 
