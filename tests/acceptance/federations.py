@@ -3,6 +3,8 @@
 Each is a function that gives (server, client). Engines are compared by `outcome`.
 """
 
+# ruff: noqa: ARG002  # samplers and aggregators take what they are given
+
 from __future__ import annotations
 
 import random
@@ -76,7 +78,7 @@ def torch_client(loaders: int, dtype: str) -> umbel.ClientApp:
             x = x + 0.01 * random.random() + 0.01 * np.random.rand()  # noqa: PLW2901  # as user code draws
             loss = torch.nn.functional.cross_entropy(net(x).float(), y)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # of PyTorch
             optimizer.step()
         ctx.state["trainings"] = ctx.state.get("trainings", 0) + 1
         ctx.state["last"] = umbel.torch.arrays(net)

@@ -1,5 +1,7 @@
 """Devices: who computes where, how many there are, and what happens when memory does not suffice."""
 
+# ruff: noqa: ARG005  # handlers take what they are given
+
 from __future__ import annotations
 
 import logging
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 import umbel
+from umbel.client import memory
 from umbel.client.context import pick_device
-from umbel.simulation import memory, processes
+from umbel.simulation import processes
 
 
 class OutOfMemoryError(RuntimeError):

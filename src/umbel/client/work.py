@@ -20,6 +20,8 @@ from umbel.client.context import ClientInfo, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
+from umbel.client.kept import Kept
+from umbel.client.memory import resident
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule, LocalTask
@@ -30,6 +32,7 @@ from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
 _CACHED_CLIENTS = 1024
+_CACHED_BYTES = 1 << 30  # in each process: much beside what PyTorch takes, little beside what machines have per core
 _DATA_SEED = 0  # a client's data is its own, and the same in every run: a split drawn there does not move
 _CACHED_SITES = 64
 _HEAD, _TAIL = 1500, 300  # characters of a message that shows a value of the user's; the advice stands at its end
@@ -93,7 +96,7 @@ class Bench:
         self.device, self.full = "", False
         self._shared: OrderedDict[str, Any] = OrderedDict()  # one for all clients, or one for each site
         self._site_matters = False  # does setup look at the site?
-        self._data: OrderedDict[str, Any] = OrderedDict()
+        self._data = Kept(_CACHED_CLIENTS, _CACHED_BYTES)
         self._doing = ""  # the user's code that runs, for errors; "" in between
 
     def do(
@@ -361,8 +364,8 @@ class Bench:
                 scratch=self._scratch,
                 shared=self._once_shared(client),
             )
-            _keep(self._data, client.name, self._load(load, ctx, "data", client.name), _CACHED_CLIENTS)
-        self._data.move_to_end(client.name)
+            before = resident()
+            self._data.keep(client.name, self._load(load, ctx, "data", client.name), resident() - before)
         data = self._data[client.name]
         return lambda: data
 

@@ -27,7 +27,7 @@ class Runner(Protocol):
 
     @property
     def spent(self) -> Mapping[str, float]:
-        """Seconds by what they went to."""
+        """Seconds by what they went to, over all who work."""
 
     def population(self, at_least: int, wait: float) -> Population:
         """Who is there; waits up to ``wait`` seconds for ``at_least`` clients."""

@@ -58,6 +58,7 @@ if sys.platform == "win32":
     def _lock(file: int, wanted: bool) -> None:
         raise AssertionError(f"{file} is a handle elsewhere, wanted or not: {wanted}")
 
+    @final
     class _Mutex:
         def __init__(self, name: str) -> None:
             import ctypes

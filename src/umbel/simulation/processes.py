@@ -20,6 +20,7 @@ import numpy as np
 
 from umbel.aggregate.weighted_sum import Spread, spreading
 from umbel.arrays import Arrays
+from umbel.client.memory import available
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
@@ -30,7 +31,6 @@ from umbel.simulation.board import NOBODY
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
 from umbel.simulation.inbox import Inbox
-from umbel.simulation.memory import available
 from umbel.simulation.messages import (
     Answer,
     Answers,

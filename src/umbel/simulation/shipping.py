@@ -123,7 +123,7 @@ def modules_by_file() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file is None or name == "__main__" or not file.endswith(".py") or file.startswith(_INSTALLED):
+        if name == "__main__" or not file or not file.endswith(".py") or file.startswith(_INSTALLED):
             continue
         if not _is_found(name, file):
             found[name] = file

@@ -24,12 +24,12 @@ import numpy as np
 from umbel.arrays import Array, Arrays, allocating
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated
+from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
 from umbel.errors import Failure
 from umbel.simulation.arena import LINE, Arena
 from umbel.simulation.board import NOBODY, Board
-from umbel.simulation.memory import resident
 from umbel.simulation.messages import (
     Answer,
     Answers,
@@ -191,6 +191,7 @@ class Heard:
         return sorted({piece for piece, _ in self._loans})
 
 
+@final
 class _Over(Exception):
     """The exchange ended while a task waited for the main process."""
 

@@ -46,6 +46,9 @@ _NEW = "restore the directory from a backup, or start in another dir="
 class FileClientStates:
     """Where the clients' states of one run directory are kept; the file is made with the first state.
 
+    Args:
+        path: of the file; None: one that has no name, and is gone when it is closed.
+
     Attributes:
         points: numbers of the exchanges to which the run may have to go back, in order. Of each client the versions
             that these need are kept, and the newest.
@@ -56,13 +59,14 @@ class FileClientStates:
         CorruptFile: the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path | None) -> None:
+        self._path: Path | str = path or "the temporary file of clients' states"
+        self._file: Path | str = path or ""  # what SQLite calls such a file
         self.points: Sequence[int] = ()
         self.written = self._floor = self._checksum = 0
         self.run = ""
         self._opened: sqlite3.Connection | None = None
-        if path.exists():
+        if path is not None and path.exists():
             try:
                 with self._errors():
                     self._load()
@@ -87,8 +91,8 @@ class FileClientStates:
     @property
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
-            self._opened = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._opened.executescript(_PRAGMAS + _SCHEMA)
+            self._opened = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
+            self._opened.executescript((_PRAGMAS if self._file else "") + _SCHEMA)
         return self._opened
 
     @contextmanager

@@ -12,7 +12,9 @@ SIZE = 64 * LINE
 def test_pieces_never_overlap_and_what_is_free_comes_back(steps: list[int]) -> None:
     """A positive step takes so many bytes, a negative one frees the piece taken so many steps ago, 0 grows."""
     free: set[int] = set()
-    size, taken, order = SIZE, {}, []  # type: ignore[var-annotated]  # offset -> end
+    size = SIZE
+    taken: dict[int, int] = {}  # offset -> end
+    order: list[int] = []
     arena = Arena(SIZE, lambda offset: offset in free)
     for step in steps:
         if step == 0:
@@ -24,12 +26,13 @@ def test_pieces_never_overlap_and_what_is_free_comes_back(steps: list[int]) -> N
         else:
             for offset in free & taken.keys():
                 del taken[offset]
-            offset = arena.take(step)
-            if offset is None:
+            found = arena.take(step)
+            if found is None:
                 gaps = zip([0, *sorted(taken.values())], [*sorted(taken), size], strict=True)
                 # what is free in the middle of the stretch that is being handed out may wait for the next look
                 assert all(end - begin < -(-step // LINE) * LINE for begin, end in gaps)
             else:
+                offset = found
                 assert offset % LINE == 0
                 assert offset + step <= size
                 assert all(offset + step <= begin or end <= offset for begin, end in taken.items())

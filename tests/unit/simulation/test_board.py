@@ -99,7 +99,11 @@ def test_another_process_sees_it() -> None:
         "print(board.take(1, 3)); board.note(1, 2, 1.0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], pass_fds=board.handles, check=True, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        pass_fds=[int(handle) for handle in board.handles],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.strip() == "[0, 1, 2]"
     assert board.doing(1) == (2, 1.0)

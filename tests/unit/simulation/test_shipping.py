@@ -94,7 +94,7 @@ def test_what_a_closure_holds_is_named() -> None:
 
 def test_a_small_app_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert isinstance(pickle.loads(pack_app(umbel.ClientApp())), umbel.ClientApp)
+        assert isinstance(pickle.loads(pack_app(umbel.ClientApp())), umbel.ClientApp)  # noqa: S301  # our own
     assert caplog.text == ""
 
 
@@ -150,4 +150,4 @@ def test_arrays_of_a_question_go_where_they_are_put_and_each_once() -> None:
 
 def test_what_cannot_be_asked_is_an_error_that_says_so() -> None:
     with pytest.raises(UsageError, match="what the clients are asked cannot be sent to a worker process: TypeError"):
-        pack({"config": threading.Lock()}, lambda arrays: 0)
+        pack({"config": threading.Lock()}, lambda _: 0)

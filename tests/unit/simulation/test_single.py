@@ -1,3 +1,5 @@
+# ruff: noqa: ARG002  # samplers take what they are given
+
 from __future__ import annotations
 
 from typing import Any
