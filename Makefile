@@ -2,13 +2,16 @@
 # make demo                          four hospitals train a model together
 # make test                          everything that must hold
 # make test TORCH='torch==2.13.0'    with this build of PyTorch
-# make test RAY=yes                  with Ray, too; without it, its tests are skipped
+# make test JAX=jax                  and with JAX, whose tests are skipped otherwise
+# make test RAY=ray                  and with Ray, likewise
 # make test PYTHON=python3.12        with this Python (3.11 or newer)
 
 VENV ?= .venv
 TORCH ?= torch
+JAX ?=
 RAY ?=
 PYTEST_ARGS ?=
+YARDSTICKS ?= ../shared/bench
 
 # The first candidate that runs (a shim on the PATH may not), is new enough, and can make environments.
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -16,12 +19,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
     "$$python" -c '$(USABLE)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
 # What a test may not skip for want of, since the set-up installs it.
-UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(RAY),ray) matplotlib ml_dtypes pandas safetensors scipy sklearn tensorboard
+UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) $(if $(RAY),ray) matplotlib ml_dtypes nbclient pandas safetensors scipy sklearn tensorboard
 
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 DEMO := $(VENV)/.ready-for-demo
-TEST := $(VENV)/.ready-for-test-$(shell echo '$(TORCH)$(RAY)' | cksum | cut -d ' ' -f 1)
+TEST := $(VENV)/.ready-for-test-$(shell echo '$(TORCH) $(JAX) $(RAY)' | cksum | cut -d ' ' -f 1)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -70,8 +73,9 @@ docs: $(TEST) ## write docs/reference.md anew and run the documentation
 build: $(TEST) ## build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build -d dist
 
-bench: $(TEST) ## measure what an import and an installation cost
+bench: $(TEST) ## measure start-up, installation, and simulation against YARDSTICKS
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/simulation.py $(YARDSTICKS)
 
 clean: ## remove what the targets made, the environment included
 	rm -rf $(VENV) dist build demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -90,6 +94,6 @@ $(DEMO): $(MADE) pyproject.toml
 	@touch $@
 
 $(TEST): $(MADE) pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[plot,sklearn]' --group dev $(if $(RAY),--group ray) $(foreach word,$(TORCH),'$(word)')
+	$(BIN)/python -m pip install --quiet --editable '.[plot,sklearn]' --group dev $(foreach word,$(TORCH) $(JAX) $(RAY),'$(word)')
 	@rm -f $(VENV)/.ready-for-test-*
 	@touch $@ $(DEMO)

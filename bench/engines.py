@@ -1,10 +1,22 @@
-"""Umbel among the engines of the simulation benchmarks; BENCH_ENGINES names this file."""
+"""Umbel among the engines of the yardsticks; the environment variable BENCH_ENGINES names this file.
+
+`umbel` is the README's idiom with two worker processes, `umbel-inline` the same in one process, and `umbel-declared`
+declares its local training instead of looping itself.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
+from pathlib import Path
 
-_ONE = {"OMP_NUM_THREADS": "1"}
-_PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
-_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sim_umbel.py")
+from engines import ALL, TRAIN, Engine
+
+HERE = Path(__file__).resolve().parent
+PYTHON = os.environ.get("BENCH_PYTHON", str(HERE.parent / ".venv" / "bin" / "python"))
+PROGRAM = str(HERE / "sim_umbel.py")
+
+ENGINES = {
+    "umbel": Engine([PYTHON, PROGRAM, "{w}"], ALL),
+    "umbel-inline": Engine([PYTHON, PROGRAM, "{w}", "--engine", "inline"], ALL),
+    "umbel-declared": Engine([PYTHON, PROGRAM, "{w}", "--declared", "yes"], TRAIN),
+}

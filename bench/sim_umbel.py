@@ -1,31 +1,47 @@
-"""W1 to W5 of the simulation benchmarks in Umbel, as its README writes a federation.
+"""W1 to W5 of the yardsticks in Umbel, as its README writes a federation. Their runner finds it through engines.py.
 
-Run by the runner of the yardsticks, which finds it through bench/engines.py.
+Only public names of Umbel are used here.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import recorder
-from workloads import bump, cohort, flatten, init_params, weight_of
+from workloads import bump, cohort, data, flatten, init_params, weight_of
 
-a = recorder.args(engine="processes")
-w = a.w
+import umbel
 
-import numpy as np  # noqa: E402
-
-import umbel  # noqa: E402
-
+args = recorder.args(engine="processes", declared="")
+w = args.w
 client = umbel.ClientApp()
 
-if w.kind == "train":
+if w.kind == "train" and args.declared:
+    import torch
+    import torch_net
+
+    @client.data
+    def load(ctx: Any) -> Any:
+        inputs, targets = data(w)
+        cid = int(ctx.client.name)
+        return torch.from_numpy(inputs[cid]), torch.from_numpy(targets[cid])
+
+    client.train(
+        umbel.torch.local_sgd(
+            lambda: torch_net.build(w), torch.nn.functional.cross_entropy, lr=w.lr, batch=w.batch, shuffle=False
+        )
+    )
+
+elif w.kind == "train":
     import torch_net
 
     @client.setup
-    def setup(ctx):
+    def setup(ctx: Any) -> Any:
         return torch_net.build(w)
 
     @client.train
-    def train(model, ctx):
+    def train(model: Any, ctx: Any) -> umbel.Update:
         net = umbel.torch.into(ctx.shared, model)
         cid = int(ctx.client.name)
         torch_net.train(w, net, cid)
@@ -34,14 +50,14 @@ if w.kind == "train":
 elif w.kind == "bump":
 
     @client.train
-    def train(model, ctx):
+    def add(model: Any, ctx: Any) -> umbel.Update:
         cid = int(ctx.client.name)
         return umbel.Update(model=model + bump(cid), weight=weight_of(w, cid))
 
 else:
 
     @client.train
-    def train(model, ctx):
+    def answer(model: Any, ctx: Any) -> umbel.Update:
         cid = int(ctx.client.name)
         return umbel.Update(model={"v": np.full(10, bump(cid), np.float32)}, weight=weight_of(w, cid))
 
@@ -50,14 +66,14 @@ recorder.mark("imported")
 
 
 class Given(umbel.sample.Sampler):
-    """The cohorts that every engine of the benchmark has."""
+    """The cohorts that all engines of the benchmark have."""
 
-    def draw(self, population, *, round, rng):
+    def draw(self, population: Any, *, round: int, rng: Any) -> tuple[str, ...]:
         recorder.mark("start")
         return tuple(str(cid) for cid in cohort(w, round))
 
 
-def ended(result):
+def ended(result: umbel.Result) -> None:
     recorder.mark("end")
 
 
@@ -66,9 +82,10 @@ server = umbel.ServerApp(
     strategy=umbel.fed_avg(cohort=Given()),
     rounds=w.rounds,
 )
-
-if __name__ == "__main__":
-    place = umbel.Simulation(clients=w.clients, engine=a.engine, **({"workers": a.workers} if a.engine == "processes" else {}))
-    recorder.mark("ready")
-    result = umbel.run(server, client, on=place, seed=1, callbacks=[ended])
-    recorder.finish(flatten(dict(result.model.items())))
+place = umbel.Simulation(
+    clients=w.clients, engine=args.engine, workers=1 if args.engine == "inline" else args.workers, threads=args.threads
+)
+recorder.mark("ready")
+result = umbel.run(server, client, on=place, seed=1, callbacks=[ended])
+recorder.finish(flatten(dict(result.model.items() if result.model is not None else [])))
+print({name: round(seconds, 3) for name, seconds in result.timing.items()})

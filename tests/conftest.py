@@ -7,6 +7,7 @@ turns such a skip into a failure, so that a green run has run them.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Generator
@@ -15,9 +16,13 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
+from umbel.simulation import auto
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 REQUIRED = [part for part in re.split(r"[,\s]+", os.environ.get("UMBEL_REQUIRE", "")) if part]
+
+auto.patience = math.inf  # a slow machine must not decide which engine a test is about; tests of "auto" set it
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn, never shown
 

@@ -3,6 +3,8 @@
 Public is what stands in `umbel.__all__`, and in `__all__` of each module named there or in APART.
 
 python tools/reference.py            writes the page
+The rows of a module whose framework is not installed stay as the page has them.
+
 python tools/reference.py --check    says which names lack a docstring of substance, and whether the page is stale
 """
 
@@ -19,7 +21,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
-APART = ("sklearn", "testing", "torch")  # not in `__all__`: `from umbel import *` must not load a framework
+APART = ("jax", "sklearn", "testing", "torch")  # not in `__all__`: `from umbel import *` must not load a framework
 HEAD = """# Reference
 
 Every public name, with the first line of its documentation; `help(umbel.NAME)` shows the rest.
@@ -47,7 +49,26 @@ def public_modules(package: ModuleType) -> list[ModuleType]:
     named = [name for name in package.__all__ if isinstance(getattr(package, name), ModuleType)]
     folder = Path(str(package.__file__)).parent
     apart = [name for name in APART if (folder / name).is_dir() or (folder / f"{name}.py").is_file()]
-    return [package, *(importlib.import_module(f"{package.__name__}.{name}") for name in sorted({*named, *apart}))]
+    wanted = [f"{package.__name__}.{name}" for name in sorted({*named, *apart})]
+    return [package, *(module for name in wanted if (module := loaded(name)) is not None)]
+
+
+def loaded(name: str) -> ModuleType | None:
+    """Return the module, or nothing where the framework that it adapts is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name != name.rpartition(".")[2]:
+            raise
+        return None
+
+
+def recorded(page: Path, module: str) -> list[Name]:
+    """Return what the page has of a module that cannot be loaded here."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    section = text.partition(f"\n## {module}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| `")]
+    return [Name(module=module, name=name.strip("`"), summary=said.replace("\\|", "|")) for name, said in rows]
 
 
 def assigned(node: ast.stmt) -> list[str]:
@@ -58,12 +79,15 @@ def assigned(node: ast.stmt) -> list[str]:
 
 def names(package: ModuleType) -> list[Name]:
     """Return every public name of the package, module by module; names of the language's own (`__x__`) apart."""
-    return [
+    found = [
         Name(module=module.__name__, name=name, summary=summary(getattr(module, name), name, package.__name__))
         for module in public_modules(package)
         for name in sorted(getattr(module, "__all__", ()))
         if not name.startswith("__")
     ]
+    there = {entry.module for entry in found}
+    absent = [name for part in APART if (name := f"{package.__name__}.{part}") not in there]
+    return sorted([*found, *(row for name in absent for row in recorded(PAGE, name))], key=lambda entry: entry.module)
 
 
 def summary(value: object, name: str, package: str) -> str:

@@ -12,6 +12,7 @@ from umbel.version import __version__
 
 if TYPE_CHECKING:
     from umbel import aggregate, errors, metrics, optimize, partition, sample, schedule, transforms
+    from umbel import jax as jax
     from umbel import sklearn as sklearn
     from umbel import torch as torch
     from umbel.api import Evaluation, evaluate, run
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 # Where each name comes from. It is loaded when it is first touched: that keeps `import umbel` quick, and a
 # framework is never imported unless the user did.
 _HOMES = {
-    "": "aggregate errors metrics optimize partition sample schedule sklearn torch transforms",
+    "": "aggregate errors jax metrics optimize partition sample schedule sklearn torch transforms",
     ".api": "Evaluation evaluate run",
     ".arrays": "Arrays",
     ".client.app": "ClientApp",

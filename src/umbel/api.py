@@ -71,7 +71,7 @@ def run(
     seed = None if seed is None else whole(seed, "seed", least=0)
     rounds = None if rounds is None else whole(rounds, "rounds", least=0)
     place = cast(Place, on)
-    with opened(dir) as store, place.running():
+    with place.running(), opened(dir) as store:  # who may not run makes no directory
         session = Session(
             server=server,
             client=client,
@@ -100,6 +100,15 @@ def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any, dir: Any
         raise UsageError(f"callbacks is a {type(callbacks).__name__}", advice="give a list: callbacks=[...]")
     if dir == "" or not isinstance(dir, str | os.PathLike | None):
         raise UsageError(f"dir is {dir!r}", advice="give the path of a directory, or leave dir= out")
+    if dir is not None and not _can_be_path(dir):
+        raise UsageError(f"dir is {dir!r}", advice="give a path without NUL, in valid Unicode")
+
+
+def _can_be_path(dir: str | os.PathLike[str]) -> bool:
+    try:
+        return b"\0" not in os.fsencode(dir)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 @final
@@ -153,7 +162,7 @@ def evaluate(
     seed = whole(seed, "seed", least=0)
     if "evaluate" not in client.names():
         raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
-    rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
+    rules = combiners.as_rules(metrics)
     population = on.clients.population
     if not len(population):
         raise EmptyPopulation("there is no client to evaluate on", advice="give umbel.Simulation at least one client")
@@ -174,7 +183,7 @@ def evaluate(
         loop = conduct(question, Exchange(drawn, quorum=0.0), RoundPolicy().deadline)
         close, reduced = drive(loop, runner, MemoryStore(), MonotonicClock(), Watch())
     return Evaluation(
-        metrics=combiners.combine(rules, reduced.rows),
+        metrics=combiners.combine(rules, reduced.rows, warn=lambda text: logger.warning("metric-left-out: %s", text)),
         clients=dict(zip(reduced.names, (m for _, m in reduced.rows), strict=True)),
         failures=close.failures,
     )

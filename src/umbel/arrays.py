@@ -19,15 +19,14 @@ from typing import Any, Self, final
 import numpy as np
 import numpy.typing as npt
 
-from umbel.bfloat16 import from_bfloat16, to_bfloat16
+from umbel.bfloat16 import from_bfloat16
+from umbel.elements import as_storage, cast, numbers, scalar, spec_of_plain
 from umbel.errors import EntryError, FormatError, UsageError
-from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
+from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned, layout, parse, resolve_role
 
 Array = npt.NDArray[Any]
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
-_CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
-_ALIGN = 64
 Lend = Callable[[int], Array | None]
 _lender: list[Lend] = [lambda _: None]
 
@@ -86,10 +85,17 @@ class Arrays:
         roles: Mapping[str, Role] | Sequence[Entries] = (),
         aliases: Mapping[str, str] | None = None,
     ) -> None:
+        if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
+            filled = Arrays.blank(spec)
+            for e in spec.entries:
+                filled._storage(e)[...] = values[e.name]
+            filled._file.flags.writeable = False
+            self.spec, self._file, self._views, self._digest = spec, filled._file, {}, ""
+            return
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
         for name, value in values.items():
-            code, raw = _as_storage(name, value)
+            code, raw = as_storage(name, value)
             payload = isinstance(value, bytes | bytearray | memoryview)
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
@@ -111,15 +117,11 @@ class Arrays:
         return made.freeze()
 
     @classmethod
-    def blank(cls, spec: Spec) -> Self:
-        """Arrays whose values are not yet written; ``freeze`` them when they are."""
-        size = len(spec.header) + spec.nbytes
-        file = _lender[0](size)
-        if file is None:
-            memory = np.empty(size + _ALIGN, np.uint8)
-            begin = -memory.ctypes.data % _ALIGN
-            file = memory[begin : begin + size]
-        file[: len(spec.header)] = np.frombuffer(spec.header, np.uint8)
+    def blank(cls, spec: Spec, file: Array | None = None) -> Self:
+        """Arrays whose values are not yet written, in memory for the whole file if that is given; then ``freeze``."""
+        file = _lender[0](spec.size) if file is None else file
+        file = aligned(spec.size) if file is None else file
+        file[: len(spec.header)] = spec.head
         return cls.over(spec, file)
 
     @classmethod
@@ -189,14 +191,10 @@ class Arrays:
 
     def stretch(self, offset: int, size: int, dtype: str) -> Array:
         """``size`` stored elements from byte ``offset`` of the data on, as one flat array."""
-        begin = len(self.spec.header) + offset
-        storage = STORAGE[dtype]
-        return self._file[begin : begin + size * storage.itemsize].view(storage)
+        return np.ndarray((size,), STORAGE[dtype], self._file, len(self.spec.header) + offset)
 
     def _storage(self, e: Entry) -> Array:
-        begin = len(self.spec.header) + e.offset
-        view: Array = self._file[begin : begin + e.nbytes].view(STORAGE[e.dtype]).reshape(e.shape)
-        return view
+        return np.ndarray(e.shape, STORAGE[e.dtype], self._file, len(self.spec.header) + e.offset)
 
     @property
     def nbytes(self) -> int:
@@ -310,10 +308,10 @@ class Arrays:
             if name not in targets:
                 np.copyto(out, self._storage(e))
                 return
-            code, raw = _as_storage(name, targets[name])
+            code, raw = as_storage(name, targets[name])
             if raw.shape != e.shape:
                 raise EntryError(f"entry {name!r} has shape {e.shape}, not {raw.shape}", entry=name)
-            np.copyto(out, raw if code == e.dtype else _cast(np.asarray(_numbers(code, raw)), e.dtype))
+            np.copyto(out, raw if code == e.dtype else cast(np.asarray(numbers(code, raw)), e.dtype))
 
         return type(self).build(self.spec, write)
 
@@ -335,7 +333,7 @@ class Arrays:
         def write(name: str, out: Array) -> None:
             e = self.spec.by_name[name]
             raw = self._storage(e)
-            np.copyto(out, raw if e.dtype not in FLOATS else _cast(_numbers(e.dtype, raw), dtype))
+            np.copyto(out, raw if e.dtype not in FLOATS else cast(numbers(e.dtype, raw), dtype))
 
         return type(self).build(spec, write)
 
@@ -416,7 +414,7 @@ class Arrays:
                 for run in runs:
                     flat = self.flat(run)
                     for i in range(0, run.size, BLOCK):
-                        block = np.multiply(_numbers(run.dtype, flat[i : i + BLOCK]), scale, dtype=np.float64)
+                        block = np.multiply(numbers(run.dtype, flat[i : i + BLOCK]), scale, dtype=np.float64)
                         total += float(np.add.reduce(block * block))
                 if 1e-290 < total < np.inf:
                     break
@@ -438,13 +436,13 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
             np.copyto(out, first.raw(name))
             return
         inputs = [
-            _numbers(o.spec.by_name[name].dtype, o.raw(name)) if isinstance(o, Arrays) else _scalar(o, e.dtype)
+            numbers(o.spec.by_name[name].dtype, o.raw(name)) if isinstance(o, Arrays) else scalar(o, e.dtype)
             for o in operands
         ]
         if e.dtype in ("F64", "F32") and all(getattr(i, "dtype", out.dtype) == out.dtype for i in inputs):
             ufunc(*inputs, out=out)
         else:
-            np.copyto(out, _cast(ufunc(*inputs), e.dtype))
+            np.copyto(out, cast(ufunc(*inputs), e.dtype))
 
     return Arrays.build(first.spec, write)
 
@@ -462,52 +460,10 @@ def _check_shapes(mine: Spec, its: Spec) -> None:
             )
 
 
-def _scalar(value: float, dtype: str) -> Any:
-    return np.float64(value) if dtype == "F64" else np.float32(value)
-
-
-def _numbers(code: str, raw: Array) -> Array:
-    """Stored elements as numbers that NumPy can compute with; 16-bit floats as float32."""
-    if code == "BF16":
-        return from_bfloat16(raw)
-    return raw.astype(np.float32) if code == "F16" else raw
-
-
-def _cast(numbers: Array, code: str) -> Array:
-    """Numbers as stored elements."""
-    if code == "BF16":
-        return to_bfloat16(numbers.astype(np.float32))
-    return numbers.astype(STORAGE[code])
-
-
-def _as_storage(name: str, value: Any) -> tuple[str, Array]:
-    """A value of the user's as (safetensors dtype, array of the storage dtype)."""
-    if not isinstance(name, str):
-        raise EntryError(f"entry names are strings, not {type(name).__name__} ({name!r})")
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "U8", np.frombuffer(value, np.uint8)
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise EntryError(f"entry {name!r} is no array: {error}", entry=name) from error
-    if isinstance(value, np.ma.MaskedArray):
-        raise EntryError(f"entry {name!r} has a mask", entry=name, advice="say what is sent there: .filled(0)")
-    if array.dtype.name == "bfloat16":
-        return "BF16", array.view("<u2")
-    code = _CODE.get(array.dtype.newbyteorder("=") if array.dtype.kind != "O" else array.dtype)
-    if code is None:
-        raise EntryError(
-            f"entry {name!r} has dtype {array.dtype}, which Umbel does not carry",
-            entry=name,
-            advice="send floats, integers, booleans, or bytes (a payload)",
-        )
-    return code, array
-
-
 def _entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: float) -> str:
     if mine.tobytes() == its.tobytes():
         return ""
-    a, b = (_numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
+    a, b = (numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
     if e.dtype in FLOATS and (rtol or atol) and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
         return ""
     bits = f"<u{mine.itemsize}"

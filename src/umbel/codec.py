@@ -35,6 +35,7 @@ Json = Any
 Place = Callable[[Arrays], str]
 Fetch = Callable[[str], Arrays]
 _CONTAINERS = (dict, list)
+MOST_BITS = 14_000  # of an integer: about the 4300 decimal digits that Python makes, and reads, of one
 _LARGE = 4096  # bytes; a NumPy array above that is a blob
 
 
@@ -79,6 +80,8 @@ def describe(value: Any) -> Json:
         return f"{name_of(type(value))}.{value.name}"
     if isinstance(value, np.generic) and _is_number(value.dtype):
         return value.item()
+    if _is_long(value):
+        return hex(value)
     if isinstance(value, np.ndarray):
         value = np.asarray(value, order="C")
     if isinstance(value, Mapping):
@@ -118,6 +121,10 @@ def _refused(value: Any, where: str) -> UsageError:
     )
 
 
+def _is_long(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() > MOST_BITS
+
+
 def _is_number(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "biuf" and dtype.itemsize <= 8
 
@@ -129,6 +136,8 @@ def _encode_plain(value: Any, where: str) -> Json:
         raise UsageError(
             f"{where} is a {type(value).__name__}, and would be read back as {kind}", advice="use its .value"
         )
+    if _is_long(value):
+        raise UsageError(f"{where} is an integer of {value.bit_length():,} bits", advice="use bytes: n.to_bytes(...)")
     if not isinstance(value, np.generic):
         return value
     if isinstance(value, np.str_ | np.bytes_):
@@ -143,6 +152,8 @@ def _bytes(value: bytes | bytearray) -> Json:
 
 
 def _encode_array(value: np.ndarray[Any, Any], place: Place, where: str) -> Json:
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(f"{where} is an array with a mask", advice="say what stands there: .filled(0)")
     if type(value) not in (np.ndarray, np.memmap):
         kind = type(value).__name__
         raise UsageError(f"{where} is a {kind}, and would be read back as a plain array", advice="use np.asarray(...)")
@@ -270,6 +281,7 @@ def _find_class(path: str, allow: Callable[[str], bool]) -> Any:
 
 
 __all__ = [
+    "MOST_BITS",
     "Fetch",
     "Json",
     "Place",

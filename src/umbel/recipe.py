@@ -20,7 +20,8 @@ from typing import Any, final
 
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
-from umbel.codec import Json, describe, name_of
+from umbel.client.declared import Declared, Steps
+from umbel.codec import MOST_BITS, Json, describe, name_of
 from umbel.engine.app import ServerApp
 from umbel.engine.checkpoint import Checkpoint, mode_of
 from umbel.version import __version__
@@ -157,6 +158,11 @@ class _Reader:
             return ["partial", self.read(value.func), self._used(value.args), self._by_name(value.keywords)]
         if isinstance(value, MethodType):
             return ["method", self.read(value.__func__), self.read(value.__self__)]
+        if isinstance(value, Steps):
+            return repr(value)
+        if isinstance(value, Declared) and is_dataclass(value):
+            given = {f.name: getattr(value, f.name) for f in fields(value)}
+            return ["declared", name_of(value), self._by_name(given)]
         value = getattr(value, "__wrapped__", value) if not isinstance(value, FunctionType) else value
         if isinstance(value, BuiltinFunctionType) or not _is_own(value if _has_code(value) else type(value)):
             return name_of(value)
@@ -186,11 +192,11 @@ class _Reader:
 
     def _used(self, value: Any) -> Json:
         """Code, or constants: numbers, text and tuples of these. Of what may change the name of its class."""
-        if _has_code(value) or _is_own(type(value)):
+        if _has_code(value) or _is_own(type(value)) or isinstance(value, Steps):
             return self.read(value)
         if type(value) is tuple:
             return [self._used(part) for part in value]
-        return repr(value) if type(value) in _PLAIN else name_of(value)
+        return _plain(value) if type(value) in _PLAIN else name_of(value)
 
     def _class(self, kind: type) -> Json:
         parts = {
@@ -267,7 +273,12 @@ def _constant(value: Any) -> Json:
         return ["tuple", *(_constant(v) for v in value)]
     if isinstance(value, frozenset):  # its order depends on the process
         return ["set", *sorted((_constant(v) for v in value), key=json.dumps)]
-    return repr(value)
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """A constant as text; of a long integer Python makes no decimal digits."""
+    return hex(value) if isinstance(value, int) and value.bit_length() > MOST_BITS else repr(value)
 
 
 def _short(function: Any) -> str:

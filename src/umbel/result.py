@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,51 @@ class ClientRecord:
     counted: int = 0
     failed: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@final
+class ClientRecords(Mapping[str, ClientRecord]):
+    """What a run knows of its clients, by name; a record is made when it is looked at.
+
+    Args:
+        known: who there is.
+        counted: how many answers of each were counted.
+        failures: who failed.
+        metrics: each one's own in the last evaluation.
+    """
+
+    __slots__ = ("_counted", "_failed", "_metrics")
+
+    def __init__(
+        self,
+        known: Container[str],
+        counted: Mapping[str, int],
+        failures: Iterable[Failure],
+        metrics: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._counted, self._metrics = dict(counted), metrics  # copies, for a run goes on
+        self._failed = Counter(f.client for f in failures if f.client in known)
+
+    def __getitem__(self, name: str) -> ClientRecord:
+        if name not in self._counted and name not in self._failed and name not in self._metrics:
+            raise KeyError(name)
+        return ClientRecord(
+            counted=self._counted.get(name, 0), failed=self._failed[name], metrics=self._metrics.get(name, {})
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._counted, *self._failed, *self._metrics)))
+
+    def __len__(self) -> int:
+        return len(self._counted.keys() | self._failed.keys() | self._metrics.keys())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]  # values that compare by content are not keys
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 @final
@@ -146,4 +192,4 @@ def as_model(model: Any) -> Arrays:
     )
 
 
-__all__ = ["ClientRecord", "Result", "as_model"]
+__all__ = ["ClientRecord", "ClientRecords", "Result", "as_model"]

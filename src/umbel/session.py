@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -22,17 +21,19 @@ from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
+from umbel.engine.arguments import check_trainable
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
 from umbel.engine.checksum import Checksum
 from umbel.engine.driver import Loop, drive
-from umbel.engine.federation import Federation, Plan, model_of
+from umbel.engine.federation import Federation, model_of
 from umbel.engine.handlers import check_handler
 from umbel.engine.loop import strategy_main
+from umbel.engine.plan import Plan
 from umbel.engine.ports import Runner
 from umbel.errors import Failure, RecipeChanged, UsageError
 from umbel.progress import MonotonicClock, Watch, display
 from umbel.recipe import changed_code, differences, write_recipe
-from umbel.result import ClientRecord, Result, as_model
+from umbel.result import ClientRecords, Result, as_model
 from umbel.simulation.place import Place
 from umbel.store.files import FileStore
 from umbel.store.memory import MemoryClientStates, MemoryStore
@@ -41,6 +42,7 @@ from umbel.update import Metrics
 logger = logging.getLogger("umbel")
 _SHOWN_FAILURES = 10
 FINISHED = "finished"
+_CALLBACK = "callback-failed"
 Callback = Any  # an object with on_round(result), or a function of the result
 
 
@@ -83,6 +85,7 @@ class Session:
         self._name = name or (store.directory.name if store is not None else "run")
         self._reported = 0
         self._runner: Runner | None = None
+        self._warned: set[str] = set()
         self._began = time.monotonic()
 
     def run(self, *, debug: bool) -> Result:
@@ -90,6 +93,8 @@ class Session:
         initial = self._initial()
         if self._files is not None and (status := self._status(self._files, initial)):
             fed = self._federation(self._files, initial, lambda _: None)
+            if self._files.ended is not None:
+                fed.totals.add_commit(self._files.ended.rest)
             self._files.lay_out(fed.state)
             return self._result(fed, status)
         store = self._files or MemoryStore()
@@ -105,7 +110,7 @@ class Session:
         self._miss_metrics(fed)
         status = f"stopped early: {fed.stopped}" if fed.stopped else FINISHED
         if self._files is not None:
-            self._files.finish(status, fed.state, rounds=self._rounds)
+            self._files.finish(status, fed.state, rounds=self._rounds, rest=fed.rest)
         return self._result(fed, status)
 
     def _main(self, fed: Federation) -> None:
@@ -134,11 +139,13 @@ class Session:
 
     def _initial(self) -> Arrays | None:
         self._prepare("initial")
-        own = self._server.initial_model()
-        if self._given is None:
-            return own
-        given = as_model(self._given).canonical()
-        return given if own is None else _with_roles_of(own, given)
+        model = self._server.initial_model()
+        if self._given is not None:
+            given = as_model(self._given).canonical()
+            model = given if model is None else _with_roles_of(model, given)
+        if model is not None:
+            check_trainable("the initial model", model)
+        return model
 
     def _status(self, store: FileStore, initial: Arrays | None) -> str:
         """Compare the recipe with the directory's. How the run ended; "" if there is something left to do."""
@@ -204,9 +211,16 @@ class Session:
             checkpoint=self._checkpoint,
             durable=files is not None,
             reseed=lambda round, call: self._prepare("main", round, call),
+            warn=self._warn,
         )
         best = files.best() if files is not None else None
         return Federation(plan, perform, commits=store.commits(), records=store.records(), best=best)
+
+    def _warn(self, text: str) -> None:
+        """Say once what would be true again in every round."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("metric-left-out: %s", text)
 
     # --- what runs beside the loop -----------------------------------------------------------
 
@@ -230,7 +244,7 @@ class Session:
         ctx = Context(
             ClientInfo(name="server"),
             kind="server.evaluate",
-            key=key,
+            key=lambda: key,
             round=round,
             device=lambda: pick_device(self._place.devices),
         )
@@ -291,6 +305,8 @@ class Session:
             return ""
         ended = self._files.ended if self._files is not None else None
         asked_before = ended is not None and ended.status == FINISHED
+        if ended is not None and asked_before:
+            fed.note_failures([f for f in ended.rest.failures if f.code == _CALLBACK])
         result = self._result(fed, "running")
         reasons = [
             self._call(callback, function, result, fed)
@@ -304,20 +320,13 @@ class Session:
 
     def _result(self, fed: Federation, status: str) -> Result:
         seconds = time.monotonic() - self._began
-        failed = Counter(f.client for f in fed.totals.failures)
-        names = dict.fromkeys((*fed.totals.counted, *failed, *fed.totals.clients))
+        totals = fed.totals
         return Result(
             model=model_of(fed.state) if fed.state is not None else fed.initial,
-            best=fed.totals.best,
+            best=totals.best,
             history=copy(fed.history),  # a callback may keep it
-            clients={
-                name: ClientRecord(
-                    counted=fed.totals.counted[name], failed=failed[name], metrics=fed.totals.clients.get(name, {})
-                )
-                for name in names
-                if name in self._place.clients
-            },
-            failures=tuple(fed.totals.failures),
+            clients=ClientRecords(self._place.clients, totals.counted, totals.failures, totals.clients),
+            failures=tuple(totals.failures),
             privacy=None,
             timing={"total": seconds, "round": seconds / max(1, len(fed.history)), **self._spent()},
             dir=self._files.directory if self._files is not None else None,

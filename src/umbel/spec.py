@@ -48,7 +48,7 @@ STORAGE: dict[str, np.dtype[Any]] = {
 }
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _RANK = {code: rank for rank, code in enumerate(STORAGE)}
-_ALIGN = 64
+ALIGN = 64
 _MAX_HEADER = 100_000_000  # the limit that the safetensors library sets itself
 _MAX_AXES = 32  # what every NumPy that we support can hold
 _METADATA = "umbel"
@@ -176,6 +176,16 @@ class Spec:
         return sum(e.nbytes for e in self.entries)
 
     @cached_property
+    def size(self) -> int:
+        """Bytes of a whole file, header and data."""
+        return len(self.header) + self.nbytes
+
+    @cached_property
+    def head(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """The header as an array of bytes."""
+        return np.frombuffer(self.header, np.uint8)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The data as few flat arrays, each of one dtype and one role."""
         runs: list[Run] = []
@@ -202,6 +212,13 @@ class Spec:
                 if getattr(mine, what) != getattr(its, what):
                     return f"entry {name!r} has {what} {getattr(mine, what)} and {getattr(its, what)}"
         return ""
+
+
+def aligned(size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Uninitialised bytes that begin where a file of arrays may."""
+    memory = np.empty(size + ALIGN, np.uint8)
+    begin = -memory.__array_interface__["data"][0] % ALIGN  # quicker than ctypes
+    return memory[begin : begin + size]
 
 
 def resolve_role(name: str, dtype: str, roles: Sequence[Entries] | Mapping[str, Role], *, payload: bool) -> Role:
@@ -281,7 +298,7 @@ def _header(placed: Sequence[Entry], aliases: tuple[tuple[str, str], ...], names
     for e in placed:
         table[e.name] = {"dtype": e.dtype, "shape": e.shape, "data_offsets": [e.offset, e.offset + e.nbytes]}
     text = json.dumps(table, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGN)
+    text += b" " * (-(8 + len(text)) % ALIGN)
     return len(text).to_bytes(8, "little") + text
 
 
@@ -371,4 +388,18 @@ def _read_entry(name: str, row: Any, roles: dict[str, Any]) -> Entry:
     return e
 
 
-__all__ = ["FLOATS", "ROLES", "STORAGE", "Entries", "Entry", "Role", "Run", "Spec", "entries", "layout", "parse"]
+__all__ = [
+    "ALIGN",
+    "FLOATS",
+    "ROLES",
+    "STORAGE",
+    "Entries",
+    "Entry",
+    "Role",
+    "Run",
+    "Spec",
+    "aligned",
+    "entries",
+    "layout",
+    "parse",
+]

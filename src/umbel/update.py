@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 
@@ -65,10 +65,7 @@ class Update:
         self.weight = check_weight(weight)
         self.metrics = check_metrics(metrics) if metrics else {}
         self.steps = None if steps is None else whole(steps, "steps", least=0)
-        if extra is not None and (isinstance(extra, Arrays) or not isinstance(extra, Mapping)):
-            advice = 'name each set of arrays: extra={"control": {"w": ...}}'
-            raise BadUpdate(f"extra= is a {type(extra).__name__}", advice=advice)
-        self.extra = {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()} if extra else {}
+        self.extra = {} if extra is None else _as_extra(extra)
 
     @classmethod
     def made(
@@ -128,7 +125,7 @@ class Metrics:
     def made(cls, values: Mapping[str, Metric], *, weight: float) -> Metrics:
         """Metrics from parts that were checked when they were made elsewhere."""
         metrics = cls.__new__(cls)
-        metrics.values, metrics.weight = values, weight
+        metrics.values, metrics.weight = dict(values), weight
         return metrics
 
     def __getitem__(self, name: str) -> Metric:
@@ -136,6 +133,29 @@ class Metrics:
 
     def __repr__(self) -> str:
         return f"Metrics({dict(self.values)}, weight={self.weight})"
+
+
+def check_update(update: Update) -> Update:
+    """The same update, checked once more: a handler, or its middleware, may have changed it since it was made.
+
+    Raises:
+        BadUpdate: it is no update any more.
+    """
+    if update.kind not in get_args(Kind):
+        raise BadUpdate(f"its kind is {update.kind!r}", advice='make a new Update, or set "model", "delta" or "value"')
+    update.arrays = _as_arrays(update.arrays, "arrays")
+    update.extra = _as_extra(update.extra)
+    update.weight = check_weight(update.weight)
+    update.metrics = check_metrics(update.metrics)
+    update.steps = None if update.steps is None else whole(update.steps, "steps", least=0)
+    return update
+
+
+def _as_extra(extra: Any) -> dict[str, Arrays]:
+    if isinstance(extra, Arrays) or not isinstance(extra, Mapping):
+        advice = 'name each set of arrays: extra={"control": {"w": ...}}'
+        raise BadUpdate(f"extra= is a {type(extra).__name__}", advice=advice)
+    return {str(k): _as_arrays(v, f"extra[{k!r}]") for k, v in extra.items()}
 
 
 def _as_arrays(given: Any, where: str) -> Arrays:

@@ -2,6 +2,8 @@
 
 python resumable.py SPEC    SPEC is JSON: {"program": "strategy", "dir": "...", "deaths": [["line", 100]], ...}
 
+With "workers" in it clients work in so many processes, which end with the one that dies.
+
 Each death kills one process with SIGKILL (or interrupts it), at a moment that it names:
 
     ["line", k]            when the k-th line of Umbel's durable parts, or of this program, is about to run
@@ -148,10 +150,12 @@ def run(spec: dict[str, Any]) -> umbel.Result:
     if "patience" in spec:
         callbacks.append(umbel.EarlyStopping("loss", patience=spec["patience"]))
     callbacks.append(lambda _: began())
+    workers = spec.get("workers")
+    engine: Any = {"engine": "processes", "workers": workers} if workers else {"engine": "inline"}
     return umbel.run(
         SERVERS[spec["program"]](spec["rounds"]),
         make_client(),
-        on=umbel.Simulation(clients=NAMES),
+        on=umbel.Simulation(clients=NAMES, **engine),
         seed=SEED,
         dir=spec["dir"],
         callbacks=callbacks,
@@ -293,7 +297,8 @@ def child(spec: dict[str, Any], death: list[Any] | None, out: int, beats: int) -
         if any(each[0] == "power" for each in spec.get("deaths", [])):
             Synchronised(spec["dir"]).watch()
         if death is not None and death[0] == "outside":
-            LISTENERS.append(lambda: os.write(beats, b"."))
+            main = os.getpid()
+            LISTENERS.append(lambda: os.getpid() == main and os.write(beats, b"."))
         elif death is not None:
             countdown = prepare(death)
         result = run(spec)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from umbel.engine.history import Row
 from umbel.engine.ports import Commit, Record, Store
 from umbel.store.files import FileStore
 from umbel.store.memory import MemoryStore
@@ -55,6 +56,15 @@ def test_the_store_in_memory_passes() -> None:
 
 def test_the_store_of_a_run_directory_passes(directories: Directories) -> None:
     check_store(directories.make, reopen=directories.reopen)
+
+
+def test_in_memory_who_was_counted_does_not_grow_with_the_rounds() -> None:
+    store, clients = MemoryStore(), [str(i) for i in range(50)]
+    for number in range(1, 21):
+        store.commit(Commit(rows=(Row(round=number),), state=None, counted=dict.fromkeys(clients, 1)))
+    *before, last = store.commits()
+    assert not any(commit.counted for commit in before)
+    assert last.counted == dict.fromkeys(clients, 20)
 
 
 # --- broken ones -----------------------------------------------------------------------------------
@@ -143,6 +153,12 @@ def loses(**changes: Any) -> type[Broken]:
     return Loses
 
 
+class CountsLastCommitOnly(Broken):
+    def commits(self) -> Sequence[Commit]:
+        *before, last = self.inner.commits() or [cast(Commit, None)]
+        return [*before, replace(last, counted=self.given[-1].counted)] if last else []
+
+
 class ReadsTuplesAsLists(Broken):
     def commit(self, commit: Commit) -> None:
         state = {k: list(v) if isinstance(v, tuple) else v for k, v in commit.state.items()}
@@ -166,6 +182,7 @@ BROKEN: dict[str, Callable[[], Broken]] = {
     "keeps records for ever": KeepsRecordsForEver,
     "loses failures": loses(failures=()),
     "loses who was counted": loses(counted={}),
+    "counts the last commit only": CountsLastCommitOnly,
     "loses the number of the exchange": loses(sequence=0),
     "loses the state": loses(state=None),
     "loses the transforms": loses(transforms={}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -92,6 +92,26 @@ class Counting:
         return model + delta * next(state["steps"]), state
 
 
+@dataclass
+class Steps:
+    """What is no argument of its making is not written down."""
+
+    number: int = field(default=0, init=False)
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """Its state is another when it was read back."""
+
+    def init(self, model: Any) -> Any:
+        return Steps()
+
+    def step(self, model: Any, delta: Any, state: Any) -> Any:
+        after = Steps()
+        after.number = state.number + 1
+        return model + delta / after.number, after
+
+
 @dataclass(frozen=True)
 class Wandering(Summing):
     """Moves the model though nobody trained it."""
@@ -127,6 +147,7 @@ BROKEN: list[tuple[Any, str]] = [
     (umbel.fed_avg(optimizer=Exploding()), "keep the model finite|run; it raised"),
     (umbel.fed_avg(optimizer=Moody()), "same bits for the same seed"),
     (umbel.fed_avg(optimizer=Counting()), "run"),
+    (umbel.fed_avg(optimizer=Forgetful()), "same bits in two pieces as in one"),
     (umbel.fed_avg(aggregator=Wandering()), "leave the model alone when nobody trained it"),
     (umbel.fed_avg(cohort=Hasty()), "same bits for the same seed"),
     (umbel.fed_avg().with_(local=Pull()), "run; it raised QuorumMissed.*no variate"),

@@ -24,7 +24,7 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 LANGUAGES = frozenset({"python", "bash", "console", "json", "mermaid", "text", "toml"})
-OPTIONAL = frozenset({"matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch"})
+OPTIONAL = frozenset({"jax", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch"})
 
 
 def parse(page: Path) -> Document:

@@ -20,7 +20,7 @@ WITH_EXAMPLES = sorted(
 def test_examples_in_docstrings_hold(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     part = name.partition(".")[2]
-    if part in {"torch", "sklearn"}:
+    if part in {"jax", "torch", "sklearn"}:
         pytest.importorskip(part)
     outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert outcome.attempted > 0

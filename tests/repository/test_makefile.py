@@ -40,7 +40,7 @@ class Machine:
         """Run make; `installs` counts from here."""
         self.log.write_text("")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "UMBEL"))}
-        for name in ("PYTHON", "RAY", "TORCH", "VENV", "PYTEST_ARGS", "MFLAGS"):
+        for name in ("JAX", "PYTHON", "RAY", "TORCH", "VENV", "PYTEST_ARGS", "MFLAGS"):
             kept.pop(name, None)
         return subprocess.run(
             [str(shutil.which("make")), *arguments],
@@ -105,12 +105,15 @@ def test_another_torch_is_installed(machine: Machine) -> None:
     assert machine.installs[-1].endswith("--group dev torch==2.13.0")
 
 
-def test_ray_is_installed_where_it_is_asked_for(machine: Machine) -> None:
+def test_jax_and_ray_are_installed_where_they_are_asked_for(machine: Machine) -> None:
     machine.make("test")
-    assert "ray" not in machine.installs[-1]
-    done = machine.make("test", "RAY=yes")
-    assert machine.installs[-1].endswith("--group dev --group ray torch")
-    assert "UMBEL_REQUIRE='torch ray " in done.stdout
+    assert machine.installs[-1].endswith("--group dev torch")
+    done = machine.make("test", "RAY=ray")
+    assert machine.installs[-1].endswith("--group dev torch ray")
+    assert "UMBEL_REQUIRE='torch  ray " in done.stdout
+    done = machine.make("test", "JAX=jax", "RAY=ray")
+    assert machine.installs[-1].endswith("--group dev torch jax ray")
+    assert "UMBEL_REQUIRE='torch jax ray " in done.stdout
 
 
 def test_a_failed_installation_is_tried_again(machine: Machine) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tools.reference import complaints, names, render
+from tools.reference import Name, complaints, loaded, names, recorded, render
 
 INIT = '''
 """A package made for this test."""
@@ -103,3 +103,30 @@ def test_it_rejects_a_missing_or_stale_page(package: ModuleType, tmp_path: Path)
 
 def test_a_bar_does_not_break_the_table(package: ModuleType) -> None:
     assert "| `UNIT` | What every weight is counted in \\| by. |" in render(names(package))
+
+
+def test_rows_of_what_is_not_installed_stay(tmp_path: Path) -> None:
+    found = [
+        Name(module="p.one", name="a", summary="One | the other."),
+        Name(module="p.two", name="b", summary="Something else entirely."),
+    ]
+    page = tmp_path / "reference.md"
+    page.write_text(render(found))
+    assert recorded(page, "p.one") == found[:1]
+    assert recorded(page, "p.two") == found[1:]
+    assert recorded(page, "p.three") == []
+    assert recorded(tmp_path / "none.md", "p.one") == []
+
+
+def test_a_module_that_is_broken_is_not_taken_for_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adapters").mkdir()
+    for name, text in {
+        "__init__": "",
+        "no_such_frame": "import no_such_frame",
+        "broken": "import no_such_part",
+    }.items():
+        (tmp_path / "adapters" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert loaded("adapters.no_such_frame") is None
+    with pytest.raises(ModuleNotFoundError, match="no_such_part"):
+        loaded("adapters.broken")

@@ -131,7 +131,7 @@ def test_it_starts_from_a_given_model(tmp_path: Path) -> None:
 
 def test_everything_public_is_there_and_nothing_else_is_loaded() -> None:
     for name in umbel.__all__:
-        if name not in ("torch", "sklearn"):
+        if name not in ("jax", "torch", "sklearn"):
             assert getattr(umbel, name) is not None
     with pytest.raises(AttributeError, match="bogus"):
         _ = umbel.bogus

@@ -143,3 +143,11 @@ def test_casting_changes_floats_only(model: Arrays) -> None:
     assert small["w"].dtype == np.float32
     with pytest.raises(UsageError, match="F64"):
         model.astype("I8")
+
+
+@pytest.mark.parametrize("masked", [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0]), np.ma.masked])
+def test_a_mask_is_not_dropped(masked: Any) -> None:
+    with pytest.raises(EntryError, match=r"entry 'w' has a mask\n.*filled"):
+        Arrays({"w": masked})
+    with pytest.raises(EntryError, match=r"entry 'w' has a mask\n.*filled"):
+        Arrays({"w": np.zeros(2)}).with_values({"w": masked})

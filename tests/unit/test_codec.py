@@ -188,7 +188,8 @@ def test_strategies_and_their_states_are_values() -> None:
         (np.zeros(2, [("a", "f4")]), "it is an array of "),
         (Counter("abc"), "it is a Counter, and would be read back as a dict"),
         ({"d": defaultdict(list)}, r"it\['d'\] is a defaultdict"),
-        (np.ma.array([1.0, 2.0], mask=[True, False]), "it is a MaskedArray, and would be read back as a plain array"),
+        (np.ma.array([1.0, 2.0], mask=[True, False]), "it is an array with a mask\n.*say what stands there"),
+        ([10**5000], r"it\[0\] is an integer of 16,610 bits"),
         (np.complex64(1j), "it is a complex64"),
         (np.datetime64("2020-01-01"), "it is a datetime64"),
         ({"p": Phase.WARM}, r"it\['p'\] is a Phase, and would be read back as an int"),
@@ -292,3 +293,7 @@ class Mine:
 def test_names_have_no_addresses(value: Any, name: str) -> None:
     assert name_of(value) == name
     assert "0x" not in json.dumps(describe(value))
+
+
+def test_a_long_integer_is_described_to_its_last_bit() -> None:
+    assert fingerprint(10**5000) == fingerprint(10**5000) != fingerprint(10**5000 + 1)

@@ -134,6 +134,8 @@ OTHER = [
     ("def f(x, *, n=1):\n    return n", "def f(x, *, n=2):\n    return n"),
     ("def g(): return 1\ndef f(x):\n    return g()", "def g(): return 2\ndef f(x):\n    return g()"),
     ("lr = 0.1\ndef f(x):\n    return lr", "lr = 0.2\ndef f(x):\n    return lr"),
+    ("n = 10**5000\ndef f(x):\n    return n", "n = 10**5000 + 1\ndef f(x):\n    return n"),
+    ("def f(x):\n    return x % (1 << 20000)", "def f(x):\n    return x % (1 << 20001)"),
     ("lrs = (0.1, 1)\ndef f(x):\n    return lrs", "lrs = (0.1, 2)\ndef f(x):\n    return lrs"),
     (
         "def make(lr):\n    def f(x): return lr\n    return f\nf = make(1)",

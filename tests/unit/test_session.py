@@ -162,6 +162,59 @@ def test_a_finished_run_is_given_back_without_work(tmp_path: Path) -> None:
     assert seen == []
 
 
+@pytest.mark.parametrize("reason", [None, "enough"])
+def test_what_failed_after_the_last_commit_is_there_when_the_run_is_opened_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reason: str | None
+) -> None:
+    caplog.set_level(logging.CRITICAL, "umbel")
+
+    def tracker(result: umbel.Result) -> None:
+        raise ConnectionError("no network")
+
+    def stop(result: umbel.Result) -> str | None:
+        return reason if len(result.history) == 2 else None
+
+    for rounds in (2, 3):
+        live = run(callbacks=[tracker, stop], dir=tmp_path, rounds=rounds)
+        again = run(callbacks=[tracker, stop], dir=tmp_path, rounds=rounds)
+        assert [f.round for f in live.failures] == ([1, 2] if rounds == 2 or reason else [1, 2, 3])
+        assert again.failures == live.failures
+        assert again.clients == live.clients
+        assert again.status == live.status
+
+
+def test_what_main_asked_after_the_last_commit_is_there_when_the_run_is_opened_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "umbel")
+    client = make_client()
+
+    @client.evaluate
+    def evaluate(model: Any, ctx: Any) -> umbel.Metrics:
+        if ctx.client.name == "0":
+            raise OSError("ill")
+        return umbel.Metrics({"accuracy": 0.5})
+
+    server = umbel.ServerApp(MODEL)
+
+    @server.main
+    def main(fed: Any) -> None:
+        for _ in fed.rounds(2):
+            fed.train(fed.initial, cohort=umbel.sample.everyone())
+            fed.commit({"model": fed.initial})
+        fed.evaluate(fed.initial, cohort=umbel.sample.everyone())
+
+    for rounds in (2, 3):
+        live, again = (
+            umbel.run(server, client, on=umbel.Simulation(clients=2), seed=1, dir=tmp_path, rounds=rounds)
+            for _ in range(2)
+        )
+        assert len(live.failures) == 1
+        assert again.failures == live.failures
+        assert again.clients == live.clients
+        assert live.clients["1"].metrics == {"accuracy": 0.5}
+
+
 def test_of_zero_rounds_a_finished_run_holds_the_initial_model(tmp_path: Path) -> None:
     for _ in range(2):
         result = run(dir=tmp_path, rounds=0)

@@ -207,7 +207,7 @@ def test_an_expanded_tensor_takes_one_value() -> None:
 
 
 def test_the_way_through_torch_that_other_devices_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_memory", lambda *_: None)
+    monkeypatch.setattr(plan, "memory_of", lambda *_: None)
     for dtype in (torch.float32, torch.bfloat16):
         net, other = Net().to(dtype), Net().to(dtype)
         for n in (net, other):
@@ -237,7 +237,7 @@ def test_under_other_grad_modes(mode: Callable[[], Any], monkeypatch: pytest.Mon
         made = nn.Linear(2, 2)
         umbel.torch.into(made, model)
     assert umbel.torch.arrays(umbel.torch.into(made, model)) == model
-    monkeypatch.setattr(plan, "_memory", lambda *_: None)
+    monkeypatch.setattr(plan, "memory_of", lambda *_: None)
     with mode():
         made = nn.Linear(2, 2)
         umbel.torch.into(made, model)

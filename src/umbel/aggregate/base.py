@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from umbel.aggregate.expected import Expected
@@ -77,6 +78,11 @@ class Summing(Aggregator):
     exact: ClassVar[bool] = False
     double: ClassVar[bool] = False
 
+    @property
+    def plain(self) -> bool:
+        """Does the fold do nothing but add, and take every update of a model that fits what was sent?"""
+        return type(self).fold is Summing.fold and type(self).admit is Summing.admit
+
     @abstractmethod
     def weight(self, update: Update) -> float:
         """What the update is multiplied with."""
@@ -96,6 +102,11 @@ class Summing(Aggregator):
     def fold(self, acc: WeightedSum, update: Update, sent: Arrays | None) -> WeightedSum:
         """Add weight * update."""
         acc.add(update, sent, self.weight(update))
+        return acc
+
+    def fold_alike(self, acc: WeightedSum, updates: Sequence[Update], sent: Arrays | None) -> WeightedSum:
+        """Add weight * update, for each of some updates of one kind and one spec: the same as folding each in turn."""
+        acc.add_alike(updates, sent, [self.weight(update) for update in updates])
         return acc
 
     def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:

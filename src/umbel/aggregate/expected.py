@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import numpy as np
 
-from umbel.arrays import BLOCK, Array, Arrays
+from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, Entry, Role, Spec, layout
@@ -16,8 +17,12 @@ from umbel.update import Update
 Shapes = Literal["equal", "slices", "free"]
 FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
 """Roles of the entries of a model that come back and are summed; of the others the server's value stays."""
+_STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at twice
+LEARNED: frozenset[Role] = FOLDED | {"local"}
+"""Roles of the entries that training changes, somewhere."""
 _HUGE = {"F64": 1e290}  # what a weighted element may come to; beyond it, sums over a cohort could overflow
 _HUGE_F32 = 1e32
+_HARMLESS = {"F64": 1e30, "F32": 1e30}  # sums of squares that no weight makes too large
 
 
 _CAST = {d: f"cast it back, for example with .astype(np.float{d[1:]})" for d in ("F64", "F32", "F16")} | {
@@ -125,8 +130,10 @@ class Expected:
             raise BadUpdate(f"entry {got.name!r} has shape {got.shape}, {sent.shape} was sent", entry=got.name)
 
 
-def check_finite(arrays: Arrays, weight: float = 1.0, *, bounded: bool = True) -> None:
-    """Refuse NaN, infinity, and, if it is to be ``bounded``, what would overflow in the sum.
+def check_finite(
+    arrays: Arrays, weight: float = 1.0, *, bounded: bool = True, roles: Collection[Role] = get_args(Role)
+) -> None:
+    """Refuse NaN, infinity, and, if it is to be ``bounded``, what would overflow in the sum; of these roles.
 
     Looks at the largest magnitude of each block, which is NaN if any element is: a sum would let +x and -x pass.
 
@@ -135,19 +142,22 @@ def check_finite(arrays: Arrays, weight: float = 1.0, *, bounded: bool = True) -
     """
     with np.errstate(all="ignore"):
         for run in arrays.spec.runs:
-            if run.dtype not in FLOATS:
+            if run.dtype not in FLOATS or run.role not in roles:
                 continue
             flat = arrays.flat(run)
+            if run.size <= _STRETCH and run.dtype in _HARMLESS and np.vdot(flat, flat) < _HARMLESS[run.dtype]:
+                continue  # a look at the sum of squares is quick, and small enough where nothing is wrong
             most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
-            for i in range(0, run.size, BLOCK):
-                block = from_bfloat16(flat[i : i + BLOCK]) if run.dtype == "BF16" else flat[i : i + BLOCK]
-                if not float(np.maximum.reduce(np.abs(block))) <= most:  # float16 would make infinity of most
-                    _refuse(arrays, most)
+            for i in range(0, run.size, _STRETCH):
+                block = from_bfloat16(flat[i : i + _STRETCH]) if run.dtype == "BF16" else flat[i : i + _STRETCH]
+                largest = float(np.maximum.reduce(block)), -float(np.minimum.reduce(block))
+                if not (largest[0] <= most and largest[1] <= most):  # as floats: float16 would make infinity of most
+                    _refuse(arrays, most, roles)
 
 
-def _refuse(arrays: Arrays, most: float) -> None:
+def _refuse(arrays: Arrays, most: float, roles: Collection[Role]) -> None:
     for e in arrays.spec.entries:
-        if e.dtype not in FLOATS:
+        if e.dtype not in FLOATS or e.role not in roles:
             continue
         values: Array = np.atleast_1d(arrays[e.name] if e.role != "payload" else np.zeros(1))
         bad = np.argwhere(~np.isfinite(values))
@@ -174,4 +184,4 @@ def _largest(arrays: Arrays, e: Entry) -> float:
     return float(np.max(np.abs(np.asarray(arrays[e.name], np.float64))))
 
 
-__all__ = ["FOLDED", "Expected", "Shapes", "check_finite"]
+__all__ = ["FOLDED", "LEARNED", "Expected", "Shapes", "check_finite"]

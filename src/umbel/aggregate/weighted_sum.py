@@ -6,19 +6,48 @@ The order of operations is a function of the order of the updates alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import final
+from functools import lru_cache, reduce
+from operator import add
+from typing import Any, final
 
 import numpy as np
 
 from umbel.aggregate.expected import FOLDED
-from umbel.arrays import BLOCK, Array, Arrays
+from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update
+
+_BLOCK = 1 << 15  # elements; with less, calls cost up to a third more, with more, the cache is left
+_SMALL = 1 << 12  # bytes; several updates of that size are added in one go, since calls would take most of the time
+_SHARED = 1 << 20  # elements that one thread adds at a time
+Spread = Callable[[Callable[[int], None], Iterable[int]], None]
+
+
+def _one_by_one(call: Callable[[int], None], arguments: Iterable[int]) -> None:
+    for argument in arguments:
+        call(argument)
+
+
+_spread: list[Spread] = [_one_by_one]
+
+
+@contextmanager
+def spreading(spread: Spread) -> Iterator[None]:
+    """Large sums are added up by several threads; each adds elements of its own, so that the bits are the same.
+
+    Args:
+        spread: calls a function with each of some arguments, and returns when all calls have.
+    """
+    before, _spread[0] = _spread[0], spread
+    try:
+        yield
+    finally:
+        _spread[0] = before
 
 
 @final
@@ -137,9 +166,41 @@ class WeightedSum:
         base = sent if update.kind == "model" else None
         with np.errstate(all="ignore"):
             for piece in _pieces(update.arrays.spec, base.spec if base is not None else None, total.spec):
-                _add_piece(piece, update.arrays, base, total, weight)
+                self._add_piece(piece, update.arrays, base, total, weight)
         self.weight += weight
         self.count += 1
+
+    def add_alike(self, updates: Sequence[Update], sent: Arrays | None, weights: Sequence[float]) -> None:
+        """Add updates of one kind and one spec, in turn; small ones as one matrix, for the same sum to the bit."""
+        spec = updates[0].arrays.spec
+        if spec.size > _SMALL or len(updates) == 1:
+            for update, weight in zip(updates, weights, strict=True):
+                self.add(update, sent, weight)
+            return
+        total = self.writable(spec)
+        base = sent if updates[0].kind == "model" else None
+        rows = np.array([update.arrays.stretch(0, spec.nbytes, "U8") for update in updates])
+        with np.errstate(all="ignore"):
+            for piece in _pieces(spec, base.spec if base is not None else None, total.spec):
+                _add_rows(piece, rows, base, total, weights)
+        self.weight = reduce(add, weights, self.weight)
+        self.count += len(updates)
+
+    def _add_piece(self, piece: _Piece, update: Arrays, sent: Arrays | None, total: Arrays, weight: float) -> None:
+        x = update.stretch(piece.update, piece.size, piece.dtype)
+        base = sent.stretch(piece.sent, piece.size, piece.dtype) if sent is not None else None
+        out = total.stretch(piece.total, piece.size, piece.wide)
+        w = out.dtype.type(weight)
+        if piece.size <= _SHARED:
+            _add_stretch(x, base, out, piece.dtype, w)
+            return
+
+        def add_part(begin: int) -> None:
+            s = slice(begin, begin + _SHARED)
+            with np.errstate(all="ignore"):  # each thread has its own
+                _add_stretch(x[s], base[s] if base is not None else None, out[s], piece.dtype, w)
+
+        _spread[0](add_part, range(0, piece.size, _SHARED))
 
     def merge(self, later: WeightedSum) -> None:
         """Add another sum, in place."""
@@ -171,12 +232,6 @@ def divided(total: Arrays, by: float) -> Arrays:
         return Arrays.build(layout(wanted), lambda n, out: np.true_divide(total.raw(n), by, out=out, dtype=out.dtype))
 
 
-def blocks(size: int) -> Iterator[slice]:
-    """Slices of at most BLOCK elements."""
-    for begin in range(0, size, BLOCK):
-        yield slice(begin, min(begin + BLOCK, size))
-
-
 def _zeros(spec: Spec) -> Arrays:
     made = Arrays.blank(spec)
     for run in spec.runs:
@@ -184,21 +239,34 @@ def _zeros(spec: Spec) -> Arrays:
     return made
 
 
-def _add_piece(piece: _Piece, update: Arrays, sent: Arrays | None, total: Arrays, weight: float) -> None:
-    mine = update.stretch(piece.update, piece.size, piece.dtype)
-    base = sent.stretch(piece.sent, piece.size, piece.dtype) if sent is not None else None
-    out = total.stretch(piece.total, piece.size, piece.wide)
-    w = out.dtype.type(weight)
-    scratch = np.empty(min(BLOCK, piece.size), out.dtype)
-    for s in blocks(piece.size):
-        block = scratch[: s.stop - s.start]
-        x = _wide(mine[s], piece.dtype)
+def _add_stretch(x: Array, base: Array | None, out: Array, dtype: str, w: Any) -> None:
+    """``out += w * (x - base)``, in blocks that stay in the cache."""
+    scratch = np.empty(min(_BLOCK, len(x)), out.dtype)
+    for begin in range(0, len(x), _BLOCK):
+        s = slice(begin, begin + _BLOCK)
+        total = out[s]
+        block = scratch[: len(total)]
         if base is not None:
-            np.subtract(x, _wide(base[s], piece.dtype), out=block, dtype=out.dtype)
+            np.subtract(_wide(x[s], dtype), _wide(base[s], dtype), out=block, dtype=out.dtype)
             np.multiply(block, w, out=block)
         else:
-            np.multiply(x, w, out=block, dtype=out.dtype)
-        np.add(out[s], block, out=out[s])
+            np.multiply(_wide(x[s], dtype), w, out=block, dtype=out.dtype)
+        np.add(total, block, out=total)
+
+
+def _add_rows(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
+    """Add one piece of each row, from the first row to the last."""
+    out = total.stretch(piece.total, piece.size, piece.wide)
+    storage = STORAGE[piece.dtype]
+    x = _wide(rows[:, piece.update : piece.update + piece.size * storage.itemsize].view(storage), piece.dtype)
+    w = np.array(weights, out.dtype)[:, None]
+    if sent is not None:
+        base = _wide(sent.stretch(piece.sent, piece.size, piece.dtype), piece.dtype)
+        terms = np.subtract(x, base, dtype=out.dtype)
+        np.multiply(terms, w, out=terms)
+    else:
+        terms = np.multiply(x, w, dtype=out.dtype)
+    out[...] = np.add.accumulate(np.concatenate([out[None], terms]))[-1]
 
 
 def _wide(block: Array, dtype: str) -> Array:
@@ -221,4 +289,4 @@ def _check_same(total: Spec, got: Spec, exact: bool) -> None:
         raise BadUpdate(f"entry {extra!r} was not in the values of the clients before it", entry=extra)
 
 
-__all__ = ["WeightedSum", "blocks", "divided", "sum_spec"]
+__all__ = ["Spread", "WeightedSum", "divided", "spreading", "sum_spec"]

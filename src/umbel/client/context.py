@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -63,7 +64,7 @@ class Context:
         client: ClientInfo,
         *,
         kind: str,
-        key: int,
+        key: Callable[[], int],
         device: Callable[[], str],
         config: Mapping[str, Any] = _EMPTY,
         extra: Mapping[str, Arrays] = _EMPTY,
@@ -72,18 +73,38 @@ class Context:
         shared: Callable[[], Any] | None = None,
         data: Callable[[], Any] | None = None,
         correction: Correction | None = None,
+        scratch: Callable[[], str] | None = None,
     ) -> None:
-        self.client, self.round = client, round
-        self.site = ReadOnly(unshared(dict(client.site)), "ctx.site", "its owner sets it")
-        self.config = ReadOnly(unshared(dict(config)), "ctx.config", "copy it: dict(ctx.config)")
-        self.extra: Mapping[str, Arrays] = ReadOnly(dict(extra), "ctx.extra", "send arrays back with Update(extra=)")
+        self._client, self.round = client, round
+        self._config, self._extra = config, extra
         self._state = state if state is not None else ReadOnly({}, f"ctx.state in {kind}", _STATE)
         self._kind, self._key, self._device = kind, key, device
         self._shared, self._data = shared, data
         self._correction = correction
         self.corrected = correction is None
         self._rng: np.random.Generator | None = None
+        self._scratch_in = scratch
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    @cached_property
+    def client(self) -> ClientInfo:
+        """Who this client is."""
+        return replace(self._client, site=self.site) if self._client.site else self._client
+
+    @cached_property
+    def site(self) -> ReadOnly:
+        """Settings of the data's owner."""
+        return ReadOnly(unshared(dict(self._client.site)), "ctx.site", "its owner sets it")
+
+    @cached_property
+    def config(self) -> ReadOnly:
+        """Settings of this round."""
+        return ReadOnly(unshared(dict(self._config)), "ctx.config", "copy it: dict(ctx.config)")
+
+    @cached_property
+    def extra(self) -> Mapping[str, Arrays]:
+        """More named arrays that the server sent."""
+        return ReadOnly(dict(self._extra), "ctx.extra", "send arrays back with Update(extra=)")
 
     @property
     def shared(self) -> Any:
@@ -116,7 +137,7 @@ class Context:
     def rng(self) -> np.random.Generator:
         """This task's own stream of random numbers; the same when the task is done again."""
         if self._rng is None:
-            self._rng = rng.stream(self._key, "ctx.rng")
+            self._rng = rng.stream(self._key(), "ctx.rng")
         return self._rng
 
     @property
@@ -134,7 +155,8 @@ class Context:
     def scratch(self) -> Path:
         """An empty directory for temporary files; it is removed when the task ends."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-", ignore_cleanup_errors=True)
+            where = self._scratch_in() if self._scratch_in is not None else None
+            self._scratch = tempfile.TemporaryDirectory(prefix="umbel-", dir=where, ignore_cleanup_errors=True)
         return Path(self._scratch.name)
 
     def close(self) -> None:
@@ -147,12 +169,23 @@ class Context:
         return f"Context({self._kind}, client={self.client.name!r}, round={self.round}, config={dict(self.config)})"
 
 
-def pick_device(devices: str) -> str:
-    """The device that "auto" stands for: the first GPU if torch is in use and has one, else the CPU."""
+def pick_device(devices: str, number: int = 0) -> str:
+    """The device that "auto" stands for: a GPU if torch is in use and has one, else the CPU.
+
+    Args:
+        devices: "auto", or a device's name.
+        number: of the worker; GPUs are given to workers in turn.
+    """
     if devices != "auto":
         return devices
+    there = gpus()
+    return f"cuda:{number % there}" if there else "cpu"
+
+
+def gpus() -> int:
+    """How many GPUs there are; none unless torch is in use."""
     torch = sys.modules.get("torch")
-    return "cuda:0" if torch is not None and torch.cuda.is_available() else "cpu"
+    return torch.cuda.device_count() if torch is not None and torch.cuda.is_available() else 0
 
 
-__all__ = ["ClientInfo", "Context", "pick_device"]
+__all__ = ["ClientInfo", "Context", "gpus", "pick_device"]

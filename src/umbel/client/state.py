@@ -8,6 +8,7 @@ from typing import Any, NoReturn, final
 import numpy as np
 
 from umbel.arrays import Arrays
+from umbel.codec import MOST_BITS
 from umbel.errors import UsageError
 
 OURS = "umbel."
@@ -64,7 +65,9 @@ class ReadOnly(MutableMapping[str, Any]):
 
 
 def unshared(value: Any) -> Any:
-    """Lists and dictionaries as copies, so that one client's changes do not reach the next."""
+    """Lists and dictionaries as copies, arrays as read-only views: one task's changes do not reach the next."""
+    if isinstance(value, np.ndarray):
+        return _read_only(value)
     if type(value) is dict:
         return {k: unshared(v) for k, v in value.items()}
     return [unshared(v) for v in value] if type(value) is list else value
@@ -91,11 +94,16 @@ def with_part(state: Mapping[str, Any], prefix: str, values: Mapping[str, Any]) 
 
 
 def _opened(value: Any, writable: bool) -> Any:
+    """A copy, also of what is read-only: `torch.from_numpy` writes to that, too."""
+    if isinstance(value, Arrays):
+        return value.thawed().freeze()
     if not isinstance(value, np.ndarray):
         return value
-    if writable:
-        return value.copy()
-    view = value.view()
+    return value.copy() if writable else _read_only(value.copy())
+
+
+def _read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    view = array.view()
     view.flags.writeable = False
     return view
 
@@ -116,8 +124,12 @@ def _closed(name: str, value: Any) -> Any:
     # the types that a kept state has when it is read back, so that a resumed run computes with the same
     if isinstance(value, np.generic) and value.dtype.kind in "biufSU":
         value = value.item()
+    if type(value) is int and value.bit_length() > MOST_BITS:
+        raise UsageError(f"ctx.state[{name!r}] is an integer of {value.bit_length():,} bits", advice="keep it as bytes")
     if type(value) in _PLAIN:
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise UsageError(f"ctx.state[{name!r}] has a mask", advice="say what is kept there: .filled(0)")
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm":
         return np.array(value)
     raise UsageError(

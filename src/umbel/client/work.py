@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
@@ -16,18 +17,22 @@ from umbel.aggregate.expected import FOLDED, check_finite
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
+from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
+from umbel.client.kept import Kept
+from umbel.client.memory import resident
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule, LocalTask
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
-from umbel.spec import FLOATS
+from umbel.spec import FLOATS, Spec
 from umbel.transforms import Task
-from umbel.update import Metrics, Update, check_metrics, check_weight
+from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
 _CACHED_CLIENTS = 1024
+_CACHED_BYTES = 1 << 30  # in each process: much beside what PyTorch takes, little beside what machines have per core
 _DATA_SEED = 0  # a client's data is its own, and the same in every run: a split drawn there does not move
 _CACHED_SITES = 64
 _HEAD, _TAIL = 1500, 300  # characters of a message that shows a value of the user's; the advice stands at its end
@@ -49,6 +54,17 @@ class Done:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A task whose handler can be called: of whom, with what."""
+
+    client: ClientInfo
+    model: Arrays | None
+    state: Mapping[str, Any]
+    ctx: Context
+
+
+@final
 class Bench:
     """Where tasks are done: the app, and what is kept between its tasks in one process.
 
@@ -57,13 +73,30 @@ class Bench:
         seed: of the run.
         threads: how many a handler may compute with.
         devices: "auto" or a device's name.
+        number: of this process among the workers; they take GPUs in turn.
+        scratch: gives the directory for temporary files; None: the system's.
+
+    Attributes:
+        device: where tasks compute, as far as one has asked; "" before.
+        full: did the last task want more of a device's memory than there was?
     """
 
-    def __init__(self, app: ClientApp, seed: int, *, threads: int = 1, devices: str = "auto") -> None:
+    def __init__(
+        self,
+        app: ClientApp,
+        seed: int,
+        *,
+        threads: int = 1,
+        devices: str = "auto",
+        number: int = 0,
+        scratch: Callable[[], str] | None = None,
+    ) -> None:
         self._app, self._seed, self._threads, self._devices = app, seed, threads, devices
+        self._number, self._scratch = number, scratch
+        self.device, self.full = "", False
         self._shared: OrderedDict[str, Any] = OrderedDict()  # one for all clients, or one for each site
         self._site_matters = False  # does setup look at the site?
-        self._data: OrderedDict[str, Any] = OrderedDict()
+        self._data = Kept(_CACHED_CLIENTS, _CACHED_BYTES)
         self._doing = ""  # the user's code that runs, for errors; "" in between
 
     def do(
@@ -77,6 +110,7 @@ class Bench:
             state: the client's state as of the last exchange it was counted in.
             debug: let the user's exceptions through, for a debugger.
         """
+        self.full = False
         try:
             return self._do(question, client, state)
         except KeyboardInterrupt:
@@ -90,30 +124,120 @@ class Bench:
     def ask(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Update | Metrics:
         """What the client's handler returns, and nothing of what the engine makes of it; exceptions are let through."""
         self._doing = ""
-        model, state = _with_local_entries(question, state)
-        ctx = self._context(question, client, model, state)
+        task = self._begun(question, client, state)
         try:
-            return self._asked(question, client, model, ctx)
+            return self._asked(question, task)
         finally:
-            ctx.close()
+            task.ctx.close()
 
-    def _asked(self, question: Question, client: ClientInfo, model: Arrays | None, ctx: Context) -> Update | Metrics:
+    def _asked(self, question: Question, task: _Begun) -> Update | Metrics:
         handler = self._app.handler(question.name)
-        self._prepare(f"{question.label} handler", question.label, *_task(question, client))
-        returned = handler(model, ctx)
+        key = _keys(self._seed, question.label, _asked(question))(task.client.name)
+        self._prepare(f"{question.label} handler", key)
+        returned = handler(task.model, task.ctx)
         self._doing = ""
         return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
 
+    def do_many(
+        self,
+        question: Question,
+        clients: Sequence[ClientInfo],
+        state: Callable[[str], Mapping[str, Any]],
+        *,
+        debug: bool = False,
+        begin: Callable[[int], object] = lambda _: None,
+    ) -> Iterator[Done | Failure]:
+        """Do the tasks of a group, with declared training at once where that is faster; else `do` for each.
+
+        Which group a client is in may change the last bits of its update. So a caller that wants the same bits forms
+        groups by what the cohort is, and not by who works: all clients of a shard that were asked when the exchange
+        opened, in the order of their places (at most 64), and who is asked later (spares) alone. A group that was
+        lost with its worker is done again as a whole. Within a group the handler cuts its own, smaller stacks, whose
+        memory is bounded; see ``umbel.torch.local_sgd``.
+
+        A client whose context cannot be made (its data handler raises) fails alone, and the others are a group. If
+        anything fails in the group as a whole, its clients are done one by one, so that whose fault it was fails alone.
+
+        Args:
+            question: what is asked.
+            clients: of whom.
+            state: gives a client's state by its name, as for `do`.
+            debug: let the user's exceptions through, for a debugger.
+            begin: called with a client's place in the group before its code runs.
+
+        Yields:
+            What came of each, in their order.
+        """
+        self.full = False
+        handler = self._app.handlers.get("train")
+        if question.kind == "train" and len(clients) > 1 and isinstance(handler, Declared) and not self._app.middleware:
+            done = self._do_many(question, clients, state, handler, begin)
+            if done is not None and not (debug and any(isinstance(d, Failure) for d in done)):
+                yield from done
+                return
+        for i, client in enumerate(clients):
+            begin(i)
+            yield self.do(question, client, state(client.name), debug=debug)
+
+    def _do_many(
+        self,
+        question: Question,
+        clients: Sequence[ClientInfo],
+        state: Callable[[str], Mapping[str, Any]],
+        handler: Declared,
+        begin: Callable[[int], object],
+    ) -> list[Done | Failure] | None:
+        done: dict[str, Done | Failure] = {}
+        tasks: list[_Begun] = []
+        try:
+            for i, client in enumerate(clients):
+                self._doing = ""
+                begin(i)
+                try:
+                    tasks.append(self._begun(question, client, state(client.name)))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
+                    done[client.name] = self._failure(question, client, error)
+            if not tasks:
+                return None
+            key = _keys(self._seed, question.label, _asked(question))(tasks[0].client.name)
+            self._prepare(f"{question.label} handler", key)
+            try:
+                updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001  # done one by one, it is said of its own client
+                updates = None
+        finally:
+            for task in tasks:
+                task.ctx.close()
+        if updates is None:
+            return None
+        for task, update in zip(tasks, updates, strict=True):
+            self._doing = ""
+            try:
+                done[task.client.name] = self._finished(question, task, _as_update(update, question))
+            except Exception as error:  # noqa: BLE001  # as in do: the task ends here
+                done[task.client.name] = self._failure(question, task.client, error)
+        return [done[client.name] for client in clients]
+
     def _do(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Done:
         self._doing = ""
-        model, state = _with_local_entries(question, state)
-        ctx = self._context(question, client, model, state)
+        task = self._begun(question, client, state)
         try:
-            update = self._asked(question, client, model, ctx)
+            update = self._asked(question, task)
         finally:
-            ctx.close()
-        if isinstance(update, Metrics):
-            return Done(update, None)
+            task.ctx.close()
+        return Done(update, None) if isinstance(update, Metrics) else self._finished(question, task, update)
+
+    def _begun(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
+        model, state = _with_local_entries(question, state)
+        return _Begun(client, model, state, self._context(question, client, model, state))
+
+    def _finished(self, question: Question, task: _Begun, update: Update) -> Done:
+        """What becomes of what a handler returned."""
+        client, model, state, ctx = task.client, task.model, task.state, task.ctx
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",
@@ -163,6 +287,7 @@ class Bench:
         return changed, with_part(state, CHAIN, mine)
 
     def _failure(self, question: Question, client: ClientInfo, error: BaseException) -> Failure:
+        self.full = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
         ours = isinstance(error, UmbelError)
         doing = f"its {self._doing} raised" if self._doing else "its task failed:"
         return Failure(
@@ -173,6 +298,10 @@ class Bench:
             message=shortened(str(error), _HEAD, _TAIL) if ours else f"{doing} {words(error)}{_hint(error)}",
             traceback=trace(error) if self._doing or not ours else "",
         )
+
+    def _pick_device(self) -> str:
+        self.device = pick_device(self._devices, self._number)
+        return self.device
 
     def _context(
         self, question: Question, client: ClientInfo, model: Arrays | None, state: Mapping[str, Any]
@@ -185,20 +314,21 @@ class Bench:
         return Context(
             client,
             kind=question.label,
-            key=rng.derive(self._seed, "ctx", *_task(question, client)),
+            key=lambda: rng.derive(self._seed, "ctx", *_task(question, client)),
             config=question.config,
             extra=question.extra,
             round=question.round,
             state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
-            device=lambda: pick_device(self._devices),
+            device=self._pick_device,
+            scratch=self._scratch,
             shared=self._once_shared(client),
             data=self._cached_data(client),
             correction=correction,
         )
 
-    def _prepare(self, doing: str, *names: str | int, seed: int | None = None) -> None:
+    def _prepare(self, doing: str, key: int) -> None:
         self._doing = doing
-        seed_all(rng.derive(self._seed if seed is None else seed, "task", *names))
+        seed_all(key)
         set_threads(self._threads)
 
     def _once_shared(self, client: ClientInfo) -> Callable[[], Any] | None:
@@ -210,8 +340,9 @@ class Bench:
             ctx = Context(
                 ClientInfo(name="", site=client.site),
                 kind="setup",
-                key=rng.derive(self._seed, "ctx", "setup"),
-                device=lambda: pick_device(self._devices),
+                key=lambda: rng.derive(self._seed, "ctx", "setup"),
+                device=self._pick_device,
+                scratch=self._scratch,
             )
             shared = self._load(setup, ctx, "setup")
             if ctx.site.used and not self._site_matters:
@@ -228,17 +359,19 @@ class Bench:
             ctx = Context(
                 client,
                 kind="data",
-                key=rng.derive(_DATA_SEED, "ctx", "data", client.name),
-                device=lambda: pick_device(self._devices),
+                key=lambda: rng.derive(_DATA_SEED, "ctx", "data", client.name),
+                device=self._pick_device,
+                scratch=self._scratch,
                 shared=self._once_shared(client),
             )
-            _keep(self._data, client.name, self._load(load, ctx, "data", client.name), _CACHED_CLIENTS)
-        self._data.move_to_end(client.name)
+            before = resident()
+            self._data.keep(client.name, self._load(load, ctx, "data", client.name), resident() - before)
         data = self._data[client.name]
         return lambda: data
 
     def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
-        self._prepare(f"{kind} handler", kind, *names, seed=_DATA_SEED if kind == "data" else None)
+        seed = _DATA_SEED if kind == "data" else self._seed
+        self._prepare(f"{kind} handler", rng.derive(seed, "task", kind, *names))
         try:
             loaded = handler(ctx)
         finally:
@@ -267,7 +400,17 @@ def _keep(cache: OrderedDict[str, Any], name: str, value: Any, most: int) -> Non
 
 def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
     """What names a task's streams of random numbers."""
-    return client.name, question.name, question.round, question.call, question.attempt
+    return client.name, *_asked(question)
+
+
+def _asked(question: Question) -> tuple[str, int, int, int]:
+    return question.name, question.round, question.call, question.attempt
+
+
+@lru_cache(maxsize=16)
+def _keys(seed: int, label: str, asked: tuple[str, int, int, int]) -> Callable[[str], int]:
+    """What seeds the generators before a client's handler, by the client's name."""
+    return rng.family(seed, ("task", label), asked)
 
 
 def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Mapping[str, Any]) -> LocalTask:
@@ -289,10 +432,7 @@ def _hint(error: BaseException) -> str:
 
 def _as_update(returned: Any, question: Question) -> Update:
     if isinstance(returned, Update):
-        # the handler, or its middleware, may have changed them since it was made
-        returned.weight = check_weight(returned.weight)
-        returned.metrics = check_metrics(returned.metrics)
-        return returned
+        return check_update(returned)
     example = "umbel.Update(value={...})" if question.kind == "query" else "umbel.Update(model=..., weight=len(data))"
     raise BadUpdate(f"its {question.label} handler returned {_kind(returned)}", advice=f"return {example}")
 
@@ -344,9 +484,16 @@ def _check_local(sent: Arrays, mine: Arrays) -> None:
             )
 
 
+@lru_cache(maxsize=256)
+def _all_leaves(sent: Spec, got: Spec) -> bool:
+    """Is there nothing in an update that stays at the client, or at the server?"""
+    roles = {name: e.role for name, e in sent.by_name.items()}
+    return "local" not in roles.values() and all(roles.get(e.name, "trained") in FOLDED for e in got.entries)
+
+
 def _take_local_entries(question: Question, model: Arrays | None, update: Update, after: dict[str, Any]) -> Update:
     """Keep local entries in the client's state, and let only those leave that are sent back."""
-    if question.sent is None or model is None:
+    if question.sent is None or model is None or _all_leaves(question.sent.spec, update.arrays.spec):
         return update
     roles = {name: e.role for name, e in question.sent.spec.by_name.items()}
     mine = update.arrays.select(lambda e: roles.get(e.name) == "local")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from umbel.aggregate import Aggregator, mean
+from umbel.aggregate.expected import LEARNED, check_finite
 from umbel.arrays import Arrays
 from umbel.correction import LocalRule
 from umbel.engine.question import Question
-from umbel.errors import UsageError
+from umbel.errors import BadUpdate, UsageError
 from umbel.policy import RoundPolicy
 from umbel.sample import Population, Sampler
 from umbel.transforms import Chain, Transform
@@ -64,6 +65,21 @@ def as_arrays(what: str, value: Any) -> Arrays:
     if isinstance(value, Mapping):
         return Arrays(value)
     raise UsageError(f"{what} is a {type(value).__name__}", advice="give umbel.Arrays, or a mapping of names to arrays")
+
+
+def check_trainable(what: str, model: Arrays) -> None:
+    """Refuse NaN and infinity where clients train; what is frozen may hold them, as a mask does.
+
+    Raises:
+        UsageError: names the entry.
+    """
+    try:
+        check_finite(model, bounded=False, roles=LEARNED)
+    except BadUpdate as error:
+        raise UsageError(
+            f"{what}: {error.what}",
+            advice="look at how it was made, or where it was read from: clients cannot train it",
+        ) from error
 
 
 def as_chain(transforms: Any, aggregator: Aggregator) -> Chain:
@@ -129,4 +145,13 @@ def aggregator_of(aggregator: Aggregator | None) -> Aggregator:
     return mean() if aggregator is None else aggregator
 
 
-__all__ = ["aggregated", "aggregator_of", "as_arrays", "as_chain", "as_metrics", "check_drawn", "check_type"]
+__all__ = [
+    "aggregated",
+    "aggregator_of",
+    "as_arrays",
+    "as_chain",
+    "as_metrics",
+    "check_drawn",
+    "check_trainable",
+    "check_type",
+]

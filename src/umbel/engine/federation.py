@@ -6,10 +6,9 @@ recorded under (round, n-th call, digest of arguments) and are not repeated.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -22,12 +21,20 @@ from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule
-from umbel.engine.arguments import aggregated, aggregator_of, as_arrays, as_metrics, check_drawn, check_type
+from umbel.engine.arguments import (
+    aggregated,
+    aggregator_of,
+    as_arrays,
+    as_metrics,
+    check_drawn,
+    check_trainable,
+    check_type,
+)
 from umbel.engine.calls import check_aggregate, check_population, digest_of, nothing, quorum_missed
-from umbel.engine.checkpoint import Checkpoint
 from umbel.engine.driver import Gather, Keep, Loop, Mark, Publish, conduct
 from umbel.engine.exchange import Exchange
 from umbel.engine.history import History
+from umbel.engine.plan import Plan
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer, Kind, Question
 from umbel.engine.reduction import Reduced
@@ -41,38 +48,7 @@ from umbel.errors import (
 )
 from umbel.policy import ANYBODY, RoundPolicy
 from umbel.sample import Population, Sampler
-from umbel.transforms import Chain, Facts, Noise, Released, Transform
-
-Central = Callable[[Arrays, int], tuple[Mapping[str, Any], Failure | None]]
-"""Evaluates a model where the server is: (model, round) -> (metrics, what went wrong)."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run is made of, as far as the loop needs to know.
-
-    Attributes:
-        seed: of the run.
-        initial: the model at the start; None where there is none.
-        rounds: how many in all; None where main decides.
-        handlers: what the clients can be asked: "train", "evaluate", and names of queries.
-        central: evaluates a model where the server is; None where nothing does.
-        checkpoint: what to keep.
-        durable: does the store outlive the process?
-        noise: a source of cryptographically random bytes.
-        reseed: called with (round, n-th call) before main goes on; seeds its generators and sets its threads.
-    """
-
-    seed: int
-    initial: Arrays | None
-    rounds: int | None
-    handlers: frozenset[str]
-    central: Central | None = None
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    durable: bool = False
-    noise: Noise = os.urandom
-    reseed: Callable[[int, int], object] = lambda _round, _call: None
+from umbel.transforms import Chain, Facts, Released, Transform
 
 
 @final
@@ -269,13 +245,16 @@ class Federation:
         if model is None and kind != "query":
             raise UsageError(f"fed.{kind} needs a model", advice="give model= to ServerApp, or pass umbel.Arrays")
         check_type("extra", extra, Mapping)
+        sent = as_arrays("the model", model) if model is not None else None
+        if sent is not None and kind == "train":
+            check_trainable("the model given to fed.train", sent)
         return Question(
             kind=kind,
             name=name,
             seed=self.seed,
             round=self._moment,
             call=self._calls + 1,
-            model=as_arrays("the model", model) if model is not None else None,
+            model=sent,
             extra={k: as_arrays(f"extra[{k!r}]", v) for k, v in (extra or {}).items()},
             config=schedule.resolve(config or {}, self._moment),
         )
@@ -287,7 +266,7 @@ class Federation:
         check_type("cohort", cohort, Sampler, needed=True)
         check_type("policy", policy, RoundPolicy)
         check_type("metrics", metrics, Mapping)
-        rules = {name: combiners.as_combiner(rule) for name, rule in (metrics or {}).items()}
+        rules = combiners.as_rules(metrics)
         self._calls += 1
         evaluation = question.kind == "evaluate"
         policy = policy or RoundPolicy(quorum=ANYBODY if evaluation else 1.0)
@@ -392,7 +371,7 @@ class Federation:
             answer,
             aggregated=value is not None,
             extra={name: arrays for name, arrays in extra.items() if arrays is not None},
-            metrics=combiners.combine(rules, reduced.rows),
+            metrics=combiners.combine(rules, reduced.rows, warn=self._plan.warn),
             clients=tuple(reduced.names),
             rows=tuple(m for _, m in reduced.rows),
         )
@@ -442,11 +421,8 @@ class Federation:
             state=held(state),
             transforms=dict(self._transforms),
             sequence=self._sequence,
-            failures=tuple(self._totals.failures),
-            counted=dict(self._totals.counted),
-            clients=self._totals.clients,
-            best=self._totals.best,
             opening=opening,
+            **self._totals.fields(),
         )
         self._due = join(self._due, commit)  # one step: Ctrl-C finds the whole round here, or nothing of it
         self.state, self._open, self._totals = commit.state, OpenRound(), Totals()
@@ -477,6 +453,11 @@ class Federation:
         yield Keep(self._due)
         self._due = None
 
+    @property
+    def rest(self) -> Commit:
+        """What came after the last commit: what main asked then, and callbacks that failed."""
+        return Commit(rows=(), state=None, **self._totals.fields())
+
     def note_failures(self, failures: Sequence[Failure]) -> None:
         """Take in what went wrong beside the clients' tasks; it is kept with the next commit."""
         for totals in (self.totals, self._totals):
@@ -491,4 +472,4 @@ def model_of(state: Any) -> Arrays | None:
     return model if isinstance(model, Arrays) else None
 
 
-__all__ = ["Central", "Federation", "Plan", "model_of"]
+__all__ = ["Federation", "model_of"]

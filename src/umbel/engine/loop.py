@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
-from umbel.aggregate.expected import FOLDED, check_finite
+from umbel.aggregate.expected import FOLDED, LEARNED, check_finite
 from umbel.arrays import Arrays
 from umbel.engine.federation import Federation
 from umbel.errors import BadUpdate, RunError, UsageError
@@ -106,10 +106,10 @@ def _train(strategy: Strategy, fed: Federation, state: LoopState) -> tuple[LoopS
 def _check_step(model: Arrays, optimizer: OptimizerState, round: int) -> None:  # the field's word
     """Before it is committed: what is not finite could not be trained any more, nor step any more."""
     try:
-        check_finite(model)
+        check_finite(model, roles=LEARNED)
         for leaf in leaves(optimizer.rule):
             if isinstance(leaf, Arrays):
-                check_finite(leaf, bounded=False)
+                check_finite(leaf, bounded=False, roles=LEARNED)
     except BadUpdate as error:
         raise RunError(
             f"round {round}: the server's step went out of bounds, though the clients' mean was finite: {error.what}",

@@ -26,7 +26,8 @@ class Runner(Protocol):
     punctual: bool
 
     @property
-    def spent(self) -> Mapping[str, float]: ...
+    def spent(self) -> Mapping[str, float]:
+        """Seconds by what they went to, over all who work."""
 
     def population(self, at_least: int, wait: float) -> Population:
         """Who is there; waits up to ``wait`` seconds for ``at_least`` clients."""
@@ -116,7 +117,10 @@ class Store(Protocol):
     """
 
     def commits(self) -> Sequence[Commit]:
-        """All commits so far, oldest first; all but the last without their state and their transforms'."""
+        """All commits so far, oldest first; all but the last without their state and their transforms'.
+
+        Who was counted may be summed up in the last one.
+        """
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""

@@ -6,13 +6,15 @@ merged from left to right. Rounding therefore depends on the cohort alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, final
 
 import numpy as np
 
 from umbel.aggregate import Aggregator
+from umbel.aggregate.base import Summing
 from umbel.arrays import Arrays
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate
@@ -78,7 +80,7 @@ class Reduction:
         Raises:
             BadUpdate: it does not fit the others; nothing of it was folded.
         """
-        self._enter(place)
+        self._enter(place // SHARD)
         parts = self._parts(update)
         for name, aggregator, acc, part in parts:
             aggregator.admit(acc, part)
@@ -89,13 +91,58 @@ class Reduction:
             self._open[name] = aggregator.fold(acc, part, self._question.sent if name is None else None)
             self._forms.setdefault((name, part.kind, part.arrays.spec), (part.weight, part.metrics))
 
+    def fold_all(self, items: Sequence[tuple[str, int, Update]]) -> list[tuple[str, Exception]]:
+        """Fold several clients' updates, (client, place, update), in rising order of places.
+
+        Returns:
+            Who was refused, and why; what does not fit the others, or could not be folded at all.
+        """
+        refused: list[tuple[str, Exception]] = []
+        for _, group in groupby(items, key=lambda item: item[1] // SHARD):
+            shard = list(group)
+            if len(shard) > 1 and self._are_alike([update for _, _, update in shard]):
+                refused += self._fold_alike(shard)
+                continue
+            for client, place, update in shard:
+                try:
+                    self.fold(client, place, update)
+                except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
+                    refused.append((client, error))
+        return refused
+
+    def _are_alike(self, updates: Sequence[Update]) -> bool:
+        """Is each a change of the model, in one form, so that they cannot but fit each other?"""
+        first, question = updates[0], self._question
+        plain = isinstance(question.aggregator, Summing) and question.aggregator.plain and question.sent is not None
+        return plain and all(
+            u.arrays.spec is first.arrays.spec and u.kind == first.kind and not u.extra for u in updates
+        )
+
+    def _fold_alike(self, items: Sequence[tuple[str, int, Update]]) -> list[tuple[str, Exception]]:
+        self._enter(items[0][1] // SHARD)
+        refused: list[tuple[str, Exception]] = []
+        good: list[Update] = []
+        for client, _, update in items:
+            try:
+                self.note(client, update.weight, update.metrics)
+                good.append(update)
+            except BadUpdate as error:
+                refused.append((client, error))
+        if good:
+            aggregator = self._aggregator(None)
+            assert isinstance(aggregator, Summing)
+            self._open[None] = aggregator.fold_alike(self._acc(None), good, self._question.sent)
+            first = good[0]
+            self._forms.setdefault((None, first.kind, first.arrays.spec), (first.weight, first.metrics))
+        return refused
+
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
         """Keep a client's metrics.
 
         Raises:
             BadUpdate: one has another shape than it had before; nothing was kept.
         """
-        shapes = {name: np.shape(value) for name, value in metrics.items()}
+        shapes = {name: () if type(value) is float else np.shape(value) for name, value in metrics.items()}
         self._check_shapes(shapes)
         self._shapes |= shapes
         self._reduced.names.append(client)
@@ -126,7 +173,7 @@ class Reduction:
             BadUpdate: it does not fit the shards before it; nothing of it was taken in.
         """
         assert place // SHARD != self._shard
-        self._enter(place)
+        self._enter(place // SHARD)
         for (name, kind, spec), (weight, metrics) in part.forms.items():
             if name in self._merged:
                 update = Update.made(kind, _zeros(spec), weight=weight, metrics=metrics, extra={})
@@ -168,11 +215,11 @@ class Reduction:
             return self._open[name]
         return self._aggregator(name).init(self._question.sent if name is None else None)
 
-    def _enter(self, place: int) -> None:
-        """From now on the shard of this place is folded."""
-        if place // SHARD != self._shard:
+    def _enter(self, shard: int) -> None:
+        """From now on the shard with this number is folded."""
+        if shard != self._shard:
             self._merge_shard()
-            self._shard = place // SHARD
+            self._shard = shard
 
     def _merge_shard(self) -> None:
         for name, acc in self._open.items():

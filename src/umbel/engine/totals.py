@@ -39,6 +39,15 @@ class Totals:
         else:
             self.counted.update(answer.clients)
 
+    def fields(self) -> dict[str, Any]:
+        """As the fields of a commit, which share nothing with these sums."""
+        return {
+            "failures": tuple(self.failures),
+            "counted": dict(self.counted),
+            "clients": self.clients,
+            "best": self.best,
+        }
+
     def add_commit(self, commit: Commit) -> None:
         """Take in a commit of an earlier process."""
         self.failures.extend(commit.failures)

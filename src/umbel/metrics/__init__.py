@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umbel.metrics.base import Combiner
-from umbel.metrics.combine import combine
+from umbel.metrics.combine import as_rules, combine
 from umbel.metrics.extremes import maximum, minimum, worst
 from umbel.metrics.function import as_combiner, of
 from umbel.metrics.mean import mean
@@ -13,6 +13,7 @@ from umbel.metrics.sum import sum
 __all__ = [
     "Combiner",
     "as_combiner",
+    "as_rules",
     "combine",
     "maximum",
     "mean",

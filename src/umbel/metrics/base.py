@@ -47,6 +47,17 @@ def result(value: Any) -> Result:
     return array if array.ndim else float(array)
 
 
+def average(values: Values, count: Any) -> Any:
+    """The sum over the first axis divided by a positive ``count``, even where that sum is beyond float64."""
+    with np.errstate(all="ignore"):
+        centre = np.add.reduce(values, axis=0) / count
+        if not np.isfinite(centre).all():
+            bits = len(values).bit_length()
+            scaled = np.add.reduce(np.ldexp(values, -bits), axis=0) / count
+            centre = np.where(np.isfinite(centre), centre, np.ldexp(scaled, bits))
+    return centre
+
+
 def percent(share: float) -> str:
     """A share as it stands in the name of a result: 0.1 is "10", 0.999 is "99.9", 0.0001 is "0.01"."""
     digits = f"{share:.15f}"  # as many decimal digits as a float is sure of
@@ -54,4 +65,4 @@ def percent(share: float) -> str:
     return f"{whole}.{part}" if part else whole
 
 
-__all__ = ["Combiner", "Result", "Values", "percent", "result"]
+__all__ = ["Combiner", "Result", "Values", "average", "percent", "result"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from umbel.arguments import number
 from umbel.errors import UsageError
-from umbel.metrics.base import Combiner, Result, Values, percent, result
+from umbel.metrics.base import Combiner, Result, Values, average, percent, result
 
 
 @final
@@ -64,9 +64,8 @@ class Worst(Combiner):
         count = max(1, math.floor(self.share * len(values) + 0.5))
         ordered = np.sort(values, axis=0)
         end = ordered[::-1][:count] if self.highest else ordered[:count]
-        with np.errstate(all="ignore"):
-            centre = np.add.reduce(np.ascontiguousarray(end), axis=0) / count
-            return {self.names(name)[0]: result(np.clip(centre, end.min(axis=0), end.max(axis=0)))}
+        centre = average(np.ascontiguousarray(end), count)
+        return {self.names(name)[0]: result(np.clip(centre, end.min(axis=0), end.max(axis=0)))}
 
 
 def minimum() -> Combiner:

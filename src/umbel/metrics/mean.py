@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from umbel.metrics.base import Combiner, Result, Values, result
+from umbel.metrics.base import Combiner, Result, Values, average, result
 
 
 @final
@@ -30,7 +30,7 @@ class Mean(Combiner):
         with np.errstate(all="ignore"):
             share = np.ldexp(weights, -np.frexp(weights.max())[1])  # in range, and not rounded
             column = share.reshape(-1, *[1] * (values.ndim - 1))
-            centre = np.add.reduce(column * values, axis=0) / np.add.reduce(share)
+            centre = average(column * values, np.add.reduce(share))
             # Rounding must not take the mean of equal values, or of one client, away from that value.
             return {name: result(np.clip(centre, values.min(axis=0), values.max(axis=0)))}
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from umbel.engine.exchange import Close, Event, Failed
 from umbel.engine.ports import Runner
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
-from umbel.errors import UsageError
+from umbel.errors import RunError, StoreError, UsageError
 from umbel.sample import Population
-from umbel.simulation.folding import Continued
 from umbel.simulation.inline import Inline
+
+if TYPE_CHECKING:
+    from umbel.simulation.processes import Processes
 
 logger = logging.getLogger("umbel")
 # Seconds of work after which workers are worth their start: about what that costs, an import of torch included. So a
@@ -29,13 +32,15 @@ class Auto:
     Args:
         inline: what begins.
         processes: makes what goes on.
+        patience: seconds of work after which the other one is made; it takes over when it is ready.
     """
 
     punctual = True
 
-    def __init__(self, inline: Inline, processes: Callable[[], Runner]) -> None:
-        self._inline, self._make = inline, processes
+    def __init__(self, inline: Inline, processes: Callable[[], Processes], *, patience: float) -> None:
+        self._inline, self._make, self._patience = inline, processes, patience
         self._active: Runner = inline
+        self._coming: Processes | None = None
         self._worked = 0.0
 
     @property
@@ -58,23 +63,25 @@ class Auto:
 
     def wait(self, until: float) -> Sequence[Event]:
         """Do the next task, or wait for the workers."""
-        if self._active is self._inline and self._worked > patience and len(self._inline.queue) > 1:
-            self._hand_over()
+        if self._active is self._inline and self._worked > self._patience:
+            self._look()
         begin = time.monotonic()
         events = self._active.wait(until)
         self._worked += time.monotonic() - begin
         return events
 
-    def _hand_over(self) -> None:
+    def _look(self) -> None:
+        """Start workers; hand over to them once one of them is ready, and there is something to hand over."""
         try:
-            workers = self._make()
-        except UsageError as error:  # the app cannot be sent
+            if self._coming is None:
+                self._coming = self._make()
+            if self._inline.between and len(self._inline.queue) > 1 and self._coming.ready():
+                self._coming.resume(*self._inline.rest())
+                self._inline.queue.clear()
+                self._active = self._coming
+        except (RunError, UsageError, StoreError) as error:  # the app cannot be sent or loaded, or there is no memory
             logger.warning("no-workers: the run goes on in this process alone: %s", error)
-            self._worked = float("-inf")
-            return
-        assert isinstance(workers, Continued)
-        workers.resume(*self._inline.rest())
-        self._active = workers
+            self._patience = math.inf
 
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients."""

@@ -1,9 +1,10 @@
 """The list of tasks that all workers take from, in shared memory: no message is sent for a single task.
 
-    header    next, count                     both int64
+    header    next, end of the list, tasks    int64 each
     workers   what each does, since when      two float64 per worker
-    order     which task comes when           int32 per task
-    home      which worker has its data       int16 per place in that order, -1: none
+    then row by row
+    order     which task comes there          int32 per place in the list
+    home      which worker has its data       int16 per place in the list, -1: none
     taker     which worker took it            int16 per task, -1: none
 
 Everything here is read and written while the lock is held, all but a worker's own row.
@@ -56,11 +57,11 @@ class Board:
         self._region.resize(_size(self._workers, capacity))
         self.capacity = capacity
         tasks = _ROWS + 16 * self._workers
-        self._head = self._region.array(0, 2, np.int64)
+        self._head = self._region.array(0, 3, np.int64)
         self._rows = self._region.array(_ROWS, 2 * self._workers, np.float64).reshape(-1, 2)
-        self._order = self._region.array(tasks, capacity, np.int32)
-        self._home = self._region.array(tasks + 4 * capacity, capacity, np.int16)
-        self._taker = self._region.array(tasks + 6 * capacity, capacity, np.int16)
+        # row by row, so that nothing moves when there are more
+        rows = self._region.array(tasks, 4 * capacity, np.int16).reshape(-1, 4)
+        self._order, self._home, self._taker = rows[:, :2].view(np.int32)[:, 0], rows[:, 2], rows[:, 3]
 
     # --- the main process --------------------------------------------------------------------
 
@@ -73,36 +74,41 @@ class Board:
             self._order[:count] = np.arange(count)
             self._home[:count] = homes
             self._taker[:] = NOBODY
-            self._head[:] = 0, count
+            self._head[:] = 0, count, count
 
     def append(self, tasks: Sequence[int]) -> None:
-        """More tasks, behind those that are left."""
+        """More tasks, behind those that are left; they are numbered from the last one on."""
+        count = max(tasks, default=-1) + 1
+        if count > self.capacity:
+            self.resize(max(count, 2 * self.capacity))
         with self._lock:
-            begin, count = self._head.tolist()
+            begin, count, total = self._head.tolist()
+            self._taker[total:] = NOBODY
+            self._head[2] = max([total, *(task + 1 for task in tasks)])
             self._put([*self._order[begin:count].tolist(), *tasks])
 
-    def again(self, worker: int, tasks: Sequence[int]) -> list[int]:
-        """A worker has died: what is left of these tasks is to be taken by the others, in this order.
+    def taken(self, worker: int, tasks: Sequence[int]) -> list[int]:
+        """Which of these tasks has a worker taken?"""
+        with self._lock:
+            return [task for task in tasks if self._taker[task] == worker]
+
+    def again(self, worker: int, tasks: Sequence[int]) -> None:
+        """A worker is gone: what is left of these tasks is to be taken by the others, in this order.
 
         Args:
             worker: which.
             tasks: all that nobody has answered.
-
-        Returns:
-            Those that the dead one had taken.
         """
-        with self._lock:  # it may have died while it took some
-            taker = self._taker[list(tasks)].tolist()
-            self._put([t for t, who in zip(tasks, taker, strict=True) if who in (worker, NOBODY)])
-            mine = [t for t, who in zip(tasks, taker, strict=True) if who == worker]
-            self._taker[mine] = NOBODY
+        with self._lock:  # it may have died while it took some, and left the list as it was in between
+            left = [task for task in tasks if self._taker[task] in (worker, NOBODY)]
+            self._taker[left] = NOBODY
+            self._put(left)
             self._rows[worker] = NOTHING
-            return mine
 
     def _put(self, tasks: Sequence[int]) -> None:
         self._order[: len(tasks)] = tasks
         self._home[: len(tasks)] = NOBODY
-        self._head[:] = 0, len(tasks)
+        self._head[:2] = 0, len(tasks)
 
     def clear(self) -> None:
         """Nothing is left to take."""
@@ -119,9 +125,10 @@ class Board:
     def take(self, worker: int, most: int) -> list[int]:
         """The next tasks for this worker: such whose data it has come first, then the first that there are."""
         with self._lock:
-            begin, count = self._head.tolist()
+            begin, count, total = self._head.tolist()
             if begin >= count:
                 return []
+            self.resize(total)  # to see those that came later
             most = min(most, -(-(count - begin) // (2 * self._workers)))  # and leave something for the others
             window = self._home[begin : min(begin + WINDOW, count)]
             mine = np.flatnonzero(window == worker)[:most] if window.max() >= 0 else None
@@ -152,7 +159,9 @@ class Board:
 
     def close(self) -> None:
         """Give the memory back."""
+        del self._head, self._rows, self._order, self._home, self._taker
         self._region.close()
+        self._region.forget()
         self._lock.close()
 
 

@@ -7,12 +7,16 @@ from collections import OrderedDict
 from typing import final
 
 from umbel.client.app import ClientApp
-from umbel.simulation.folding import ClientStates
+from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.messages import Load
 from umbel.simulation.pool import Pool
 from umbel.simulation.processes import Processes
 from umbel.simulation.roster import Roster
 from umbel.simulation.shipping import pack_app
+from umbel.simulation.threads import Threads
+
+_KEPT = 4  # apps and seeds whose set-up and data workers keep
+_FOLDING = 8  # threads; more would wait for the memory and not for each other
 
 
 @final
@@ -25,7 +29,6 @@ class Crew:
         chosen: did the user say how many?
         threads: how many each computes with.
         devices: "auto", or the name of a device.
-        per_device: how many share a GPU.
         limit: seconds that a task may take; None: any.
     """
 
@@ -37,33 +40,52 @@ class Crew:
         chosen: bool,
         threads: int,
         devices: str,
-        per_device: int,
         limit: float | None,
     ) -> None:
-        self._clients, self._devices = clients, devices
+        self._clients, self._devices, self._chosen = clients, devices, chosen
         self._pool = Pool(workers, threads=threads, limit=limit)
+        self._threads = Threads(min(_FOLDING, workers))
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], tuple[ClientApp, Load]] = OrderedDict()
         self._running: Processes | None = None
 
     @property
-    def broken(self) -> bool:
-        """Is a worker in the middle of something that nobody waits for?"""
-        return self._running is not None and self._running.busy
+    def is_ours(self) -> bool:
+        """Is this the process that the workers belong to, and not a fork of it?"""
+        return self._pool.is_ours
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates) -> Processes:
         """What does the tasks of one run."""
-        known = self._loads.get((id(app), seed))
-        if known is None:
-            load = Load(key=next(self._keys), app=pack_app(app), seed=seed, device=self._devices)
-            known = self._loads[id(app), seed] = (app, load)
-            self._pool.load(load)
-        self._running = Processes(self._clients, self._pool, known[1], states, has_data="data" in app.handlers)
+        if self._running is not None:
+            self._running.abandon()
+        self._running = Processes(
+            self._clients,
+            self._pool,
+            self._loaded(app, seed),
+            states,
+            has_data="data" in app.handlers,
+            spread=self._threads,
+            chosen=self._chosen,
+            grouped=is_grouped(app),
+        )
         return self._running
 
-    def close(self) -> None:
-        """End all workers."""
-        self._pool.close()
+    def _loaded(self, app: ClientApp, seed: int) -> Load:
+        """The message that gave workers the app, with its seed; it is sent if they do not have it."""
+        known = self._loads.get((id(app), seed))
+        if known is None:
+            packed = pack_app(app)
+            oldest = self._loads.popitem(last=False)[1][1].key if len(self._loads) == _KEPT else -1
+            load = Load(key=next(self._keys), app=packed, seed=seed, device=self._devices, forget=oldest)
+            known = self._loads[id(app), seed] = (app, load)  # with the app, so that its id stays its own
+            self._pool.load(load)
+        self._loads.move_to_end((id(app), seed))
+        return known[1]
+
+    def close(self, *, now: bool = False) -> None:
+        """End all workers; now, or when they have done what programs do at their end."""
+        self._pool.close(now=now)
+        self._threads.close()
 
 
 __all__ = ["Crew"]

@@ -8,7 +8,7 @@ from typing import final
 
 from umbel.engine.question import Question
 from umbel.errors import ClientFailed, Failure, RunError
-from umbel.simulation.pool import Died
+from umbel.simulation.member import Died
 
 logger = logging.getLogger("umbel")
 _LIVES = 3  # workers that may be killed while they do the same client's task
@@ -34,12 +34,12 @@ class Deaths:
         """A task was answered."""
         self._in_a_row = 0
 
-    def judge(self, died: Died, question: Question, client: str | None, *, lost: int) -> Failure | None:
+    def judge(self, died: Died, question: Question | None, client: str | None, *, lost: int) -> Failure | None:
         """Whose fault was it?
 
         Args:
             died: how the process ended.
-            question: what was asked.
+            question: what was asked; None: nothing.
             client: whose task it was doing; None: nobody's.
             lost: how many tasks are done again, that one among them.
 
@@ -51,17 +51,20 @@ class Deaths:
         """
         self._in_a_row += 1
         why, again = self._why(died, question, client)
-        if self._in_a_row > _IN_A_ROW or (client is None and not died.hello and self._in_a_row > 1):
+        hopeless = client is None and not died.hello and died.status >= 0 and self._in_a_row > 1
+        if self._in_a_row > _IN_A_ROW or hopeless:
             raise RunError(
                 f"worker processes die one after the other: the last one {explain(died)}\n{died.traceback}",
                 advice="look for a lack of memory (fewer workers need less), and whether the modules of the client app "
                 "can be imported in a new interpreter; engine='inline' needs no workers",
             )
         logger.warning(
-            "worker-lost: a worker process %s%s; %s", explain(died), f" while {client!r} was at work" if client else "",
+            "worker-lost: a worker process %s%s; %s",
+            explain(died),
+            f" while {client!r} was at work" if client else "",
             f"{lost} task{'s are' if lost != 1 else ' is'} done again" if again and lost else "the run goes on",
         )
-        if again or client is None:
+        if again or client is None or question is None:
             return None
         return Failure(
             client=client,
@@ -72,7 +75,7 @@ class Deaths:
             traceback=died.traceback,
         )
 
-    def _why(self, died: Died, question: Question, client: str | None) -> tuple[str, bool]:
+    def _why(self, died: Died, question: Question | None, client: str | None) -> tuple[str, bool]:
         """What the client's code did, in words; and is the task done again?"""
         if died.traceback.startswith(_TIMEOUT):
             return f"took longer than {self._limit:g} seconds and was ended", False
@@ -81,7 +84,7 @@ class Deaths:
         name = explain(died).rpartition(" ")[2]
         if name in _CRASHES:
             return f"crashed its process ({name}); a write into the arrays that it was given does that, too", False
-        if client is not None:
+        if client is not None and question is not None:
             key = question.sequence, client
             self._of[key] = self._of.get(key, 0) + 1
             if self._of[key] >= _LIVES:

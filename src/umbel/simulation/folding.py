@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, NamedTuple, Protocol, final
 
+from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo
+from umbel.client.declared import Declared
 from umbel.engine.exchange import Close, Failed
 from umbel.engine.question import Question
-from umbel.engine.reduction import Part, Reduced, Reduction
+from umbel.engine.reduction import SHARD, Part, Reduced, Reduction
 from umbel.errors import BadUpdate, Failure, UmbelError
 from umbel.sample import Population
 from umbel.update import Metrics, Update
@@ -38,12 +40,40 @@ class Clients(Protocol):
     def __getitem__(self, name: str) -> ClientInfo: ...
 
 
-@runtime_checkable
-class Continued(Protocol):
-    """An engine that can take an exchange over."""
+Group = Sequence[tuple[str, int]]
+"""Tasks that are done by one worker and together, (client, attempt)."""
 
-    def resume(self, question: Question, folding: Folding, tasks: Sequence[tuple[str, int]]) -> None:
-        """Go on with an exchange of which these tasks are left."""
+
+def is_grouped(app: ClientApp) -> bool:
+    """Does the app declare its local training, so that several clients can be trained together?"""
+    return isinstance(app.handlers.get("train"), Declared) and not app.middleware
+
+
+def groups(tasks: Sequence[tuple[str, int]], *, together: bool) -> list[Group]:
+    """Tasks by who is trained with whom: each alone, or with all of its shard.
+
+    Groups are a matter of the cohort and not of who works, since the last bits may depend on them; see
+    `umbel.client.work.Bench.do_many`. Who is asked later, a spare, is alone.
+    """
+    size = SHARD if together else 1
+    return [tasks[i : i + size] for i in range(0, len(tasks), size)]
+
+
+@final
+class Answered(NamedTuple):
+    """One client's answer.
+
+    Attributes:
+        client, attempt, place: whose it is.
+        done: what it said.
+        state: its next state; None: unchanged.
+    """
+
+    client: str
+    attempt: int
+    place: int
+    done: Update | Metrics
+    state: Mapping[str, Any] | None
 
 
 @final
@@ -60,25 +90,38 @@ class Folding:
         self._reduction = Reduction(question)
         self._after: dict[str, Mapping[str, Any]] = {}
 
-    def fold(
-        self, client: str, attempt: int, place: int, update: Update | Metrics, state: Mapping[str, Any] | None
-    ) -> Failed | None:
-        """Fold one answer; what does not fit the others is given back as a failure."""
-        try:
-            self._fold(client, place, update)
-        except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
-            return Failed(client, attempt, self._refusal(client, error))
-        if state is not None:
-            self._after[client] = state
-        return None
-
-    def _fold(self, client: str, place: int, update: Update | Metrics) -> None:
-        if isinstance(update, Metrics):
-            self._reduction.note(client, update.weight, update.values)
-            return
+    def fold(self, answers: Sequence[Answered]) -> list[Failed]:
+        """Fold some clients' answers, in rising order of places; what does not fit the others is given back."""
+        updates = [(a.client, a.place, a.done) for a in answers if isinstance(a.done, Update)]
+        reasons: dict[str, Exception] = {}
         if self._question.chain.steps:
-            update = self._question.chain.ingest(update, self._question.plans)
-        self._reduction.fold(client, place, update)
+            updates = [u for u in (self._ingested(*u, reasons) for u in updates) if u is not None]
+        reasons |= self._reduction.fold_all(updates)
+        for a in answers:
+            if isinstance(a.done, Metrics):
+                self._note(a.client, a.done, reasons)
+            if a.state is not None and a.client not in reasons:
+                self._after[a.client] = a.state
+        if not reasons:
+            return []
+        return [
+            Failed(a.client, a.attempt, self._refusal(a.client, e)) for a in answers if (e := reasons.get(a.client))
+        ]
+
+    def _ingested(
+        self, client: str, place: int, update: Update, reasons: dict[str, Exception]
+    ) -> tuple[str, int, Update] | None:
+        try:
+            return client, place, self._question.chain.ingest(update, self._question.plans)
+        except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
+            reasons[client] = error
+            return None
+
+    def _note(self, client: str, metrics: Metrics, reasons: dict[str, Exception]) -> None:
+        try:
+            self._reduction.note(client, metrics.weight, metrics.values)
+        except BadUpdate as error:
+            reasons[client] = error
 
     def _refusal(self, client: str, error: Exception) -> Failure:
         ours = isinstance(error, UmbelError)
@@ -111,4 +154,4 @@ class Folding:
         return self._reduction.finish()
 
 
-__all__ = ["ClientStates", "Clients", "Continued", "Folding"]
+__all__ = ["Answered", "ClientStates", "Clients", "Folding", "Group", "groups", "is_grouped"]

@@ -14,6 +14,8 @@ from umbel.simulation.region import Loan, Region
 from umbel.simulation.worker import FREE
 from umbel.spec import Spec
 
+_SMALL = 1 << 12  # bytes
+
 
 @final
 class Inbox:
@@ -37,7 +39,11 @@ class Inbox:
     def arrays(self, stored: Stored) -> Arrays:
         """The arrays that the worker stored, where they lie."""
         spec = self.specs[stored.spec]
-        piece, loan = self.region.lend(stored.offset + LINE, len(spec.header) + spec.nbytes, writable=False)
+        if spec.size <= _SMALL:  # to say who looks at it costs more than a copy
+            piece = self.region.array(stored.offset + LINE, spec.size, np.uint8).copy()
+            self._free(stored.offset)
+            return Arrays.over(spec, piece).freeze()
+        piece, loan = self.region.lend(stored.offset + LINE, spec.size, writable=False)
         self._lent.append((stored.offset, loan))
         return Arrays.over(spec, piece)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 from umbel.client.work import Bench, Done
@@ -14,7 +14,7 @@ from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import Failure
 from umbel.sample import Population
-from umbel.simulation.folding import Clients, ClientStates, Folding
+from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
 
 
 @final
@@ -22,21 +22,27 @@ class Inline:
     """A `Runner` of the engine.
 
     Attributes:
-        queue: tasks that are not done, (client, attempt).
+        queue: groups of tasks that are not done, each (client, attempt); most groups have one.
         spent: seconds by what they went to.
 
     Args:
         clients: who there is.
         bench: where tasks are done.
         states: where clients' states are kept.
+        grouped: are the clients of a shard trained together?
         debug: let the user's exceptions through.
     """
 
     punctual = True
 
-    def __init__(self, clients: Clients, bench: Bench, states: ClientStates, *, debug: bool = False) -> None:
+    def __init__(
+        self, clients: Clients, bench: Bench, states: ClientStates, *, grouped: bool = False, debug: bool = False
+    ) -> None:
         self._clients, self._bench, self._states, self._debug = clients, bench, states, debug
-        self.queue: deque[tuple[str, int]] = deque()
+        self._grouped, self._opened = grouped, False
+        self.queue: deque[Group] = deque()
+        self._doing: Iterator[Event] = iter(())  # what is left of the group that is being done
+        self._half = 0  # how many tasks that is
         self.spent = {"training": 0.0, "folding": 0.0}
         self._done: dict[str, Done] = {}
         self._question: Question
@@ -54,40 +60,55 @@ class Inline:
         self._checksum = Checksum(question.model, *question.extra.values())
         self.queue.clear()
         self._done.clear()
+        self._opened, self._doing, self._half = False, iter(()), 0
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks in the queue."""
-        self.queue.extend(tasks)
+        self.queue.extend(groups(tasks, together=self._grouped and self._question.kind == "train" and not self._opened))
+        self._opened = True
 
     def wait(self, until: float) -> Sequence[Event]:
         """Do the next task."""
         del until
-        client, attempt = self.queue.popleft()
+        event = next(self._doing, None)
+        if event is None:
+            group = self.queue.popleft()
+            self._doing, self._half = self._do(group), len(group)
+            event = next(self._doing)
+        self._half -= 1
+        return [event]
+
+    def _do(self, group: Group) -> Iterator[Event]:
+        """Do a group of tasks, one client after the other where that is all the same."""
+        clients = [self._clients[client] for client, _ in group]
         begin = time.perf_counter()
-        done = self._bench.do(self._question, self._clients[client], self._states.read(client), debug=self._debug)
-        self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
-        self.spent["training"] += time.perf_counter() - begin
-        if isinstance(done, Failure):
-            return [Failed(client, attempt, done)]
-        self._done[client] = done
-        return [Arrived(client, attempt)]
+        results = self._bench.do_many(self._question, clients, self._states.read, debug=self._debug)
+        for (client, attempt), done in zip(group, results, strict=True):
+            self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
+            self.spent["training"] += time.perf_counter() - begin
+            if isinstance(done, Failure):
+                yield Failed(client, attempt, done)
+            else:
+                self._done[client] = done
+                yield Arrived(client, attempt)
+            begin = time.perf_counter()
 
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients; those that do not fit the others are given back."""
         begin = time.perf_counter()
-        refused: list[Failed] = []
-        for client, attempt, place in clients:
-            done = self._done.pop(client)
-            if failed := self._folding.fold(client, attempt, place, done.update, done.state):
-                refused.append(failed)
+        done = [(client, attempt, place, self._done.pop(client)) for client, attempt, place in clients]
+        refused = self._folding.fold([Answered(c, a, p, d.update, d.state) for c, a, p, d in done])
         self.spent["folding"] += time.perf_counter() - begin
         return refused
 
-    def rest(self) -> tuple[Question, Folding, list[tuple[str, int]]]:
+    @property
+    def between(self) -> bool:
+        """Is no group half done, so that another engine may take over?"""
+        return self._half == 0
+
+    def rest(self) -> tuple[Question, Folding, list[Group]]:
         """What is left of the exchange, for an engine that takes it over."""
-        tasks = list(self.queue)
-        self.queue.clear()
-        return self._question, self._folding, tasks
+        return self._question, self._folding, list(self.queue)
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""
@@ -97,7 +118,7 @@ class Inline:
     def revoke(self, clients: Sequence[str]) -> None:
         """Take these clients' tasks out of the queue."""
         gone = set(clients)
-        self.queue = deque(task for task in self.queue if task[0] not in gone)
+        self.queue = deque(group for group in self.queue if not gone.issuperset(client for client, _ in group))
 
     def close(self, close: Close) -> Reduced:
         """End the exchange."""

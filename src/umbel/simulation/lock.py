@@ -56,8 +56,9 @@ def _make() -> Handle:
 if sys.platform == "win32":
 
     def _lock(file: int, wanted: bool) -> None:
-        raise AssertionError("a number is a handle elsewhere")
+        raise AssertionError(f"{file} is a handle elsewhere, wanted or not: {wanted}")
 
+    @final
     class _Mutex:
         def __init__(self, name: str) -> None:
             import ctypes

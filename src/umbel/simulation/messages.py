@@ -26,6 +26,7 @@ class Hello:
         threads: how many a handler may compute with.
         limit: seconds that one task may take; None: any.
         modules: files of modules that this path does not lead to, by name.
+        scratch: a directory for ``ctx.scratch``, made when it is needed.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Hello:
     threads: int
     limit: float | None
     modules: Mapping[str, str]
+    scratch: str
 
 
 @final
@@ -48,12 +50,14 @@ class Load:
         app: the `ClientApp`, pickled.
         seed: of the run.
         device: where handlers compute; "auto" or a name.
+        forget: the key of an app that is not needed any more; -1: none.
     """
 
     key: int
     app: bytes
     seed: int
     device: str
+    forget: int = -1
 
 
 @final
@@ -103,24 +107,25 @@ class Open:
         number: of the exchange in the life of the workers.
         question: the `Question`, pickled, its arrays in the broadcast memory.
         size: bytes of the broadcast memory.
-        capacity: of the board.
         cohort: who is asked; a task is a place in this list.
+        units: tasks that are done together, from where to where; the board has their numbers.
     """
 
     key: int
     number: int
     question: bytes
     size: int
-    capacity: int
     cohort: Cohort
+    units: list[tuple[int, int]]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class More:
-    """There is more to do: these clients stand behind the others, and the board has tasks."""
+    """There is more to do: these clients and units stand behind the others, and the board has some."""
 
     cohort: Cohort | None = None
+    units: Sequence[tuple[int, int]] = ()
 
 
 @final
@@ -148,6 +153,7 @@ class End:
 # --- from a worker ---------------------------------------------------------------------------
 
 
+@final
 class Stored(NamedTuple):
     """Arrays that lie in the worker's memory."""
 
@@ -155,6 +161,7 @@ class Stored(NamedTuple):
     offset: int
 
 
+@final
 class Answer(NamedTuple):
     """What came of one task.
 
@@ -192,6 +199,8 @@ class Answers:
         seconds: what it spent on what: "training", "moving", "waiting".
         idle: has it found nothing more to do?
         starved: bytes that it needs to go on and has no room for; 0: it goes on.
+        device: where it computes, if its code has asked.
+        resident: bytes of memory that its process takes; 0: unknown.
     """
 
     number: int
@@ -200,13 +209,21 @@ class Answers:
     seconds: Mapping[str, float]
     idle: bool = False
     starved: int = 0
+    device: str = ""
+    resident: int = 0
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class AskState:
-    """A worker needs the state of a client."""
+    """A worker needs the state of a client.
 
+    Attributes:
+        number: of the exchange.
+        task: whose client it is.
+    """
+
+    number: int
     task: int
 
 
@@ -217,11 +234,18 @@ class Ended:
 
     Attributes:
         number: of the exchange.
-        held: does user code still hold what was broadcast?
+        held: pieces of the broadcast memory that user code still holds, of this exchange and of those before it; from
+            where to where.
     """
 
     number: int
-    held: bool
+    held: Sequence[tuple[int, int]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A worker has loaded an app."""
 
 
 @final
@@ -243,6 +267,7 @@ __all__ = [
     "Ended",
     "Hello",
     "Load",
+    "Loaded",
     "More",
     "Open",
     "Room",

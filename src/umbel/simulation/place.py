@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from umbel.arrays import allocating
 from umbel.client.app import ClientApp
 from umbel.client.determinism import isolated
 from umbel.engine.ports import Runner
 from umbel.errors import UsageError
 from umbel.simulation.folding import ClientStates
+from umbel.simulation.recycler import Recycler
 from umbel.simulation.roster import Roster
 
 _ALONE = threading.RLock()
@@ -30,6 +32,7 @@ class Place(ABC):
     clients: Roster
     threads: int
     devices: str
+    _inside = 0  # runs that are under way, one within the other
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -44,19 +47,29 @@ class Place(ABC):
                 advice="run one after the other, or each in a process of its own: handlers draw from random, "
                 "numpy.random and torch, which all threads share",
             )
+        clean, self._inside = False, self._inside + 1
         try:
-            with isolated(self.threads):
+            with isolated(self.threads), allocating(Recycler().lend):
                 yield
+            clean = True
         finally:
-            self.rest()
-            _ALONE.release()
+            self._inside -= 1
+            try:
+                self.rest(clean=clean, within=self._inside > 0)
+            finally:
+                _ALONE.release()
 
     @abstractmethod
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:
         """What does the tasks of one run."""
 
-    def rest(self) -> None:
-        """A run is over: give back what is not kept for the next."""
+    def rest(self, *, clean: bool, within: bool) -> None:
+        """A run is over: give back what is not kept for the next.
+
+        Args:
+            clean: did it come to its end?
+            within: is another run here still under way, which this one was part of?
+        """
 
     def recipe(self) -> Mapping[str, Any]:
         """What a run's result depends on here."""

@@ -7,159 +7,24 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
-import subprocess
-import sys
-import threading
-import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+import secrets
+import select
+import selectors
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
-from umbel.errors import RunError
 from umbel.simulation.board import Board
+from umbel.simulation.member import Died, Member
 from umbel.simulation.messages import Hello, Load
+from umbel.simulation.output import Output
 from umbel.simulation.region import Region
 from umbel.simulation.shipping import modules_by_file
-from umbel.simulation.worker import KEPT, ROOM, SMALL
+from umbel.simulation.worker import ROOM, SMALL
 
-LIMITS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-)
-_BOOT = """\
-import sys
-sys.path[:] = {path!r}
-from multiprocessing.connection import Connection
-from umbel.simulation.worker import run
-run(Connection({connection}), {lifeline}, {crash})
-"""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Died:
-    """A worker is no more.
-
-    Attributes:
-        status: how its process ended, as `subprocess` says it.
-        traceback: what it could still say, or "".
-        hello: had it said anything before?
-    """
-
-    status: int
-    traceback: str
-    hello: bool
-
-
-@final
-class Member:
-    """One worker process, as the main process sees it."""
-
-    def __init__(self, number: int, hello: Hello, updates: Region, broadcast: Region, threads: int) -> None:
-        self.number, self.updates = number, updates
-        self._spoke = False
-        mine, its = socket.socketpair()
-        self._lifeline_end, self._lifeline = os.pipe()
-        self._crash = _nameless_file()
-        self.connection = Connection(mine.detach())
-        boot = _BOOT.format(
-            path=sys.path, connection=its.fileno(), lifeline=self._lifeline_end, crash=self._crash
-        )
-        handles = [h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int)]
-        self._process = subprocess.Popen(
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot],  # type: ignore[attr-defined]
-            pass_fds=[its.fileno(), self._lifeline_end, self._crash, *handles],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(LIMITS, str(threads))},
-        )
-        its.close()
-        os.close(self._lifeline_end)
-        self._ended, ended = os.pipe()
-        threading.Thread(target=_watch, args=(self._process, ended), name=f"umbel-{number}", daemon=True).start()
-        self.send(([*sys.path], hello))
-        _alive.add(self)
-
-    def send(self, message: Any) -> None:
-        """Tell the worker something; one that has died does not hear it."""
-        self.send_bytes(pickle.dumps(message, protocol=5))
-
-    def send_bytes(self, data: bytes) -> None:
-        """Tell the worker something that is pickled already."""
-        try:
-            self.connection.send_bytes(data)
-        except OSError:
-            return
-
-    def receive(self) -> Any:
-        """What the worker said next; None when it says no more."""
-        try:
-            data = self.connection.recv_bytes()
-            self._spoke = True
-            return pickle.loads(data)  # noqa: S301  # from our own child
-        except (EOFError, OSError):  # the latter in the middle of a message
-            return None
-
-    @property
-    def ended(self) -> int:
-        """A file descriptor that becomes readable when the process ends."""
-        return self._ended
-
-    def died(self) -> Died:
-        """How the process ended."""
-        status = self._process.wait()
-        size = os.fstat(self._crash).st_size
-        return Died(status, os.pread(self._crash, size, 0).decode(errors="replace"), self._spoke)
-
-    def kill(self) -> None:
-        """End the process now, and give everything back but the memory of its updates."""
-        if self in _alive:
-            self._process.kill()
-            self._process.wait()
-            self.forget()
-
-    def forget(self) -> None:
-        """Close what this process holds of it."""
-        _alive.discard(self)
-        self.connection.close()
-        for file in (self._lifeline, self._crash, self._ended):
-            os.close(file)
-
-    def forget_in_child(self) -> None:
-        """A forked child of this process must not keep the worker alive."""
-        os.close(self._lifeline)
-
-
-_alive: weakref.WeakSet[Member] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for member in list(_alive):
-        member.forget_in_child()
-    _alive.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _watch(process: subprocess.Popen[bytes], ended: int) -> None:
-    process.wait()
-    os.close(ended)
-
-
-def _nameless_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("umbel-crash")
-    import tempfile
-
-    with tempfile.TemporaryFile(prefix="umbel-") as file:
-        return os.dup(file.fileno())
+_FAREWELL = 2.0  # seconds that workers have to end by themselves, with what they want to do at their end
+_Selector = selectors.PollSelector if hasattr(select, "poll") else selectors.SelectSelector
 
 
 @final
@@ -170,70 +35,171 @@ class Pool:
         workers: how many.
         threads: how many each computes with.
         limit: seconds that one task may take; None: any.
+
+    Attributes:
+        members: the workers, without those that were retired.
+        ending: numbers of workers that have not let go of the last exchange.
+        held: pieces of the broadcast memory, from where to where, that user code holds, by worker.
+        exchanges: how many there were.
     """
 
     def __init__(self, workers: int, *, threads: int, limit: float | None) -> None:
-        self.workers, self._threads, self.limit = workers, threads, limit
-        self.board = Board(workers)
-        self.broadcast = Region(SMALL)
-        self.exchanges = 0  # so far
-        self._modules = modules_by_file()
+        self._count, self._threads, self.limit = workers, threads, limit
+        self._pid = os.getpid()
         self._loads: list[Load] = []
         self.members: list[Member] = []
-        for number in range(workers):
-            self.members.append(self._start(number))
+        self.ending: set[int] = set()
+        self.held: dict[int, Sequence[tuple[int, int]]] = {}
+        self.exchanges = 0
+        self._modules = modules_by_file()
+        self._closing: list[Callable[[], None]] = []
+        try:
+            self._output = self._closed_last(Output())
+            self.board = self._closed_last(Board(workers))
+            self.broadcast = self._closed_last(Region(SMALL))
+            for number in range(workers):
+                self.members.append(self._start(number))
+        except BaseException:
+            self.close(now=True)
+            raise
+
+    def _closed_last(self, part: Any) -> Any:
+        self._closing.append(part.close)
+        return part
+
+    @property
+    def is_ours(self) -> bool:
+        """Is this the process that the workers belong to, and not a fork of it?"""
+        return self._pid == os.getpid()
+
+    @property
+    def workers(self) -> int:
+        """How many there were at the start; they are numbered below that."""
+        return self._count
 
     def _start(self, number: int) -> Member:
         updates = Region(ROOM)
         hello = Hello(
             number=number,
-            workers=self.workers,
+            workers=self._count,
             board=self.board.handles,
             broadcast=self.broadcast.handle,
             updates=updates.handle,
             threads=self._threads,
             limit=self.limit,
             modules=self._modules,
+            scratch=os.path.join(tempfile.gettempdir(), f"umbel-{secrets.token_hex(8)}"),
         )
-        return Member(number, hello, updates, self.broadcast, self._threads)
+        try:
+            return Member(number, hello, updates, threads=self._threads, files=self._output.files)
+        except BaseException:
+            updates.close()
+            raise
 
     def load(self, message: Load) -> None:
         """Give an app to all workers, and to those that come later."""
-        self._loads.append(message)
+        self._loads = [*(load for load in self._loads if load.key != message.forget), message]
         self.tell(message)
 
-    def restart(self, number: int) -> Member:
+    def restart(self, member: Member) -> Member:
         """A new worker in the place of one that died."""
-        self.members[number].forget()
-        member = self.members[number] = self._start(number)
-        for message in self._loads[-KEPT:]:
-            member.send(message)
-        return member
+        member.forget()
+        self.held.pop(member.number, None)
+        self.ending.discard(member.number)
+        fresh = self.members[self.members.index(member)] = self._start(member.number)
+        for message in self._loads:
+            fresh.send(message)
+        return fresh
+
+    def retire(self, member: Member) -> None:
+        """End a worker for good."""
+        member.kill()
+        self.members.remove(member)
+        self.held.pop(member.number, None)
+        self.ending.discard(member.number)
 
     def tell(self, message: Any) -> None:
         """Tell all workers something."""
         data = pickle.dumps(message, protocol=5)
         for member in self.members:
-            member.send_bytes(data)
+            member.channel.send(data)
 
-    def wait(self) -> Sequence[tuple[Member, Any]]:
-        """What workers say, or that they `Died`; waits until there is something."""
-        sources: Mapping[Any, Member] = {m.connection: m for m in self.members} | {m.ended: m for m in self.members}
-        ready = wait(list(sources))
-        spoke = [(sources[r], sources[r].receive()) for r in ready if isinstance(r, Connection)]
-        said = [(member, message) for member, message in spoke if message is not None]
-        heard = {member.number for member, _ in said}
-        # what a worker said before it died is heard first
-        gone = [sources[r] for r in ready if isinstance(r, int) and sources[r].number not in heard]
-        return [*said, *((member, member.died()) for member in gone)]
+    def wait(self, seconds: float | None = None) -> Sequence[tuple[Member, Any]]:
+        """What workers say, or that they `Died`; waits until there is something, or for so many seconds."""
+        until = None if seconds is None else time.monotonic() + seconds
+        with _Selector() as selector:
+            for member in self.members:
+                writing = selectors.EVENT_WRITE if member.channel.pending else 0
+                selector.register(member.channel, selectors.EVENT_READ | writing, member)
+                selector.register(member.ended, selectors.EVENT_READ, member)
+            for source in self._output.sources:
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                ready = selector.select(None if until is None else max(0.0, until - time.monotonic()))
+                said = self._hear(ready)
+                if said or (until is not None and time.monotonic() >= until):
+                    return said
+                for key, events in ready:
+                    if events & selectors.EVENT_WRITE and not key.data.channel.pending:
+                        selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
 
-    def close(self) -> None:
-        """End all workers now."""
+    def _hear(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> list[tuple[Member, Any]]:
+        said: list[tuple[Member, Any]] = []
+        dead: list[Member] = []
+        for key, events in ready:
+            member: Member | None = key.data
+            if member is None:
+                self._output.write_on()
+            elif key.fileobj is not member.channel:
+                dead.append(member)
+            else:
+                if events & selectors.EVENT_WRITE:
+                    member.channel.flush()
+                said += [(member, message) for message in member.receive()]
+        for member in dead:  # what it said before it died is heard first
+            said += [(member, message) for message in member.receive()]
+            said.append((member, member.died()))
+        return said
+
+    def close(self, *, now: bool = False) -> None:
+        """End all workers.
+
+        Args:
+            now: at once; else they may do what programs do at their end.
+        """
+        if not self.is_ours:
+            return
+        try:
+            if not now:
+                self._farewell()
+        finally:
+            for member in self.members:
+                member.kill()
+                member.inbox.region.forget()
+            self.members = []
+            self.broadcast.forget()
+            for close in self._closing:
+                close()
+            self._closing = []
+
+    def _farewell(self) -> None:
+        """Wait for workers to end by themselves, and write on what they print at their end."""
         for member in self.members:
-            member.kill()
-            member.updates.close()
-        self.board.close()
-        self.broadcast.close()
+            member.dismiss()
+        until = time.monotonic() + _FAREWELL
+        with _Selector() as selector:
+            for source in self._output.sources:
+                selector.register(source, selectors.EVENT_READ)
+            for member in self.members:
+                selector.register(member.ended, selectors.EVENT_READ, member)
+            there = len(self.members)
+            while there and (ready := selector.select(max(0.0, until - time.monotonic()))):
+                for key, _ in ready:
+                    if key.data is None:
+                        self._output.write_on()
+                    else:
+                        selector.unregister(key.fileobj)
+                        there -= 1
 
 
-__all__ = ["LIMITS", "Died", "Member", "Pool"]
+__all__ = ["Died", "Member", "Pool"]

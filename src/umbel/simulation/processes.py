@@ -7,29 +7,50 @@ aggregator works. The fold walks over the shared memory itself: an update is cop
 
 from __future__ import annotations
 
+import itertools
+import logging
 import time
+from bisect import insort
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 
+from umbel.aggregate.weighted_sum import Spread, spreading
 from umbel.arrays import Arrays
+from umbel.client.memory import available
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import RunError
 from umbel.sample import Population
 from umbel.simulation.arena import LINE
+from umbel.simulation.board import NOBODY
 from umbel.simulation.deaths import Deaths
-from umbel.simulation.folding import Clients, ClientStates, Folding
+from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
 from umbel.simulation.inbox import Inbox
-from umbel.simulation.messages import Answer, Answers, AskState, Broken, Cohort, End, Ended, Load, More, Open, Room, State
+from umbel.simulation.messages import (
+    Answer,
+    Answers,
+    AskState,
+    Broken,
+    Cohort,
+    End,
+    Ended,
+    Load,
+    Loaded,
+    More,
+    Open,
+    Room,
+    State,
+)
 from umbel.simulation.pool import Died, Member, Pool
 from umbel.simulation.shipping import pack
 from umbel.update import Metrics, Update
 
+logger = logging.getLogger("umbel")
 _AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.work
 _BUDGET = 1 << 30  # bytes that a worker's updates may take while they wait for those of slower clients before them
 
@@ -61,35 +82,56 @@ class Processes:
         load: the message that gave them the app.
         states: where clients' states are kept.
         has_data: does the app load clients' data, so that it matters who does which?
+        spread: shares out what is to be added up among threads.
+        chosen: did the user say how many workers there are?
+        grouped: are the clients of a shard trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
+        loaded: has a worker loaded the app?
     """
 
     punctual = True
 
-    def __init__(self, clients: Clients, pool: Pool, load: Load, states: ClientStates, *, has_data: bool) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        pool: Pool,
+        load: Load,
+        states: ClientStates,
+        *,
+        has_data: bool,
+        spread: Spread,
+        chosen: bool,
+        grouped: bool,
+    ) -> None:
+        self._spread, self._measured = spread, chosen
         self._clients, self._pool, self._load, self._states = clients, pool, load, states
         self._has_data = has_data
         self._homes: OrderedDict[str, int] = OrderedDict()  # who has whose data
-        self._inboxes = [Inbox(m.updates) for m in pool.members]
         self._deaths = Deaths(pool.limit)
-        self._question: Question
+        self._warned_of: set[str] = set()  # devices that were full
+        self._question: Question | None = None
         self._folding: Folding
         self._tasks: list[Task] = []
         self._by_client: dict[str, int] = {}
         self._events: list[Event] = []
         self._opened: Open | None = None
-        self._told: list[Cohort] = []  # since it was opened
-        self._ending: set[int] = set()  # workers that have not let go of the exchange before
-        self._held = False  # does user code hold what was broadcast?
-        self._free_from = 0  # the first byte of the broadcast memory that nobody may look at
+        self._told: list[More] = []  # since it was opened
+        self._grouped = grouped
+        self._units: list[tuple[int, int]] = []  # tasks that one worker does together, from where to where
+        self._split: set[int] = set()  # units that were taken apart
+        self.loaded = False
         self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "waiting": 0.0, "folding": 0.0}
 
-    @property
-    def busy(self) -> bool:
-        """Is a worker in the middle of something?"""
-        return self._opened is not None or bool(self._ending)
+    def ready(self) -> bool:
+        """Hear what workers say while they start. Can one begin?
+
+        Raises:
+            RunError: the app cannot be loaded, or no worker can be started.
+        """
+        self._hear(0.0)
+        return self.loaded
 
     def population(self, at_least: int, wait: float) -> Population:
         """All clients; none will come later."""
@@ -102,59 +144,70 @@ class Processes:
         """Begin an exchange."""
         self._start(question, Folding(question, self._states))
 
-    def resume(self, question: Question, folding: Folding, tasks: Sequence[tuple[str, int]]) -> None:
-        """Go on with an exchange that another engine began."""
+    def resume(self, question: Question, folding: Folding, left: Sequence[Group]) -> None:
+        """Go on with an exchange that another engine began, of which these groups are left."""
         self._start(question, folding)
-        self.lease(tasks)
+        self._lease(left)
 
     def _start(self, question: Question, folding: Folding) -> None:
         self._question, self._folding = question, folding
         self._tasks, self._by_client, self._events = [], {}, []
         self._opened, self._told = None, []
+        self._units, self._split = [], set()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks on the board."""
-        begin = len(self._tasks)
+        assert self._question is not None
+        self._lease(groups(tasks, together=self._grouped and self._question.kind == "train" and self._opened is None))
+
+    def _lease(self, left: Sequence[Group]) -> None:
+        tasks = [task for group in left for task in group]
+        begin, number = len(self._tasks), len(self._units)
         self._tasks += [Task(client, attempt) for client, attempt in tasks]
         self._by_client |= {client: begin + i for i, (client, _) in enumerate(tasks)}
+        self._units += itertools.pairwise(itertools.accumulate(map(len, left), initial=begin))
         stateful = frozenset(client for client, _ in tasks if self._states.has(client))
         cohort = Cohort.of([self._clients[client] for client, _ in tasks], stateful)
         if self._opened is None:
-            self._begin(cohort)
+            assert self._question is not None
+            self._begin(self._question, cohort)
         else:
-            self._told.append(cohort)
-            self._pool.board.append(range(begin, len(self._tasks)))
-            self._pool.tell(More(cohort))
+            self._append(More(cohort, self._units[number:]), number)
 
-    def _begin(self, cohort: Cohort) -> None:
-        while self._ending:
+    def _append(self, message: More, number: int) -> None:
+        """Units from this number on are new."""
+        self._told.append(message)
+        self._pool.board.append(range(number, len(self._units)))
+        self._pool.tell(message)
+
+    def _begin(self, question: Question, cohort: Cohort) -> None:
+        while self._pool.ending:
             self._hear()
         begin = time.perf_counter()
-        question = pack(replace(self._question, aggregator=None, extra_aggregators={}), self._broadcaster())
-        self._pool.board.publish([self._homes.get(name, -1) for name in cohort.names])
+        packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
+        self._pool.board.publish([self._homes.get(cohort.names[begin], -1) for begin, _ in self._units])
         self._pool.exchanges += 1
         self._opened = Open(
             key=self._load.key,
             number=self._pool.exchanges,
-            question=question,
+            question=packed,
             size=self._pool.broadcast.size,
-            capacity=self._pool.board.capacity,
             cohort=cohort,
+            units=list(self._units),
         )
         self._pool.tell(self._opened)
         self.spent["moving"] += time.perf_counter() - begin
 
     def _broadcaster(self) -> Any:
-        """What puts arrays where all workers see them; over those of the exchange before, if nobody holds them."""
-        self._free_from = self._free_from if self._held else 0
-        self._held = False
+        """What puts arrays where all workers see them; over those of exchanges before, where nobody holds them."""
+        taken = sorted(piece for pieces in self._pool.held.values() for piece in pieces)
         broadcast = self._pool.broadcast
 
         def put(arrays: Arrays) -> int:
             data = np.frombuffer(arrays.to_bytes(), np.uint8)
-            offset = -(-self._free_from // LINE) * LINE
-            self._free_from = offset + data.size
-            broadcast.resize(self._free_from)
+            offset = _gap(taken, data.size)
+            insort(taken, (offset, offset + data.size))
+            broadcast.resize(offset + data.size)
             np.copyto(broadcast.array(offset, data.size, np.uint8), data)
             return offset
 
@@ -169,40 +222,58 @@ class Processes:
         events, self._events = self._events, []
         return events
 
-    def _hear(self) -> None:
-        for member, message in self._pool.wait():
+    def _hear(self, seconds: float | None = None) -> None:
+        for member, message in self._pool.wait(seconds):
             match message:
                 case Answers():
                     self._take(member, message)
                 case AskState():
-                    member.send(State(self._states.read(self._tasks[message.task].client)))
+                    if self._is_open(message.number):
+                        member.send(State(self._states.read(self._tasks[message.task].client)))
                 case Ended():
-                    self._ending.discard(member.number)
-                    self._held = self._held or message.held
+                    self._pool.ending.discard(member.number)
+                    self._pool.held[member.number] = message.held
+                case Loaded():
+                    self.loaded = True
                 case Broken():
                     raise RunError(
                         f"a worker process cannot load the client app: {message.what}\n{message.traceback}",
                         advice="see that its modules can be imported in a new interpreter; or take engine='inline'",
                     )
-                case Died():
+                case Died() if member in self._pool.members:
                     self._bury(member, message)
 
+    def _is_open(self, number: int) -> bool:
+        return self._opened is not None and number == self._opened.number
+
     def _take(self, member: Member, message: Answers) -> None:
-        inbox = self._inboxes[member.number]
+        inbox = member.inbox
         inbox.specs += message.specs
+        member.device = message.device
         for name, seconds in message.seconds.items():
             self.spent[name] += seconds
-        current = self._opened is not None and message.number == self._opened.number
+        if not self._is_open(message.number):
+            for answer in message.answers:
+                inbox.drop(answer)
+            return
+        inbox.starved = message.starved
+        full = False
         for answer in message.answers:
-            if current and self._tasks[answer.task].answer is None:
-                self._note(inbox, member.number, answer)
+            if answer.full and self._has_peers(member):
+                full = True
+            elif self._tasks[answer.task].answer is None:
+                self._note(member, answer)
             else:
                 inbox.drop(answer)
-        inbox.starved = message.starved
+        if full:
+            self._make_room_on(member)
+        elif message.answers and not self._measured:
+            self._measured = True
+            self._fit(message.resident)
 
-    def _note(self, inbox: Inbox, worker: int, answer: Answer) -> None:
-        task = self._tasks[answer.task]
-        task.answer, task.inbox = answer, inbox
+    def _note(self, member: Member, answer: Answer) -> None:
+        task, worker = self._tasks[answer.task], member.number
+        task.answer, task.inbox = answer, member.inbox
         self._deaths.none_since()
         if answer.failure is not None:
             self._events.append(Failed(task.client, task.attempt, answer.failure))
@@ -219,40 +290,54 @@ class Processes:
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
-        refused = [failed for client, attempt, place in clients if (failed := self._fold(client, attempt, place))]
+        with spreading(self._spread):
+            refused = self._folding.fold([self._answered(*place) for place in clients])
+        for member in self._pool.members:
+            member.inbox.release()
         self.spent["folding"] += time.perf_counter() - begin
         self._feed()
         return refused
 
-    def _fold(self, client: str, attempt: int, place: int) -> Failed | None:
+    def _answered(self, client: str, attempt: int, place: int) -> Answered:
         task = self._tasks[self._by_client[client]]
         answer, inbox = task.answer, task.inbox
         assert answer is not None
         assert inbox is not None
-        update = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
-        failed = self._folding.fold(client, attempt, place, update, answer.state)
-        del update
-        inbox.release()
         task.answer = Answer(answer.task, "folded")
-        return failed
+        done = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
+        return Answered(client, attempt, place, done, answer.state)
 
     def _feed(self) -> None:
         """Let workers go on that had no room for an update.
 
         If some of a worker's updates were folded, there is room now. If not, they wait for those of slower clients:
         then it gets more memory, so that a slow client does not stop the others. Beyond the budget it has to wait,
-        unless it is the one that the others wait for.
+        unless it is the one that the others wait for, or nobody works any more.
         """
-        for member, inbox in zip(self._pool.members, self._inboxes, strict=True):
-            if inbox.starved and (inbox.release() or self._may_grow(member, inbox)):
-                member.send(Room(inbox.serve()))
+        starved = [member for member in self._pool.members if member.inbox.starved]
+        for member in starved:
+            if member.inbox.release() or self._may_grow(member):
+                self._make_room(member)
+        waiting = [member for member in starved if member.inbox.starved]
+        if waiting and not any(self._works(member) for member in self._pool.members):
+            first = min(waiting, key=lambda member: self._pool.board.doing(member.number)[0])
+            first.inbox.grow()
+            self._make_room(first)
 
-    def _may_grow(self, member: Member, inbox: Inbox) -> bool:
+    def _make_room(self, member: Member) -> None:
+        member.send(Room(member.inbox.serve()))
+
+    def _may_grow(self, member: Member) -> bool:
+        inbox = member.inbox
         first = next((i for i, task in enumerate(self._tasks) if task.answer is None), -1)
         if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number)[0] != first:
             return False
         inbox.grow()
         return True
+
+    def _works(self, member: Member) -> bool:
+        """Will something come of what it does without our help?"""
+        return not member.inbox.starved and self._pool.board.doing(member.number)[0] != NOBODY
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""
@@ -271,34 +356,96 @@ class Processes:
         begin = time.perf_counter()
         reduced = self._folding.close(close)
         self.spent["folding"] += time.perf_counter() - begin
-        if self._opened is not None:
-            self._ending = set(range(self._pool.workers))
-            self._pool.tell(End())
-            self._opened = None
+        self.abandon()
+        self._tasks, self._by_client = [], {}  # they hold the memory of workers that died
         return reduced
 
-    # --- workers that die --------------------------------------------------------------------
+    def abandon(self) -> None:
+        """What is not done of the exchange is not wanted any more."""
+        if self._opened is not None:
+            self._opened = None
+            self._pool.board.clear()
+            self._pool.ending = {member.number for member in self._pool.members}
+            for member in self._pool.members:
+                member.inbox.starved = 0
+            self._pool.tell(End())
+
+    # --- workers that die, and those that are too many ---------------------------------------
 
     def _bury(self, member: Member, died: Died) -> None:
         """A worker has died: what it had not answered is done again, all but what it died of."""
-        number, ending = member.number, self._opened is None
-        doing, _ = self._pool.board.doing(number)
-        open_tasks = [i for i, task in enumerate(self._tasks) if task.answer is None]
-        lost = self._pool.board.again(number, open_tasks if not ending else [])
-        of = self._tasks[doing] if doing in lost else None
-        if failure := self._deaths.judge(died, self._question, of.client if of else None, lost=len(lost)):
-            self._note(self._inboxes[number], number, Answer(doing, "failure", failure=failure))
-            self._pool.board.again(number, [i for i in open_tasks if i != doing])
-        fresh = self._pool.restart(number)
-        self._inboxes[number] = Inbox(fresh.updates)
-        self._ending.discard(number)
-        if ending:
+        if self._opened is None:
+            self._deaths.judge(died, None, None, lost=0)
+            self._pool.restart(member)
             return
-        assert self._opened is not None
-        fresh.send(replace(self._opened, capacity=self._pool.board.capacity))
-        for cohort in self._told:
-            fresh.send(More(cohort))
+        mine = self._pool.board.taken(member.number, self._left())
+        doing, _ = self._pool.board.doing(member.number)
+        unit = next((u for u in mine if doing in range(*self._units[u])), None)
+        client = self._tasks[doing].client if unit is not None else None
+        lost, number = sum(len(self._unanswered(u)) for u in mine), len(self._units)
+        if failure := self._deaths.judge(died, self._question, client, lost=lost):
+            assert unit is not None
+            self._note(member, Answer(doing, "failure", failure=failure))
+            self._split.add(unit)  # without that client it is no longer the group that it was
+            self._units += [(task, task + 1) for task in self._unanswered(unit)]
+        self._pool.board.again(member.number, [u for u in self._left() if u < number])
+        fresh = self._pool.restart(member)
+        for message in (self._opened, *self._told):
+            fresh.send(message)
+        self._append(More(units=self._units[number:]), number)
+
+    def _left(self) -> list[int]:
+        """The units that are not done."""
+        return [u for u in range(len(self._units)) if u not in self._split and self._unanswered(u)]
+
+    def _unanswered(self, unit: int) -> list[int]:
+        return [task for task in range(*self._units[unit]) if self._tasks[task].answer is None]
+
+    def _has_peers(self, member: Member) -> bool:
+        """Does another worker compute on the same device, as far as is known?"""
+        return any(m is not member and m.device in ("", member.device) for m in self._pool.members)
+
+    def _make_room_on(self, member: Member) -> None:
+        """A device's memory does not suffice for all its workers: this one ends, and others do what it did."""
+        if member.device not in self._warned_of:
+            self._warned_of.add(member.device)
+            logger.warning(
+                "device-full: the memory of %s does not suffice for so many workers: the run goes on with fewer",
+                member.device or "a device",
+            )
+        self._retire([member])
+
+    def _fit(self, resident: int) -> None:
+        """End workers for which there will not be enough memory, judged by the first that has worked."""
+        there = available()
+        if not resident or not there:
+            return
+        most = 1 + there // resident
+        if most < len(self._pool.members):
+            logger.warning(
+                "fewer-workers: one takes %d MB and there are %d MB left: the run goes on with %d of %d",
+                resident >> 20,
+                there >> 20,
+                most,
+                len(self._pool.members),
+            )
+            self._retire(self._pool.members[most:])
+
+    def _retire(self, members: Sequence[Member]) -> None:
+        for member in members:
+            self._pool.retire(member)
+            self._pool.board.again(member.number, self._left())
         self._pool.tell(More())
+
+
+def _gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+    """Where there is room between pieces, in order of their beginnings."""
+    at = 0
+    for begin, end in taken:
+        if begin - at >= size:
+            break
+        at = max(at, -(-end // LINE) * LINE)
+    return at
 
 
 def _metrics(answer: Answer) -> Metrics:

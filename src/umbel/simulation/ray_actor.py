@@ -11,7 +11,7 @@ import pickle
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, final
@@ -24,7 +24,7 @@ from umbel.client.work import Bench, Done
 from umbel.engine.checksum import Checksum
 from umbel.engine.question import Question
 from umbel.errors import Failure, UmbelError
-from umbel.simulation.folding import Folding
+from umbel.simulation.folding import Answered, Folding
 from umbel.simulation.messages import Cohort
 from umbel.simulation.shipping import pack, unpack
 from umbel.store.memory import MemoryClientStates
@@ -78,12 +78,14 @@ class Order:
         cohort: what is known of these clients, in the same order.
         states: of those that keep one.
         folds: are the updates folded, too? Then all are of one shard, and what comes back is that shard.
+        together: are the clients a group that is trained together?
     """
 
     tasks: Sequence[Asked]
     cohort: Cohort
     states: Mapping[str, Mapping[str, Any]]
     folds: bool
+    together: bool
 
 
 @final
@@ -179,9 +181,10 @@ class Actor:
     def _do(self, bench: Bench, order: Order, report: Report) -> Any:
         folding = Folding(self._question, MemoryClientStates()) if order.folds else None
         done: list[Done] = []
-        for i, (client, attempt, place) in enumerate(order.tasks):
+        results = self._results(bench, order)
+        for client, attempt, place in order.tasks:
             begin = time.perf_counter()
-            one = bench.do(self._question, order.cohort.client(i), order.states.get(client, {}))
+            one = next(results)
             self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
             trained = time.perf_counter()
             report.seconds["training"] += trained - begin
@@ -189,11 +192,18 @@ class Actor:
                 report.failures[client] = one
             elif folding is None:
                 done.append(one)
-            elif folding.fold(client, attempt, place, one.update, one.state) is not None:
+            elif folding.fold([Answered(client, attempt, place, one.update, one.state)]):
                 report.misfit = True
                 return None
             report.seconds["folding"] += time.perf_counter() - trained
         return done if folding is None else folding.part()
+
+    def _results(self, bench: Bench, order: Order) -> Iterator[Done | Failure]:
+        """What comes of the tasks, each when it is asked for; of a group all with the first."""
+        clients = [order.cohort.client(i) for i in range(len(order.tasks))]
+        if order.together:
+            return bench.do_many(self._question, clients, lambda name: order.states.get(name, {}))
+        return (bench.do(self._question, client, order.states.get(client.name, {})) for client in clients)
 
 
 __all__ = ["KEPT", "Actor", "Asked", "Order", "Report", "Sealed", "seal", "unseal"]

@@ -11,7 +11,7 @@ from typing import Any, Literal, final
 
 from umbel.client.app import ClientApp
 from umbel.errors import RunError
-from umbel.simulation.pool import LIMITS
+from umbel.simulation.member import LIMITS
 from umbel.simulation.ray_actor import KEPT, Actor, Asked, Report
 from umbel.simulation.shipping import pack_app
 
@@ -29,6 +29,7 @@ class Piece:
         exchange: the number of their exchange.
         tasks: client, attempt and place.
         folds: does the actor fold the updates? Else they come to the main process.
+        together: are the clients a group that is trained together? Then whatever is done again, is done again whole.
         lost: how often an actor was lost with it.
         quiet: was its outcome told before, so that this is a repetition?
         report: what came of it.
@@ -38,6 +39,7 @@ class Piece:
     exchange: int
     tasks: list[Asked]
     folds: bool
+    together: bool = False
     lost: int = 0
     quiet: bool = False
     report: Report | None = None

@@ -15,7 +15,7 @@ from umbel.client.app import ClientApp
 from umbel.client.work import Bench
 from umbel.engine.ports import Runner
 from umbel.errors import RunError, UsageError
-from umbel.simulation.folding import ClientStates
+from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.inline import Inline
 from umbel.simulation.place import Place
 from umbel.simulation.ray_crew import RayCrew
@@ -92,11 +92,13 @@ class Ray(Place):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._kept = False
-        self.rest()
+        self.rest(clean=error is None, within=False)
 
-    def rest(self) -> None:
+    def rest(self, *, clean: bool, within: bool) -> None:
         """A run is over: end the actors, unless they are kept, and Ray, if it was started here."""
-        if self._crew is not None and (not self._kept or self._crew.busy):
+        if within:
+            return
+        if self._crew is not None and (not self._kept or not clean or self._crew.busy):
             self._crew.close()
             self._crew = None
         if self._started and not self._kept:
@@ -106,9 +108,8 @@ class Ray(Place):
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:
         """What does the tasks of one run; with ``debug`` the calling process does."""
         if debug:
-            return Inline(
-                self.clients, Bench(app, seed, threads=self.threads, devices=self.devices), states, debug=True
-            )
+            bench = Bench(app, seed, threads=self.threads, devices=self.devices)
+            return Inline(self.clients, bench, states, grouped=is_grouped(app), debug=True)
         ray = self._connected()
         if self._crew is None:
             self._crew = RayCrew(
@@ -119,7 +120,7 @@ class Ray(Place):
                 cpus=self.cpus,
                 gpus=self.gpus,
             )
-        return RayRunner(self.clients, self._crew, self._crew.load(app, seed), states)
+        return RayRunner(self.clients, self._crew, self._crew.load(app, seed), states, grouped=is_grouped(app))
 
     def _connected(self) -> Any:
         ray = import_module("ray")

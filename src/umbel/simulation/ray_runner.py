@@ -5,6 +5,9 @@ does is seen in the shard by the actor, and between shards here. Where one does 
 its updates come to this process, which folds them one after the other as the inline engine does. So the same updates
 are refused. The same way is taken by clients that make up no whole shard, by spares, by evaluations, and where an
 aggregator's own `admit` may look at more than specs.
+
+Where local training is declared, the clients of a shard are a group, whose last bits depend on who is in it. Such a
+group is one piece, and stays one when it is done again.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, final
 
 from umbel.aggregate import Aggregator
@@ -26,7 +29,7 @@ from umbel.engine.question import Question
 from umbel.engine.reduction import SHARD, Reduced
 from umbel.errors import BadUpdate, ClientFailed, Failure, RunError
 from umbel.sample import Population
-from umbel.simulation.folding import Clients, ClientStates, Folding
+from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, groups
 from umbel.simulation.messages import Cohort
 from umbel.simulation.ray_actor import Asked, Order, Report, seal, unseal
 from umbel.simulation.ray_crew import Member, Piece, RayCrew, lost
@@ -49,6 +52,7 @@ class RayRunner:
         crew: the actors.
         key: of the app.
         states: where clients' states are kept.
+        grouped: are the clients of a shard trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
@@ -56,10 +60,11 @@ class RayRunner:
 
     punctual = True
 
-    def __init__(self, clients: Clients, crew: RayCrew, key: int, states: ClientStates) -> None:
+    def __init__(self, clients: Clients, crew: RayCrew, key: int, states: ClientStates, *, grouped: bool) -> None:
         self._clients, self._crew, self._key, self._states = clients, crew, key, states
-        self._ray, self._lost = crew.ray, lost(crew.ray)
+        self._ray, self._lost, self._grouped = crew.ray, lost(crew.ray), grouped
         self._number = -1  # of the exchange
+        self._leased = False  # was anybody asked?
         self._question: Question
         self._folding: Folding
         self._asked: list[Any] = []  # the question in Ray's memory
@@ -82,29 +87,53 @@ class RayRunner:
         self._number = next(self._crew.exchanges)
         self._crew.busy = True
         self._queue.clear()
-        self._pieces, self._events, self._asked = {}, [], []
+        self._pieces, self._events, self._asked, self._leased = {}, [], [], False
         self._crew.recruit()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks in the queue; they come in order of places."""
-        first = len(self._pieces)
+        first, opening = len(self._pieces), not self._leased
+        self._leased = True
         placed = [(client, attempt, first + i) for i, (client, attempt) in enumerate(tasks)]
-        whole = self._whole_shards(len(placed)) * SHARD if first == 0 else 0
-        pieces = [self._piece(part, folds=True) for part in _parts(placed[:whole], SHARD)]
-        pieces += [self._piece(part) for part in _parts(placed[whole:], self._size(len(placed) - whole))]
-        for piece in pieces:
-            self._pieces |= {client: piece for client, _, _ in piece.tasks}
+        if opening and self._grouped and self._question.kind == "train":
+            folds, sizes = self._can_fold, [len(group) for group in groups(tasks, together=True)]
+            ends = accumulate(sizes)
+            pieces = [
+                self._piece(placed[end - size : end], folds=folds, together=True)
+                for size, end in zip(sizes, ends, strict=True)
+            ]
+        else:
+            whole = self._whole_shards(len(placed)) * SHARD if opening else 0
+            pieces = [self._piece(part, folds=True) for part in _parts(placed[:whole], SHARD)]
+            pieces += [self._piece(part) for part in _parts(placed[whole:], self._size(len(placed) - whole))]
+        self._know(pieces)
         self._queue += pieces
         self._feed()
 
-    def _piece(self, tasks: Iterable[Asked], *, folds: bool = False, lost: int = 0, quiet: bool = False) -> Piece:
-        return Piece(self._number, list(tasks), folds, lost=lost, quiet=quiet)
+    def _piece(
+        self,
+        tasks: Iterable[Asked],
+        *,
+        folds: bool = False,
+        together: bool = False,
+        lost: int = 0,
+        quiet: bool = False,
+    ) -> Piece:
+        return Piece(self._number, list(tasks), folds, together, lost=lost, quiet=quiet)
+
+    def _know(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            self._pieces |= {client: piece for client, _, _ in piece.tasks}
+
+    @property
+    def _can_fold(self) -> bool:
+        """May actors fold? Not where an aggregator may look at all that was folded before."""
+        aggregators = [self._question.aggregator, *self._question.extra_aggregators.values()]
+        return all(a is not None and type(a).admit in _BY_SPEC for a in aggregators)
 
     def _whole_shards(self, clients: int) -> int:
         """How many shards actors fold: as many as all of them get the same number of, if the rest is not too much."""
-        question = self._question
-        aggregators = [question.aggregator, *question.extra_aggregators.values()]
-        if any(a is None or type(a).admit not in _BY_SPEC for a in aggregators):
+        if not self._can_fold:
             return 0
         even = clients // SHARD // len(self._crew.members) * len(self._crew.members)
         too_much = (clients - even * SHARD) * self._bytes() > _BUDGET
@@ -192,6 +221,7 @@ class RayRunner:
             cohort=Cohort.of([self._clients[client] for client in names], stateful),
             states={client: self._states.read(client) for client in stateful},
             folds=piece.folds,
+            together=piece.together,
         )
         work = member.actor.work.options(num_returns=2)
         piece.reporting, piece.made = work.remote(self._key, self._number, self._broadcast(), seal(order))
@@ -236,7 +266,7 @@ class RayRunner:
         for name, seconds in report.seconds.items():
             self.spent[name] += seconds
         if report.misfit:
-            self._divide(piece.tasks, self._size(len(piece.tasks)), lost=piece.lost)
+            self._again(piece, piece.tasks, lost=piece.lost)
         else:
             self._done(piece, report)
 
@@ -248,11 +278,16 @@ class RayRunner:
             failure = report.failures.get(client)
             self._events.append(Failed(client, attempt, failure) if failure else Arrived(client, attempt))
 
-    def _divide(self, tasks: Sequence[Asked], size: int, *, lost: int = 0, quiet: bool = False) -> None:
-        """Do these tasks again, first of all, in pieces whose updates come to this process."""
-        pieces = [self._piece(part, lost=lost, quiet=quiet) for part in _parts(tasks, size)]
-        for piece in pieces:
-            self._pieces |= {client: piece for client, _, _ in piece.tasks}
+    def _again(self, piece: Piece, tasks: Sequence[Asked], *, lost: int = 0, quiet: bool = False) -> None:
+        """Do these tasks of a piece again, of a group all; their updates come to this process."""
+        if piece.together:
+            self._put_first([self._piece(piece.tasks, together=True, lost=lost, quiet=quiet)])
+        else:
+            parts = _parts(tasks, self._size(len(tasks)))
+            self._put_first([self._piece(part, lost=lost, quiet=quiet) for part in parts])
+
+    def _put_first(self, pieces: Sequence[Piece]) -> None:
+        self._know(pieces)
         self._queue.extendleft(reversed(pieces))
 
     # --- folding -----------------------------------------------------------------------------
@@ -260,9 +295,15 @@ class RayRunner:
     def fold(self, clients: Sequence[Asked]) -> Sequence[Failed]:
         """Fold the updates of these clients, or merge the shards that they make up."""
         refused: list[Failed] = []
-        for piece, tasks in groupby(clients, key=lambda task: self._pieces[task[0]]):
+        for piece, tasks in groupby(clients, key=lambda task: self._settled(task[0])):
             refused += self._fold(piece, list(tasks))
         return refused
+
+    def _settled(self, client: str) -> Piece:
+        """The client's piece; waits for it, where it is done again."""
+        while (piece := self._pieces[client]).report is None:
+            self._work()
+        return piece
 
     def _fold(self, piece: Piece, tasks: Sequence[Asked]) -> list[Failed]:
         assert piece.report is not None
@@ -272,7 +313,8 @@ class RayRunner:
                 return []
         elif not piece.folds and (done := self._fetch(piece)) is not None:
             return self._fold_each(piece, tasks, done)
-        return self._fold_again(tasks)
+        self._again(piece, tasks, quiet=True)
+        return list(self.fold(tasks))
 
     def _fetch(self, piece: Piece) -> Any:
         """What an actor made; None if it is lost."""
@@ -310,26 +352,15 @@ class RayRunner:
         assert piece.report is not None
         begin = time.perf_counter()
         by_client = dict(zip((c for c, _, _ in piece.tasks if c not in piece.report.failures), done, strict=True))
-        refused: list[Failed] = []
-        for client, attempt, place in tasks:
-            if failure := piece.report.failures.get(client):  # only where it was done again
-                refused.append(Failed(client, attempt, failure))
-                continue
-            one = by_client.pop(client)
-            if failed := self._folding.fold(client, attempt, place, one.update, one.state):
-                refused.append(failed)
+        failures = piece.report.failures  # of these clients only where they were done again
+        refused = [Failed(client, attempt, failures[client]) for client, attempt, _ in tasks if client in failures]
+        answers = [
+            Answered(client, attempt, place, by_client[client].update, by_client[client].state)
+            for client, attempt, place in tasks
+            if client not in failures
+        ]
+        refused += self._folding.fold(answers)
         self.spent["folding"] += time.perf_counter() - begin
-        return refused
-
-    def _fold_again(self, tasks: Sequence[Asked]) -> list[Failed]:
-        """Have these tasks done again, and fold their updates one after the other."""
-        self._divide(tasks, self._size(len(tasks)), quiet=True)
-        refused: list[Failed] = []
-        for client, attempt, place in tasks:
-            while (piece := self._pieces[client]).report is None:
-                self._work()
-            if (client, attempt, place) == piece.tasks[0]:
-                refused += self._fold(piece, piece.tasks)
         return refused
 
     # --- actors that are lost ----------------------------------------------------------------
@@ -350,10 +381,11 @@ class RayRunner:
 
     def _once_more(self, piece: Piece, why: str) -> None:
         piece.lost += 1
-        if piece.lost == 1 or (len(piece.tasks) == 1 and piece.lost < _LIVES):
+        if piece.lost < (_LIVES if piece.together or len(piece.tasks) == 1 else 2):
             self._queue.appendleft(piece)
-        elif len(piece.tasks) > 1:
-            self._divide(piece.tasks, 1, lost=1, quiet=piece.quiet)
+        elif len(piece.tasks) > 1:  # of a group one is surely to blame; without that client it is no longer that group
+            lost = _LIVES - 1 if piece.together else 1
+            self._put_first([self._piece([task], lost=lost, quiet=piece.quiet) for task in piece.tasks])
         else:
             ((client, _, _),) = piece.tasks
             failure = Failure(

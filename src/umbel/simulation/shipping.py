@@ -19,31 +19,22 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import cloudpickle
 
 from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp
-from umbel.errors import UsageError
+from umbel.errors import UmbelError, UsageError
 
 logger = logging.getLogger("umbel")
 LARGE = 10 << 20
 _IN_SETUP = "load it in @client.setup or @client.data, where the clients are"
 
 
-def _reduce_code(code: CodeType) -> Any:
-    # with the names of files, which cloudpickle leaves out, so that tracebacks show the user's lines
-    return marshal.loads, (marshal.dumps(code),)
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    dispatch_table = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
-
-
 def _dumps(value: Any) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, protocol=5).dump(value)
+    _Packer(file).dump(value)
     return file.getvalue()
 
 
@@ -132,9 +123,10 @@ def modules_by_file() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name != "__main__" and file and file.endswith(".py") and not file.startswith(_INSTALLED):
-            if not _is_found(name, file):
-                found[name] = file
+        if name == "__main__" or not file or not file.endswith(".py") or file.startswith(_INSTALLED):
+            continue
+        if not _is_found(name, file):
+            found[name] = file
     return found
 
 
@@ -172,17 +164,22 @@ class ByFile(MetaPathFinder):
 
 
 @final
-class _Packer(_Pickler):
-    """Pickles a value; of `Arrays` only where they were put."""
+class _Packer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Pickles a value; of `Arrays` only where they were put, if they are to be put somewhere."""
 
-    def __init__(self, file: io.BytesIO, put: Callable[[Arrays], int]) -> None:
+    # with the names of files, which cloudpickle leaves out, so that tracebacks show the user's lines
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {CodeType: lambda code: (marshal.loads, (marshal.dumps(code),))}, cloudpickle.Pickler.dispatch_table
+    )
+
+    def __init__(self, file: io.BytesIO, put: Callable[[Arrays], int] | None = None) -> None:
         super().__init__(file, protocol=5)
         self._put = put
         self._where: dict[int, tuple[Any, int]] = {}
 
     def persistent_id(self, obj: Any) -> Any:
         """Where arrays lie, and their spec."""
-        if type(obj) is not Arrays:
+        if type(obj) is not Arrays or self._put is None:
             return None
         if id(obj) not in self._where:
             self._where[id(obj)] = (obj.spec, self._put(obj))
@@ -201,9 +198,21 @@ class _Unpacker(pickle.Unpickler):
 
 
 def pack(value: Any, put: Callable[[Arrays], int]) -> bytes:
-    """A value as bytes; its arrays are put elsewhere."""
+    """A value as bytes; its arrays are put elsewhere.
+
+    Raises:
+        UsageError: something in it cannot be sent.
+    """
     file = io.BytesIO()
-    _Packer(file, put).dump(value)
+    try:
+        _Packer(file, put).dump(value)
+    except UmbelError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"what the clients are asked cannot be sent to a worker process: {type(error).__name__}: {error}",
+            advice="let transforms, rules and config hold plain values; or take engine='inline', which sends nothing",
+        ) from error
     return file.getvalue()
 
 

@@ -9,11 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 from umbel.client.app import ClientApp
+from umbel.client.context import gpus
 from umbel.client.work import Bench
 from umbel.engine.ports import Runner
 from umbel.errors import UsageError
+from umbel.simulation import auto
 from umbel.simulation.auto import Auto
-from umbel.simulation.folding import ClientStates
+from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.inline import Inline
 from umbel.simulation.place import Place
 from umbel.simulation.roster import roster
@@ -21,6 +23,7 @@ from umbel.simulation.single import OneClient
 
 if TYPE_CHECKING:
     from umbel.simulation.crew import Crew
+    from umbel.simulation.processes import Processes
 
 Engine = Literal["auto", "inline", "processes"]
 _KEPT = 4  # pairs of app and seed whose set-up and data are kept between the runs of a sweep
@@ -36,9 +39,11 @@ class Simulation(Place):
         engine: "processes" has worker processes do the tasks; "inline" does every task in the calling thread, one
             after the other, and breakpoints work. "auto" begins inline and goes on with worker processes when a run
             lasts, so that a small one need not wait for them. The result has the same bits.
-        workers: how many worker processes; "auto": as many as the machine has cores and memory for.
+        workers: how many worker processes; "auto": ``per_device`` for each GPU that is used; where none is, as many as
+            the machine has cores, and memory for.
         threads: how many threads each handler may compute with. Results depend on it.
-        devices: "auto" (all GPUs if torch is in use and has any), or a name such as "cpu" or "cuda:0".
+        devices: "auto" (all GPUs if torch is in use and has any; workers take them in turn), or a name such as "cpu" or
+            "cuda:0".
         per_device: how many workers share a GPU.
         limit: seconds that one task of a client may take in a worker process; longer is a failure. None: any.
         labels: what is known of clients, for samplers that select by label: ``{name: {label: value}}``.
@@ -88,44 +93,54 @@ class Simulation(Place):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._kept = None
-        self.rest()
+        self._end_workers(now=error is not None)
 
-    def rest(self) -> None:
+    def rest(self, *, clean: bool, within: bool) -> None:
         """A run is over: end the workers, unless they are kept."""
-        if self._crew is not None and (self._kept is None or self._crew.broken):
-            self._crew.close()
-            self._crew = None
+        if not within and (self._kept is None or not clean):
+            self._end_workers(now=not clean)
+
+    def _end_workers(self, *, now: bool) -> None:
+        if self._crew is not None:
+            crew, self._crew = self._crew, None
+            crew.close(now=now)
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:
         """What does the tasks of one run."""
         self._app = app
 
-        def processes() -> Runner:
+        def processes() -> Processes:
             return self._workers().runner(app, seed, states)
 
         def inline() -> Inline:
-            return Inline(self.clients, self._bench(app, seed), states, debug=debug)
+            return Inline(self.clients, self._bench(app, seed), states, grouped=is_grouped(app), debug=debug)
 
         if self.engine == "processes" and not debug:
             return processes()
         if self.engine == "inline" or debug or self.workers == 1 or cores() == 1:
             return inline()
-        return processes() if self._crew is not None else Auto(inline(), processes)
+        if self._crew is not None and self._crew.is_ours:
+            return processes()
+        return Auto(inline(), processes, patience=auto.patience)
 
     def _workers(self) -> Crew:
-        if self._crew is None:
+        if self._crew is None or not self._crew.is_ours:
             from umbel.simulation.crew import Crew
 
             self._crew = Crew(
                 self.clients,
-                workers=cores() if self.workers == "auto" else self.workers,
+                workers=self._most() if self.workers == "auto" else self.workers,
                 chosen=self.workers != "auto",
                 threads=self.threads,
                 devices=self.devices,
-                per_device=self.per_device,
                 limit=self.limit,
             )
         return self._crew
+
+    def _most(self) -> int:
+        """How many workers there are at first, if nobody says."""
+        on_gpus = gpus() if self.devices == "auto" else int(self.devices.startswith("cuda"))
+        return on_gpus * self.per_device or cores()
 
     def _bench(self, app: ClientApp, seed: int) -> Bench:
         def make() -> Bench:

@@ -49,7 +49,7 @@ class OneClient:
             extra: more named arrays, as ``ctx.extra``.
             state: what it kept from earlier rounds.
         """
-        update = self._ask("train", "train", model, round, config, extra, state)
+        update = self._ask("train", "train", model, round=round, config=config, extra=extra, state=state)
         assert isinstance(update, Update)
         return update
 
@@ -63,7 +63,7 @@ class OneClient:
         state: Mapping[str, Any] | None = None,
     ) -> Metrics:
         """Evaluate a model. Arguments as for `train`."""
-        metrics = self._ask("evaluate", "evaluate", model, round, config, extra, state)
+        metrics = self._ask("evaluate", "evaluate", model, round=round, config=config, extra=extra, state=state)
         assert isinstance(metrics, Metrics)
         return metrics
 
@@ -78,7 +78,7 @@ class OneClient:
         state: Mapping[str, Any] | None = None,
     ) -> Update:
         """Ask the query called ``name``. Other arguments as for `train`."""
-        update = self._ask("query", name, model, round, config, extra, state)
+        update = self._ask("query", name, model, round=round, config=config, extra=extra, state=state)
         assert isinstance(update, Update)
         return update
 
@@ -87,13 +87,16 @@ class OneClient:
         kind: Kind,
         name: str,
         model: Any,
+        *,
         round: int,
         config: Mapping[str, Any] | None,
         extra: Mapping[str, Arrays] | None,
         state: Mapping[str, Any] | None,
     ) -> Update | Metrics:
         if name not in self._app.names():
-            raise HandlerMissing(f"the client app has no handler for {name!r}", advice="write one")
+            raise HandlerMissing(
+                f"the client app has no handler for {name!r}", advice=f"it has {', '.join(sorted(self._app.names()))}"
+            )
         question = Question(
             kind=kind,
             name=name,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
+import io
 import logging
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
 import time
 import traceback
 import weakref
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
 
 from umbel.arrays import Array, Arrays, allocating
+from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated
+from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
 from umbel.errors import Failure
@@ -36,6 +40,7 @@ from umbel.simulation.messages import (
     Ended,
     Hello,
     Load,
+    Loaded,
     More,
     Open,
     Room,
@@ -43,16 +48,17 @@ from umbel.simulation.messages import (
     Stored,
 )
 from umbel.simulation.region import Loan, Region
+from umbel.simulation.scratch import Scratch
 from umbel.simulation.shipping import ByFile, unpack
 from umbel.spec import Spec
-from umbel.update import Metrics, Update
+from umbel.update import Metrics
 
 SMALL = 1 << 20  # bytes that are broadcast, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 2e-3  # seconds between two messages, where tasks are short
 _LOANS = 1 << 16  # bytes from which on an update is made where it will lie
-KEPT = 4  # apps and seeds whose set-up and data are kept
 IN_USE, FREE = 1, 0
+_F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 
 
 @final
@@ -64,6 +70,7 @@ class Outbox:
         self._arena = Arena(region.size, self._is_free)
         self._loans: dict[int, weakref.ref[Loan]] = {}  # who looks at a piece, by its offset
         self._lent: dict[int, int] = {}  # pieces made for updates of the task, by their address
+        self._put: list[int] = []  # pieces with arrays of the task
         self._specs: dict[Spec, int] = {}
         self.fresh: list[Spec] = []
 
@@ -91,11 +98,19 @@ class Outbox:
                 return LINE + int(file.size)
             np.copyto(self._region.array(offset + LINE, file.size, np.uint8), file)
         self._word(offset)[0] = IN_USE
+        self._put.append(offset)
         return Stored(self._number(arrays.spec), offset)
 
     def task_done(self) -> None:
         """What was lent and not used is free as soon as nobody looks at it."""
         self._lent.clear()
+        self._put.clear()
+
+    def task_given_up(self) -> None:
+        """Nobody will hear of the task."""
+        for offset in self._put:
+            self._word(offset)[0] = FREE
+        self.task_done()
 
     def _number(self, spec: Spec) -> int:
         number = self._specs.get(spec)
@@ -121,34 +136,64 @@ class Outbox:
 class Exchange:
     """What a worker knows of the exchange that is under way."""
 
-    def __init__(self, message: Open, broadcast: Region) -> None:
-        self._loans: list[weakref.ref[Loan]] = []
-        broadcast.resize(message.size)
-
-        def get(offset: int, size: int) -> Array:
-            piece, loan = broadcast.lend(offset, size, writable=False)
-            self._loans.append(loan)
-            return piece
+    def __init__(self, message: Open, get: Callable[[int, int], Array]) -> None:
 
         self.number = message.number
         self.question: Question | None = unpack(message.question, get)
         self._cohorts = [(0, message.cohort)]
         self._count = len(message.cohort.names)
+        self._units = message.units
 
-    def extend(self, cohort: Cohort) -> None:
-        """More clients."""
-        self._cohorts.append((self._count, cohort))
-        self._count += len(cohort.names)
+    def extend(self, message: More) -> None:
+        """More clients, and units."""
+        self._units += message.units
+        if message.cohort is not None:
+            self._cohorts.append((self._count, message.cohort))
+            self._count += len(message.cohort.names)
+
+    def unit(self, number: int) -> range | None:
+        """The tasks of a unit; None while the list has not come in which it stands."""
+        return range(*self._units[number]) if number < len(self._units) else None
 
     def cohort(self, task: int) -> tuple[Cohort, int]:
         """In which list of clients a task's client stands, and where."""
         begin, cohort = next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
         return cohort, task - begin
 
-    def end(self) -> bool:
-        """Let go of everything. Does someone else still hold what was broadcast?"""
-        self.question = None
-        return any(loan() is not None for loan in self._loans)
+    def client(self, task: int) -> tuple[ClientInfo, bool]:
+        """A task's client, and whether it has a state."""
+        cohort, index = self.cohort(task)
+        client = cohort.client(index)
+        return client, client.name in cohort.stateful
+
+
+@final
+class Heard:
+    """What was broadcast, as this worker sees it."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._loans: list[tuple[tuple[int, int], weakref.ref[Loan]]] = []  # of all exchanges
+
+    def grow(self, size: int) -> None:
+        """The region has so many bytes now."""
+        self._region.resize(size)
+
+    def get(self, offset: int, size: int) -> Array:
+        """Some of it."""
+        piece, loan = self._region.lend(offset, size, writable=False)
+        self._loans.append(((offset, offset + size), loan))
+        return piece
+
+    def held(self) -> list[tuple[int, int]]:
+        """What is still looked at, from where to where."""
+        self._loans = [(piece, loan) for piece, loan in self._loans if loan() is not None]
+        return sorted({piece for piece, _ in self._loans})
+
+
+@final
+class _Over(Exception):
+    """The exchange ended while a task waited for the main process."""
 
 
 @final
@@ -158,16 +203,18 @@ class Worker:
     Args:
         connection: to the main process.
         hello: what it said first.
+        lifeline: a pipe that ends with the main process; a file descriptor.
         crash: where a traceback goes when the process ends against its will; a file descriptor.
     """
 
-    def __init__(self, connection: Any, hello: Hello, crash: int) -> None:
+    def __init__(self, connection: Any, hello: Hello, lifeline: int, crash: int) -> None:
         self._connection, self._number, self._limit, self._crash = connection, hello.number, hello.limit, crash
         self._threads = hello.threads
         self._board = Board(hello.workers, handles=hello.board)
-        self._broadcast = Region(SMALL, hello.broadcast, writable=False)
+        self._heard = Heard(Region(SMALL, hello.broadcast, writable=False))
+        self._scratch = Scratch(hello.scratch, lifeline)
         self._outbox = Outbox(Region(ROOM, hello.updates))
-        self._benches: OrderedDict[int, Bench] = OrderedDict()
+        self._benches: dict[int, Bench] = {}
         self._exchange: Exchange
         self._bench: Bench
         self._answers: list[Answer] = []
@@ -177,7 +224,7 @@ class Worker:
 
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
-        with isolated(self._threads):
+        with isolated(self._threads), allocating(self._outbox.lend):
             while True:
                 self._hear(self._receive())
 
@@ -196,11 +243,10 @@ class Worker:
                 self._open(message)
                 self._work()
             case More():
-                if message.cohort is not None:
-                    self._exchange.extend(message.cohort)
+                self._exchange.extend(message)
                 self._work()
             case End():
-                self._send(Ended(self._exchange.number, self._exchange.end()))
+                self._end()
 
     def _send(self, message: Any) -> None:
         self._connection.send_bytes(pickle.dumps(message, protocol=5))
@@ -211,57 +257,94 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  # the user's modules may do anything
             self._send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
             return
-        self._benches[message.key] = Bench(app, message.seed, threads=self._threads, devices=message.device)
-        if len(self._benches) > KEPT:
-            self._benches.popitem(last=False)
+        self._benches[message.key] = Bench(
+            app,
+            message.seed,
+            threads=self._threads,
+            devices=message.device,
+            number=self._number,
+            scratch=self._scratch.directory,
+        )
+        self._benches.pop(message.forget, None)
+        self._send(Loaded())
 
     def _open(self, message: Open) -> None:
-        self._board.resize(message.capacity)
         self._bench = self._benches[message.key]
-        self._benches.move_to_end(message.key)
-        self._exchange = Exchange(message, self._broadcast)
+        self._heard.grow(message.size)
+        self._exchange = Exchange(message, self._heard.get)
+
+    def _end(self) -> None:
+        self._exchange.question = None
+        self._send(Ended(self._exchange.number, self._heard.held()))
 
     # --- tasks -------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Do tasks until there are none."""
-        while tasks := self._board.take(self._number, self._chunk()):
-            for task in tasks:
-                self._do(task)
-                if time.perf_counter() - self._said > _OFTEN:
-                    self._flush()
+        """Do tasks until there are none, or the exchange ends."""
+        over = False
+        try:
+            self._work_on()
+        except _Over:  # not here: while it is handled, what it came through is held
+            over = True
+        if over:
+            self._board.note(self._number, NOBODY, 0.0)
+            self._outbox.task_given_up()
+            self._flush(idle=True)
+            self._end()
+
+    def _work_on(self) -> None:
+        while units := self._board.take(self._number, self._chunk()):
+            for unit in units:
+                while (tasks := self._exchange.unit(unit)) is None:  # the board was quicker than the message
+                    self._exchange.extend(self._receive_this(More))
+                self._do(tasks)
         self._board.note(self._number, NOBODY, 0.0)
         self._flush(idle=True)
 
     def _chunk(self) -> int:
         return 1 if self._pace > _OFTEN else min(64, int(_OFTEN / max(self._pace, 1e-6)))
 
-    def _do(self, task: int) -> None:
-        cohort, index = self._exchange.cohort(task)
-        client = cohort.client(index)
+    def _do(self, tasks: range) -> None:
+        """Do one task, or several together."""
         question = self._exchange.question
         assert question is not None
-        state = self._state(task) if client.name in cohort.stateful else {}
-        begin = time.perf_counter()
-        self._board.note(self._number, task, time.monotonic())
-        if self._limit is not None:
-            faulthandler.dump_traceback_later(self._limit, exit=True, file=self._crash)
-        with allocating(self._outbox.lend):
-            done = self._bench.do(question, client, state)
-        if self._limit is not None:
+        known = [self._exchange.client(task) for task in tasks]
+        stateful = {client.name: task for task, (client, has) in zip(tasks, known, strict=True) if has}
+        results = self._bench.do_many(
+            question,
+            [client for client, _ in known],
+            lambda name: self._state(stateful[name]) if name in stateful else {},
+            begin=lambda i: self._board.note(self._number, tasks[i], time.monotonic()),
+        )
+        for task in tasks:
+            begin = time.perf_counter()
+            done = self._next(results, len(tasks))
+            trained = time.perf_counter()
+            self._board.note(self._number, task, time.monotonic())
+            answer = self._answer(task, done)
+            self._answers.append(answer)  # not in one line: making the answer may send those before it
+            del done
+            self._outbox.task_done()
+            said = time.perf_counter()
+            self._seconds["training"] += trained - begin
+            self._seconds["moving"] += said - trained
+            self._pace += (said - begin - self._pace) / 8
+            if said - self._said > _OFTEN:
+                self._flush()
+
+    def _next(self, results: Iterator[Done | Failure], many: int) -> Done | Failure:
+        """The next result, within the limit for so many clients."""
+        if self._limit is None:
+            return next(results)
+        faulthandler.dump_traceback_later(self._limit * many, exit=True, file=self._crash)
+        try:
+            return next(results)
+        finally:
             faulthandler.cancel_dump_traceback_later()
-        trained = time.perf_counter()
-        self._seconds["training"] += trained - begin
-        answer = self._answer(task, done)
-        self._answers.append(answer)  # not in one line: making the answer may send those before it
-        del done
-        self._outbox.task_done()
-        self._seconds["moving"] += time.perf_counter() - trained
-        self._pace += (time.perf_counter() - begin - self._pace) / 8
 
     def _answer(self, task: int, done: Done | Failure) -> Answer:
         if isinstance(done, Failure):
-            return Answer(task, "failure", failure=done)
+            return Answer(task, "failure", failure=done, full=self._bench.full)
         update = done.update
         if isinstance(update, Metrics):
             return Answer(task, "metrics", update.weight, update.values)
@@ -283,22 +366,31 @@ class Worker:
         return stored
 
     def _state(self, task: int) -> Mapping[str, Any]:
-        self._send(AskState(task))
+        self._send(AskState(self._exchange.number, task))
         values: Mapping[str, Any] = self._receive_this(State).values
         return values
 
     def _receive_this(self, kind: type) -> Any:
         """The next message of a kind; what else comes meanwhile is heard as well."""
         while not isinstance(message := self._receive(), kind):
-            if isinstance(message, More) and message.cohort is not None:
-                self._exchange.extend(message.cohort)
+            if isinstance(message, End):
+                raise _Over
+            if isinstance(message, More):
+                self._exchange.extend(message)
         return message
 
     def _flush(self, *, idle: bool = False, starved: int = 0) -> None:
         """Say what was done."""
         self._send(
             Answers(
-                self._exchange.number, self._answers, self._outbox.fresh, dict(self._seconds), idle=idle, starved=starved
+                self._exchange.number,
+                self._answers,
+                self._outbox.fresh,
+                dict(self._seconds),
+                idle=idle,
+                starved=starved,
+                device=self._bench.device,
+                resident=resident(),
             )
         )
         self._answers, self._outbox.fresh = [], []
@@ -307,7 +399,24 @@ class Worker:
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """End this process when the other end of a pipe is closed, which the system does when the parent is gone."""
+    """End this process when the other end of a pipe is closed, which the system does when the parent is gone.
+
+    The system does that, too, where it can: a thread has to wait for a long computation to let go of the interpreter,
+    and forking with a second thread is warned of.
+    """
+    if sys.platform == "linux":
+        import fcntl
+
+        try:
+            fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        except OSError:
+            pass  # some other kernel that calls itself Linux
+        else:
+            if select.select([lifeline], [], [], 0)[0]:  # it is gone already
+                os._exit(1)
+            return
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -326,14 +435,28 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
         crash: a file descriptor for a last traceback.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends us
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with_parent(lifeline)
     faulthandler.enable(file=crash)
     path, hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
+    for file in (connection.fileno(), lifeline, crash, *hello.board, hello.broadcast, hello.updates):
+        if isinstance(file, int):
+            os.set_inheritable(file, False)  # programs that user code starts must not keep them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)  # whole lines, and none is lost
     sys.path[:] = path
     sys.meta_path.append(ByFile(dict(hello.modules)))
     logging.basicConfig(format="%(message)s")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        Worker(connection, hello, crash).serve()
+        worker = Worker(connection, hello, lifeline, crash)  # it has to be there until this process ends
+        worker.serve()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)  # not a tidy end, which may take long, and which user code may keep from coming
 
 
-__all__ = ["FREE", "IN_USE", "KEPT", "ROOM", "SMALL", "Exchange", "Outbox", "Worker", "run"]
+__all__ = ["FREE", "IN_USE", "ROOM", "SMALL", "Exchange", "Heard", "Outbox", "Worker", "run"]

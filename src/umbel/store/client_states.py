@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS arrays (
 );
 CREATE TABLE IF NOT EXISTS written (
     one INTEGER PRIMARY KEY CHECK (one = 1),
-    sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL
+    sequence INTEGER NOT NULL, floor INTEGER NOT NULL, checksum INTEGER NOT NULL, run TEXT NOT NULL
 );
 """
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -46,21 +46,27 @@ _NEW = "restore the directory from a backup, or start in another dir="
 class FileClientStates:
     """Where the clients' states of one run directory are kept; the file is made with the first state.
 
+    Args:
+        path: of the file; None: one that has no name, and is gone when it is closed.
+
     Attributes:
         points: numbers of the exchanges to which the run may have to go back, in order. Of each client the versions
             that these need are kept, and the newest.
         written: number of the last exchange that gave states.
+        run: whose states these are: what the next one is written with.
 
     Raises:
         CorruptFile: the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path | None) -> None:
+        self._path: Path | str = path or "the temporary file of clients' states"
+        self._file: Path | str = path or ""  # what SQLite calls such a file
         self.points: Sequence[int] = ()
         self.written = self._floor = self._checksum = 0
+        self.run = ""
         self._opened: sqlite3.Connection | None = None
-        if path.exists():
+        if path is not None and path.exists():
             try:
                 with self._errors():
                     self._load()
@@ -70,6 +76,8 @@ class FileClientStates:
 
     def _load(self) -> None:
         self._look()
+        row = self._db.execute("SELECT run FROM written").fetchone()
+        self.run = row[0] if row else ""
         numbers = self.written, self._floor, self._checksum
         if not all(isinstance(n, int) for n in numbers) or self._checksum != _sum_of(
             self._db.execute("SELECT client, sequence FROM state")
@@ -83,8 +91,8 @@ class FileClientStates:
     @property
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:
-            self._opened = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._opened.executescript(_PRAGMAS + _SCHEMA)
+            self._opened = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
+            self._opened.executescript((_PRAGMAS if self._file else "") + _SCHEMA)
         return self._opened
 
     @contextmanager
@@ -146,7 +154,7 @@ class FileClientStates:
             self._note(sequence, max([self._floor, *self.points[:1]]), checksum)  # what is gone stays gone
 
     def _note(self, sequence: int, floor: int, checksum: int) -> None:
-        self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?, ?, ?)", (sequence, floor, checksum))
+        self._db.execute("INSERT OR REPLACE INTO written VALUES (1, ?, ?, ?, ?)", (sequence, floor, checksum, self.run))
         self._db.execute("COMMIT")
         self.written, self._floor, self._checksum = sequence, floor, checksum
 

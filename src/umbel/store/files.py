@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -40,6 +41,7 @@ from umbel.store.run_file import FILES, claim, read_run_file, write_run_file
 
 logger = logging.getLogger("umbel")
 _COMMIT, _END = b'{"kind":"commit"', b'{"kind":"end"'
+_NOTHING = Commit(rows=(), state=None)
 _LAZY: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # of a commit; read of the last one only
 
 
@@ -86,10 +88,12 @@ class Ended:
     Attributes:
         status: "finished", or why it ended early.
         rounds: how many it was to have.
+        rest: what came after the last commit, without rows and state.
     """
 
     status: str
     rounds: int | None
+    rest: Commit
 
 
 @final
@@ -182,7 +186,14 @@ class FileStore:
             path = self.directory / "clients.sqlite"
             state = "is older than the journal beside it" if path.exists() else "is gone"
             raise CorruptFile(f"{path} {state}", advice=self._start_over)
-        self.client_states.go_back((self._records or (self._last,))[-1].sequence)
+        sequence = (self._records or (self._last,))[-1].sequence
+        content = read_run_file(self.directory / "run.json")
+        run = content["run"] if content else ""
+        if sequence and self.client_states.written and self.client_states.run != run:  # else all states go
+            path = self.directory / "clients.sqlite"
+            raise CorruptFile(f"{path} is that of another run", advice=self._start_over)
+        self.client_states.run = run
+        self.client_states.go_back(sequence)
 
     def _tidy(self) -> None:
         """Remove blobs that nothing names, and versions of clients' states when new ones come."""
@@ -216,6 +227,7 @@ class FileStore:
         if initial is not None:
             replace_file(self.directory / "initial.safetensors", initial.to_bytes())
             sync_directory(self.directory)
+        self.client_states.run = secrets.token_hex(8)
         self._write_run_file(recipe, initial.digest() if initial is not None else None)
 
     def change(self, recipe: Json) -> None:
@@ -223,7 +235,8 @@ class FileStore:
         self._write_run_file(recipe, read_run_file(self.directory / "run.json")["initial"])
 
     def _write_run_file(self, recipe: Json, initial: str | None) -> None:
-        content = {"umbel": recipe["umbel"], "initial": initial, "recipe": recipe}
+        run = self.client_states.run
+        content = {"umbel": recipe["umbel"], "run": run, "initial": initial, "recipe": recipe}
         write_run_file(self.directory / "run.json", content)
         sync_directory(self.directory)
 
@@ -355,13 +368,21 @@ class FileStore:
         if self._end is None:
             return None
         value = self._end.value
-        return Ended(value["status"], value["rounds"])
+        return Ended(value["status"], value["rounds"], Commit(**self._decode_fields(value["content"])))
 
-    def finish(self, status: str, state: Any, *, rounds: int | None) -> None:
-        """The run of so many rounds has ended: say so, and lay the models where people look for them."""
+    def finish(self, status: str, state: Any, *, rounds: int | None, rest: Commit = _NOTHING) -> None:
+        """The run of so many rounds has ended: say so, and lay the models where people look for them.
+
+        Args:
+            status: "finished", or why it ended early.
+            state: what was committed last.
+            rounds: how many it was to have.
+            rest: what came after the last commit, without rows, state and a best model.
+        """
         self.lay_out(state)
         sync_directory(self.directory)
-        end = {"kind": "end", "status": status, "rounds": rounds}
+        content, _ = self._encode_fields(rest, "end", sync=True)
+        end = {"kind": "end", "status": status, "rounds": rounds, "content": content}
         self._end = self._journal.append(end, after=self._last.line, sync=True)
 
     def lay_out(self, state: Any) -> None:

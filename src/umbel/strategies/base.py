@@ -75,8 +75,7 @@ class Strategy:
             object.__setattr__(self, "transforms", Chain(tuple(self.transforms)))
         schedule.resolve(self.config, 1)
         object.__setattr__(self, "optimizer", optimize.as_optimizer(self.optimizer))
-        rules = {name: combiners.as_combiner(rule) for name, rule in self.metrics.items()}
-        object.__setattr__(self, "metrics", MappingProxyType(rules))
+        object.__setattr__(self, "metrics", MappingProxyType(combiners.as_rules(self.metrics)))
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
         self.transforms.check_order(self.aggregator)
 

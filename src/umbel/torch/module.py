@@ -105,7 +105,7 @@ def load(net: nn.Module, model: Arrays) -> dict[str, Tensor]:
     plans = _known.setdefault(net, _Plans())
     plan = plans.incoming
     if plan is None or plan.spec != model.spec or not plan.fits(keys, tensors):
-        plan = plans.incoming = _plan_incoming(Named(net), model.spec)
+        plan = plans.incoming = plan_incoming(Named(net), model.spec)
     for a, b in plan.tied:
         if model.raw(a.entry.name).tobytes() != model.raw(b.entry.name).tobytes():
             raise EntryError(
@@ -135,7 +135,7 @@ def _gather(plan: Plan, tensors: Sequence[Tensor | None]) -> Arrays:
         else:
             t = tensors[place.index]
             assert t is not None
-            _over(out, place.entry.dtype).copy_(t.detach())
+            over(out, place.entry.dtype).copy_(t.detach())
 
     return Arrays.build(plan.spec, write)
 
@@ -153,7 +153,7 @@ def like(net: nn.Module, spec: Spec) -> Arrays:
     if not spec.canonical:
         spec = layout(spec.entries, dict(spec.aliases), names=spec.names)
     if plan is None or plan.spec != spec or not plan.fits(keys, tensors):
-        plan = plans.incoming = _plan_incoming(Named(net), spec)
+        plan = plans.incoming = plan_incoming(Named(net), spec)
     if len(plan.once) > len(spec.entries):
         alias, target = spec.aliases[0]
         raise EntryError(
@@ -169,7 +169,7 @@ def borrow(raw: Array, dtype: str) -> Tensor:
 
     PyTorch has no read-only tensors and warns of each; this one stays inside Umbel.
     """
-    return _over(np.asarray(_Borrowed(raw)), dtype)
+    return over(np.asarray(_Borrowed(raw)), dtype)
 
 
 @final
@@ -183,7 +183,8 @@ class _Borrowed:
         self.__array_interface__ = {**raw.__array_interface__, "data": (raw.__array_interface__["data"][0], False)}
 
 
-def _over(memory: Array, dtype: str) -> Tensor:
+def over(memory: Array, dtype: str) -> Tensor:
+    """A tensor over the memory of an array that may be written to."""
     if dtype == "BF16":
         return torch.from_numpy(memory.view("<i2")).view(torch.bfloat16)
     return torch.from_numpy(memory)
@@ -245,7 +246,12 @@ def _entry(name: str, t: Tensor, overrides: Sequence[Entries]) -> Entry:
     return Entry(name, CODES[t.dtype], tuple(t.shape), role)
 
 
-def _plan_incoming(named: Named, spec: Spec) -> Plan:
+def plan_incoming(named: Named, spec: Spec) -> Plan:
+    """A plan for writing a model of this spec into the module.
+
+    Raises:
+        EntryError: an entry that the module does not have, or has with another shape or dtype.
+    """
     for name in spec.names:
         e, t = spec.by_name[name], named.check(name)
         where = f"entry {name!r}: the model has"
@@ -264,4 +270,4 @@ def _plan_incoming(named: Named, spec: Spec) -> Plan:
     return make_plan(named, spec, spec.names)
 
 
-__all__ = ["arrays", "borrow", "into", "like", "load"]
+__all__ = ["DTYPES", "arrays", "borrow", "into", "like", "load", "over", "plan_incoming"]

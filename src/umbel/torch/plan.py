@@ -193,10 +193,11 @@ def _place(named: Named, name: str, entry: Entry) -> Place:
     t = named.tensors[name]
     expanded = [stride == 0 and n > 1 for stride, n in zip(t.stride(), t.shape, strict=True)]
     repeated = tuple(slice(0, 1) if e else slice(None) for e in expanded) if any(expanded) else None
-    return Place(name, named.index[name], entry, _stamp(t), _memory(t), repeated)
+    return Place(name, named.index[name], entry, _stamp(t), memory_of(t), repeated)
 
 
-def _memory(t: Tensor) -> Array | None:
+def memory_of(t: Tensor) -> Array | None:
+    """A NumPy view of a tensor's values (bfloat16 as bits); None on another device."""
     if t.device.type != "cpu":
         return None
     t = t.detach()
@@ -264,4 +265,4 @@ def default_role(t: Tensor) -> Role:
     return "buffer"
 
 
-__all__ = ["CODES", "Named", "Place", "Plan", "default_role", "first_names", "make_plan", "walk"]
+__all__ = ["CODES", "Named", "Place", "Plan", "default_role", "first_names", "make_plan", "memory_of", "walk"]

@@ -46,7 +46,7 @@ class HasCorrection(Protocol):
 
 @final
 @dataclass(slots=True)
-class _Term:
+class Term:
     """The correction of one parameter."""
 
     name: str
@@ -75,7 +75,7 @@ class Local:
         self.model = model
         self._correction = ctx.correction
         self._params: dict[int, Tensor] = {}
-        self._terms: dict[int, _Term] = {}
+        self._terms: dict[int, Term] = {}
         self._counts: dict[int, int] = {}
         self._late = False  # was the module stepped after the `with`?
 
@@ -121,7 +121,7 @@ class Local:
                 advice="give each client and each thread a module of its own",
             )
         named = load(self.net, self.model)
-        self._terms = _terms(named, self._correction) if self._correction else {}
+        self._terms = terms_of(named, self._correction) if self._correction else {}
         self._counts.clear()
         self._late = False
         for key in params:
@@ -176,7 +176,7 @@ class Local:
             setattr(grad, _MARK, grad._version)
         return [p for p, _, _ in due]
 
-    def _add(self, p: Tensor, grad: Tensor, term: _Term, scale: Tensor | None) -> None:
+    def _add(self, p: Tensor, grad: Tensor, term: Term, scale: Tensor | None) -> None:
         assert self._correction is not None
         if grad.layout != torch.strided:
             raise UsageError(
@@ -238,11 +238,11 @@ def local(net: nn.Module, model: Arrays, ctx: HasCorrection) -> Local:
     return Local(net, model, ctx)
 
 
-def _terms(named: Mapping[str, Tensor], correction: Correction) -> dict[int, _Term]:
+def terms_of(named: Mapping[str, Tensor], correction: Correction) -> dict[int, Term]:
     """The correction by the id of the parameter."""
     if not correction.pull and correction.offset is None:
         return {}
-    terms: dict[int, _Term] = {}
+    terms: dict[int, Term] = {}
     for e in correction.anchor.spec.entries:
         if e.role != "trained":
             continue
@@ -254,7 +254,7 @@ def _terms(named: Mapping[str, Tensor], correction: Correction) -> dict[int, _Te
             )
         p = named[e.name]
         offset = None if correction.offset is None else _like(p, correction.offset, e.name)
-        terms[id(p)] = _Term(e.name, _like(p, correction.anchor, e.name), offset)
+        terms[id(p)] = Term(e.name, _like(p, correction.anchor, e.name), offset)
     return terms
 
 
@@ -336,4 +336,4 @@ class _Evaluation:
 
 register_optimizer_step_pre_hook(_before_step)
 
-__all__ = ["Local", "local"]
+__all__ = ["Local", "Term", "local", "terms_of"]

@@ -31,18 +31,19 @@ def test_inside_a_running_loop():
     assert asyncio.run(cell()).model["w"].tolist() == [3.0, 3.0]
 
 
-def test_two_threads_cannot_share_the_random_generators():
+def test_two_threads_cannot_share_the_random_generators(tmp_path):
     """Two cells at once, or a sweep in a pool of threads: refused, since neither run would have its own bits."""
     with ThreadPoolExecutor() as pool:
         client = umbel.ClientApp()
 
         @client.train
         def train(model, ctx):
-            other = pool.submit(umbel.run, server, make_client(), on=umbel.Simulation(clients=3))
+            other = pool.submit(umbel.run, server, make_client(), on=umbel.Simulation(clients=3), dir=tmp_path / "run")
             assert "another thread of this process" in str(other.exception())
             return umbel.Update(model=model)
 
         assert umbel.run(server, client, on=umbel.Simulation(clients=1)).failures == ()
+        assert not (tmp_path / "run").exists()
 
 
 def test_what_a_cell_shows():

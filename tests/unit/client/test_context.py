@@ -188,6 +188,27 @@ def test_what_a_handler_does_to_its_context_reaches_nobody_else() -> None:
     assert one(train).status == "finished"
 
 
+def test_an_array_of_the_site_or_the_config_is_read_only() -> None:
+    site, weights = np.ones(3), np.ones(2)
+
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        for array in (ctx.site["a"], ctx.site["in"]["a"], ctx.client.site["a"], ctx.config["w"], ctx.config["in"][0]):
+            assert array.sum() == len(array)
+            with pytest.raises(ValueError, match="read-only"):
+                array.fill(0)
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            ctx.config["w"].flags.writeable = True
+        return umbel.Update(model=model)
+
+    client = umbel.ClientApp()
+    client.train(train)
+    server = umbel.ServerApp(MODEL, umbel.fed_avg(config={"w": weights, "in": [weights]}), 2)
+    on = umbel.Simulation(clients={name: {"a": site, "in": {"a": site}} for name in "ab"})
+    assert umbel.run(server, client, on=on, seed=4).status == "finished"
+    assert site.flags.writeable
+    assert weights.flags.writeable
+
+
 def test_a_state_is_set_as_a_whole_too() -> None:
     def train(model: Any, ctx: Any) -> umbel.Update:
         assert ctx.state == ({"n": ctx.round - 1} if ctx.round > 1 else {})
@@ -212,6 +233,37 @@ def test_an_array_of_the_state_is_the_handlers_own() -> None:
     strategy = umbel.fed_avg(rounds=umbel.rounds(quorum=0))
     result = umbel.run(umbel.ServerApp(MODEL, strategy, 3), client, on=umbel.Simulation(clients=2), seed=0)
     assert result.history["sum"].tolist() == pytest.approx([1.0, np.nan, 2.0], nan_ok=True)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")
+def test_a_kept_array_is_safe_from_what_writes_to_read_only_memory() -> None:
+    torch = pytest.importorskip("torch")
+    seen: list[tuple[str, float]] = []
+
+    def write(kind: str, ctx: Any) -> None:
+        for array in (ctx.state["a"]["x"], ctx.state["n"]):
+            seen.append((kind, float(array[0])))
+            torch.from_numpy(array).add_(1)
+
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        if ctx.round == 1:
+            ctx.state |= {"a": umbel.Arrays({"x": np.zeros(2)}), "n": np.zeros(2)}
+            return umbel.Update(model=model)
+        write("train", ctx)
+        raise OSError("drawn")
+
+    @client.evaluate
+    def evaluate(model: Any, ctx: Any) -> umbel.Metrics:
+        write("evaluate", ctx)
+        return umbel.Metrics({})
+
+    strategy = umbel.fed_avg(rounds=umbel.rounds(quorum=0))
+    umbel.run(umbel.ServerApp(MODEL, strategy, 3), client, on=umbel.Simulation(clients=1), seed=0)
+    one = [("evaluate", 0.0)] * 2
+    assert seen == one + ([("train", 0.0)] * 2 + one) * 2
 
 
 @pytest.mark.parametrize(

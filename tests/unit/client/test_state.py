@@ -76,6 +76,12 @@ def test_what_cannot_be_kept_is_refused_by_its_name(value: Any) -> None:
         closed({"momentum": value})
 
 
+@pytest.mark.parametrize("value", [np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.array([1.0]), np.ma.masked])
+def test_a_mask_is_not_dropped(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"ctx\.state\['momentum'\] has a mask\n.*filled"):
+        closed({"momentum": value})
+
+
 @pytest.mark.parametrize("name", [3, None, ("a",), f"{OURS}local", np.str_("a")])
 def test_a_name_is_plain_text_and_not_ours(name: Any) -> None:
     with pytest.raises(UsageError, match=r"ctx\.state has the name"):

@@ -36,7 +36,7 @@ class Scripted:
     def __init__(
         self, events: Sequence[tuple[float, Event]], *, refuse: Sequence[str] = (), punctual: bool = False
     ) -> None:
-        self.punctual = punctual
+        self.punctual, self.spent = punctual, dict[str, float]()
         self.time = 100.0
         self.events, self.refuse = list(events), refuse
         self.said: list[Any] = []

@@ -384,6 +384,32 @@ def test_a_step_of_the_server_that_overflows_is_not_committed(tmp_path: Path) ->
     assert np.isfinite(kept.model["w"]).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_model_that_is_not_finite_is_refused_before_it_is_sent(bad: float) -> None:
+    asked: list[str] = []
+    client = umbel.ClientApp()
+    client.train(lambda model, ctx: asked.append(ctx.client.name))
+    wrong = {"v": np.zeros(3, np.float32), "w": np.array([0, bad], np.float32)}
+    right = umbel.ServerApp(MODEL | {"v": np.zeros(3, np.float32)}, umbel.fed_avg(), 3)
+    on = umbel.Simulation(clients=2)
+    words = rf"entry 'w' is not finite: 1 of 2 elements, the first at \(1,\) is {bad}\n.*how it was made"
+    with pytest.raises(UsageError, match="the initial model: " + words):
+        umbel.run(umbel.ServerApp(wrong, umbel.fed_avg(), 3), client, on=on)
+    with pytest.raises(UsageError, match="the initial model: " + words):
+        umbel.run(right, client, on=on, initial=wrong)
+    with pytest.raises(UsageError, match="the model given to fed.train: " + words):
+        run(lambda fed: fed.train(wrong, cohort=ALL), client)
+    assert not asked
+
+
+def test_a_frozen_mask_may_be_infinite() -> None:
+    model = umbel.Arrays(MODEL | {"mask": np.array([0, -np.inf])}, roles={"mask": "frozen"})
+    client = umbel.ClientApp()
+    client.train(lambda model, ctx: umbel.Update(delta={"w": np.ones(2, np.float32)}))
+    result = umbel.run(umbel.ServerApp(model, umbel.fed_avg(), 1), client, on=umbel.Simulation(clients=2))
+    assert result.failures == ()
+
+
 def test_an_optimizer_that_can_step_no_more_ends_the_run(tmp_path: Path) -> None:
     """Squares that overflow leave the model finite, and every later step 0."""
     client = umbel.ClientApp()
@@ -397,13 +423,29 @@ def test_an_optimizer_that_can_step_no_more_ends_the_run(tmp_path: Path) -> None
         umbel.run(server, client, on=umbel.Simulation(clients=2), seed=0, dir=tmp_path)
 
 
-def test_two_metrics_of_one_name_end_the_run_in_words() -> None:
+def test_a_client_cannot_end_the_run_by_what_it_calls_a_metric(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "umbel")
     client = umbel.ClientApp()
-    client.train(lambda model, ctx: umbel.Update(model=model, metrics={"loss": 1.0, "loss.q50": 2.0}))
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        bad = {"loss.q50": 2.0} if ctx.client.name == "0" else {}
+        return umbel.Update(model=model, metrics={"loss": 1.0, **bad})
 
     def main(fed: Any) -> None:
-        fed.train(fed.initial, cohort=ALL, metrics={"loss": umbel.metrics.quantiles(0.5)})
-        fed.commit({})
+        for _ in fed.rounds():
+            got = fed.train(fed.initial, cohort=ALL, metrics={"loss": umbel.metrics.quantiles(0.5)})
+            fed.commit({}, train=got.metrics)
 
+    result = run(main, client, rounds=2)
+    assert result.history["loss.q50"].tolist() == [1.0, 1.0]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "metric-left-out: 'loss.q50' of the metric 'loss.q50' is left out: 'loss' has a result of that name"
+    ]
+
+
+def test_two_rules_of_one_name_are_refused_before_anybody_is_asked() -> None:
+    wrong = {"loss": umbel.metrics.quantiles(0.5), "loss.q50": umbel.metrics.mean()}
     with pytest.raises(UsageError, match=r"both give a result called 'loss\.q50'"):
-        run(main, client, rounds=1)
+        run(lambda fed: fed.train(fed.initial, cohort=ALL, metrics=wrong), make_client(), rounds=1)

@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 import pytest
 
+import umbel
 from umbel import metrics
 from umbel.errors import UsageError
 from umbel.metrics import Combiner
@@ -73,8 +74,25 @@ def test_overflow_gives_no_warning() -> None:
     assert metrics.sum().combine("m", huge, ones) == {"m": math.inf}
     for combiner in (metrics.mean(), metrics.worst(1), metrics.quantiles(0.3)):
         assert math.isfinite(next(iter(combiner.combine("m", huge, ones).values())))
-    mixed = np.array([1.7e308, -1.7e308])
-    metrics.as_combiner((metrics.mean(), metrics.quantiles(0.5))).combine("m", mixed, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("combiner", "expected"),
+    [
+        (metrics.mean(), {"m": 1e308}),
+        (metrics.worst(1), {"m.worst100": 1e308}),
+        (
+            metrics.quantiles(0, 0.1, 0.5, 0.8),
+            {"m.q0": -1.7e308, "m.q10": -0.38e308, "m.q50": 1.7e308, "m.q80": 1.7e308},
+        ),
+    ],
+)
+def test_a_sum_or_a_gap_beyond_float64(combiner: Combiner, expected: dict[str, float]) -> None:
+    values = np.array([1.7e308, -1.7e308, 1.7e308, 1.7e308, 1.6e308])
+    found = combiner.combine("m", np.stack([values, np.arange(5.0)], axis=1), np.ones(5))
+    assert {name: float(np.asarray(value)[0]) for name, value in found.items()} == pytest.approx(expected)
+    alone = combiner.combine("m", np.arange(5.0), np.ones(5))
+    assert {name: np.asarray(value)[1] for name, value in found.items()} == dict(alone)
 
 
 def test_a_confusion_matrix() -> None:
@@ -195,7 +213,23 @@ class TestCombine:
         with pytest.raises(UsageError, match="metric 'm' is not made of numbers"):
             metrics.combine({}, [(1.0, {"m": bad})])
 
-    def test_one_name_from_two_metrics(self) -> None:
-        rows: list[tuple[float, dict[str, Any]]] = [(1.0, {"loss": 1.0, "loss.max": 2.0})]
+    @pytest.mark.parametrize("own", [{"loss.max": 2.0, "loss": 1.0}, {"loss": 1.0, "loss.max": 2.0}])
+    def test_a_rule_counts_before_a_metric_of_the_name_of_its_result(self, own: dict[str, Any]) -> None:
+        rows: list[tuple[float, dict[str, Any]]] = [(1.0, {"loss": 0.5, "n": 1.0}), (1.0, own)]
+        said: list[str] = []
+        found = metrics.combine({"loss": metrics.maximum()}, rows, warn=said.append)
+        assert found == {"loss.max": 1.0, "n": 1.0}
+        assert said == ["'loss.max' of the metric 'loss.max' is left out: 'loss' has a result of that name"]
+
+    def test_of_two_rules_the_first_counts(self) -> None:
+        """Which one cannot know before a client returns both."""
+        rules = metrics.as_rules({"loss": lambda values, _: {"p": values[0] / 3}, "loss.p": metrics.mean()})
+        said: list[str] = []
+        found = metrics.combine(rules, [(1.0, {"loss.p": 2.0, "loss": 3.0})], warn=said.append)
+        assert found == {"loss.p": 1.0}
+        assert said == ["'loss.p' of the metric 'loss.p' is left out: 'loss' has a result of that name"]
+
+    def test_two_rules_that_give_one_name_are_refused_where_they_stand(self) -> None:
+        wrong = {"loss": metrics.maximum(), "loss.max": metrics.mean()}
         with pytest.raises(UsageError, match=r"metrics 'loss' and 'loss.max' both give a result called 'loss.max'"):
-            metrics.combine({"loss": metrics.maximum()}, rows)
+            umbel.fed_avg(metrics=wrong)

@@ -8,6 +8,7 @@ import pytest
 import umbel
 from umbel.client.work import Bench
 from umbel.errors import UsageError
+from umbel.simulation.auto import Auto
 from umbel.store.memory import MemoryClientStates
 
 MODEL = {"w": np.zeros(2)}
@@ -113,7 +114,8 @@ def test_of_a_sweep_over_many_seeds_the_last_few_are_kept() -> None:
         run(on, client, seed=0)
         assert calls.count("setup") == 7
         runner = on.runner(client, 0, MemoryClientStates())
-        assert isinstance(runner._bench, Bench)
+        assert isinstance(runner, Auto)
+        assert isinstance(runner._inline._bench, Bench)
 
 
 def test_two_apps_do_not_share() -> None:

@@ -162,6 +162,35 @@ def test_states_that_are_older_than_the_journal_are_noticed(store: FileStore) ->
         FileStore(store.directory)
 
 
+@pytest.mark.parametrize("ending", ["record", "commit"])
+def test_states_of_another_run_are_noticed(store: FileStore, tmp_path: Path, ending: str) -> None:
+    other = FileStore(tmp_path / "other")
+    other.begin(RECIPE, model(0))
+    for each, n in ((store, 1), (other, 2)):
+        each.client_states.write(1, {"a": {"n": n}})
+        each.record(record(1))
+        if ending != "record":
+            each.commit(commit(1))
+        each.close()
+    (other.directory / "clients.sqlite").replace(store.directory / "clients.sqlite")
+    with pytest.raises(CorruptFile, match=r"clients\.sqlite is that of another run\n.*restore"):
+        FileStore(store.directory)
+
+
+def test_a_run_that_begins_again_with_another_recipe_keeps_its_states(store: FileStore) -> None:
+    store.client_states.write(1, {"a": {"n": 1}})  # killed before the record
+    for _ in range(2):
+        store = again(store)
+        store.begin(RECIPE, model(1))
+    store = again(store)  # and killed before the first exchange
+    store.client_states.write(1, {"a": {"n": 2}})
+    store.record(record(1))
+    store.change(RECIPE)
+    store = again(store)
+    assert store.client_states.read("a") == {"n": 2}
+    store.close()
+
+
 def test_a_recipe_that_is_gone_is_noticed(store: FileStore) -> None:
     store.commit(commit(1))
     (store.directory / "run.json").unlink()

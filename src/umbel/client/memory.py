@@ -1,0 +1,49 @@
+"""How much memory there is, and how much this process takes; 0 where the system does not say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_STATM, _MEMINFO = Path("/proc/self/statm"), Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes."""
+    try:
+        with _STATM.open("rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def available() -> int:
+    """Bytes of memory that programs can still have here, a container's limit included."""
+    found = [size for size in (_of_machine(), _of_group()) if size is not None]
+    return max(0, min(found)) if found else 0
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def _of_group() -> int | None:
+    """What the limit of this container leaves; of a group that has no limit, or an older kind, nothing is known."""
+    try:
+        most, used = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        cached = next(
+            int(line.split()[1])
+            for line in (_GROUP / "memory.stat").read_text().splitlines()
+            if line.startswith("inactive_file ")
+        )
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+    return most - used + cached
+
+
+__all__ = ["available", "resident"]

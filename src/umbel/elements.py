@@ -1,0 +1,82 @@
+"""The elements of arrays: as the user gave them, as they are stored, and as NumPy computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from umbel.bfloat16 import from_bfloat16, to_bfloat16
+from umbel.errors import EntryError
+from umbel.spec import STORAGE, Entry, Spec, layout, resolve_role
+
+Array = npt.NDArray[Any]
+_CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
+
+
+def scalar(value: float, dtype: str) -> Any:
+    """A number in the precision in which NumPy computes with elements of this dtype."""
+    return np.float64(value) if dtype == "F64" else np.float32(value)
+
+
+def numbers(code: str, raw: Array) -> Array:
+    """Stored elements as numbers that NumPy can compute with; 16-bit floats as float32."""
+    if code == "BF16":
+        return from_bfloat16(raw)
+    return raw.astype(np.float32) if code == "F16" else raw
+
+
+def cast(numbers: Array, code: str) -> Array:
+    """Numbers as stored elements."""
+    if code == "BF16":
+        return to_bfloat16(numbers.astype(np.float32))
+    return numbers.astype(STORAGE[code])
+
+
+def as_storage(name: str, value: Any) -> tuple[str, Array]:
+    """A value of the user's as (safetensors dtype, array of the storage dtype).
+
+    Raises:
+        EntryError: it cannot be carried; names it.
+    """
+    if not isinstance(name, str):
+        raise EntryError(f"entry names are strings, not {type(name).__name__} ({name!r})")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "U8", np.frombuffer(value, np.uint8)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise EntryError(f"entry {name!r} is no array: {error}", entry=name) from error
+    if isinstance(value, np.ma.MaskedArray):
+        raise EntryError(f"entry {name!r} has a mask", entry=name, advice="say what is sent there: .filled(0)")
+    if array.dtype.name == "bfloat16":
+        return "BF16", array.view("<u2")
+    code = _CODE.get(array.dtype.newbyteorder("=") if array.dtype.kind != "O" else array.dtype)
+    if code is None:
+        raise EntryError(
+            f"entry {name!r} has dtype {array.dtype}, which Umbel does not carry",
+            entry=name,
+            advice="send floats, integers, booleans, or bytes (a payload)",
+        )
+    return code, array
+
+
+def spec_of_plain(values: Mapping[str, Any]) -> Spec | None:
+    """The spec of arrays of the usual kinds; it is looked up, for clients make the same one again and again."""
+    if not all(type(value) is np.ndarray for value in values.values()):
+        return None
+    return _look_up(tuple([(name, value.dtype, value.shape) for name, value in values.items()]))
+
+
+@lru_cache(maxsize=256)
+def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> Spec | None:
+    if not all(type(name) is str and dtype in _CODE for name, dtype, _ in values):
+        return None
+    codes = [(name, _CODE[dtype], shape) for name, dtype, shape in values]
+    return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
+
+
+__all__ = ["as_storage", "cast", "numbers", "scalar", "spec_of_plain"]

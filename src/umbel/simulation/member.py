@@ -1,0 +1,211 @@
+"""One worker process, as the main process sees it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, final
+
+from umbel.simulation.channel import Channel
+from umbel.simulation.inbox import Inbox
+from umbel.simulation.messages import Hello
+from umbel.simulation.output import uninterrupted
+from umbel.simulation.region import Region
+
+LIMITS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
+_BOOT = """\
+import os, sys, traceback
+sys.path[:] = {path!r}
+try:
+    from multiprocessing.connection import Connection
+    from umbel.simulation.worker import run
+    run(Connection({connection}), {lifeline}, {crash})
+except BaseException:
+    os.write({crash}, traceback.format_exc().encode(errors="replace"))
+    os._exit(1)
+"""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker is no more.
+
+    Attributes:
+        status: how its process ended, as `subprocess` says it.
+        traceback: what it could still say, or "".
+        hello: had it said anything before?
+    """
+
+    status: int
+    traceback: str
+    hello: bool
+
+
+@final
+class Member:
+    """One worker process.
+
+    Args:
+        number: of the worker.
+        hello: what it hears first.
+        updates: the memory for its updates; the member's from now on.
+        threads: how many it computes with.
+        files: where its "stdout" and "stderr" go, if not where ours do.
+
+    Attributes:
+        inbox: its updates.
+        device: where it computes, as far as it has said.
+        resident: bytes of memory that it takes, as far as it has said.
+    """
+
+    def __init__(self, number: int, hello: Hello, updates: Region, *, threads: int, files: Mapping[str, int]) -> None:
+        self.number, self.inbox = number, Inbox(updates)
+        self.device, self.resident = "", 0
+        self._spoke, self._scratch = False, hello.scratch
+        mine, its = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
+        self._crash = _nameless_file()
+        self.channel = Channel(mine)
+        boot = _BOOT.format(path=sys.path, connection=its.fileno(), lifeline=lifeline, crash=self._crash)
+        handles = [h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int)]
+        try:
+            with uninterrupted():
+                self._process = _start(boot, [its.fileno(), lifeline, self._crash, *handles], threads, files)
+                self.ended, self._watcher = _end_of(self._process)
+                _alive.add(self)
+            self.send(([*sys.path], hello))
+        except BaseException:  # Ctrl-C
+            if self in _alive:
+                self.kill()
+            else:
+                self._close()
+            raise
+        finally:
+            its.close()
+            os.close(lifeline)
+
+    def send(self, message: Any) -> None:
+        """Tell the worker something; one that has died does not hear it."""
+        self.channel.send(pickle.dumps(message, protocol=5))
+
+    def receive(self) -> Sequence[Any]:
+        """What the worker has said since."""
+        said = [pickle.loads(data) for data in self.channel.receive()]  # noqa: S301  # from our own child
+        self._spoke = self._spoke or bool(said)
+        if self.channel.at_end:  # its code has closed what it speaks through, if it is not gone already
+            self._process.kill()
+        return said
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    def died(self) -> Died:
+        """How the process ended."""
+        status = self._process.wait()
+        size = os.fstat(self._crash).st_size
+        return Died(status, os.pread(self._crash, size, 0).decode(errors="replace"), self._spoke)
+
+    def dismiss(self) -> None:
+        """Say that there is nothing more to do; then the process ends by itself."""
+        self.channel.close()
+
+    def kill(self) -> None:
+        """End the process now, and give everything back."""
+        if self in _alive:
+            self._process.kill()
+            self._process.wait()
+            self.forget()
+
+    def forget(self) -> None:
+        """Close what this process holds of it; its updates stay as long as anyone looks at them."""
+        _alive.discard(self)
+        if self._watcher is not None:
+            self._watcher.join()
+        self._close()
+        os.close(self.ended)
+        self.inbox.region.close()
+        with suppress(OSError):  # it is made when it is needed; what user code started may still write there
+            shutil.rmtree(self._scratch)
+
+    def _close(self) -> None:
+        self.channel.close()
+        os.close(self._lifeline)
+        os.close(self._crash)
+
+    def forget_in_child(self) -> None:
+        """A forked child of this process must not keep the worker alive."""
+        os.close(self._lifeline)
+        self.channel.close()
+        self._process.returncode = 0  # it is not the child's to wait for
+
+
+_alive: weakref.WeakSet[Member] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for member in list(_alive):
+        member.forget_in_child()
+    _alive.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _start(boot: str, handles: Sequence[int], threads: int, files: Mapping[str, int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot],  # type: ignore[attr-defined]
+        pass_fds=handles,
+        stdin=subprocess.DEVNULL,
+        stdout=files.get("stdout"),
+        stderr=files.get("stderr"),
+        env={**os.environ, **dict.fromkeys(LIMITS, str(threads))} | ({"PYTHONIOENCODING": "utf-8"} if files else {}),
+    )
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> tuple[int, threading.Thread | None]:
+    """A file descriptor that becomes readable when a process ends, and the thread that sees to it, if there is one."""
+    if hasattr(os, "pidfd_open"):
+        try:
+            return os.pidfd_open(process.pid), None
+        except OSError:  # an older kernel
+            pass
+    ended, ending = os.pipe()
+
+    def watch() -> None:
+        process.wait()
+        os.close(ending)
+
+    watcher = threading.Thread(target=watch, name=f"umbel-{process.pid}", daemon=True)
+    watcher.start()
+    return ended, watcher
+
+
+def _nameless_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("umbel-crash")
+    with tempfile.TemporaryFile(prefix="umbel-") as file:
+        return os.dup(file.fileno())
+
+
+__all__ = ["LIMITS", "Died", "Member"]

@@ -1,0 +1,39 @@
+"""Memory for large arrays that is used again: a page that is touched for the first time costs more than its copy."""
+
+from __future__ import annotations
+
+import weakref
+from typing import final
+
+import numpy as np
+
+from umbel.arrays import Array
+from umbel.simulation.arena import LINE
+from umbel.simulation.region import Loan
+
+_LARGE = 1 << 20  # bytes; below that the allocator of the C library recycles on its own
+_IDLE = 3  # pieces that may lie unused: a round makes a sum, a mean and a new model
+
+
+@final
+class Recycler:
+    """Lends memory for arrays, and lends it again when nobody looks at them any more; see `umbel.arrays.allocating`."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[Array, weakref.ref[Loan]]] = []
+
+    def lend(self, size: int) -> Array | None:
+        """So many bytes, aligned; None for little ones."""
+        if size < _LARGE:
+            return None
+        free = [i for i, (_, loan) in enumerate(self._pieces) if loan() is None]
+        fit = next((i for i in free if len(self._pieces[i][0]) == size + LINE), None)
+        memory = self._pieces.pop(fit)[0] if fit is not None else np.empty(size + LINE, np.uint8)
+        if fit is None and len(free) >= _IDLE:
+            self._pieces.pop(free[0])
+        loan = Loan(memory, memory.ctypes.data + (-memory.ctypes.data % LINE), size, writable=True)
+        self._pieces.append((memory, weakref.ref(loan)))
+        return np.asarray(loan)
+
+
+__all__ = ["Recycler"]

@@ -1,0 +1,410 @@
+"""Many clients as one batched computation: SGD on stacked parameters.
+
+The parameters of the clients of a stack lie side by side in one block, which is the memory of their updates: what is
+trained there need not be copied out. `torch.func.vmap` runs the module on all of them at once, and one backward pass
+through it gives each client its own gradient, since no client's loss depends on another's parameters. (Not
+``torch.func.grad``: its first use imports ``torch._dynamo``.)
+
+Clients of different sizes: they are sorted by how many full batches they have, so that those that still have one are
+the first rows; last batches are done for all clients that have one of the same size. A client's own steps keep their
+order. Nothing is padded, so nothing is masked.
+
+Whether a module is stacked, and how many clients at once, follows from the module, the shapes of the data and the
+constants below, which were measured (docs/adr/0019-declared-local-training.md); never from a clock.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from umbel.arrays import Array, Arrays
+from umbel.client.context import Context
+from umbel.client.declared import NARROWEST, Steps, made_of, parts, side_by_side, width_of
+from umbel.spec import STORAGE
+from umbel.torch.module import over
+from umbel.torch.replica import Loss, Replica
+from umbel.torch.training import terms_of
+from umbel.update import Update
+
+_VALUES = 64 << 20  # bytes of what one step of a stack keeps for its way back
+_ROWS = 2  # samples of the trial batch
+
+Key = tuple[Any, ...]
+
+
+@final
+@dataclass(slots=True)
+class _Term:
+    """The correction of one parameter for each client of a stack."""
+
+    pull: Tensor | None
+    anchor: Tensor
+    offset: Tensor | None
+
+    def corrected(self, p: Tensor, gradient: Tensor, rows: Any) -> Tensor:
+        if self.pull is not None:
+            anchor = self.anchor if self.anchor.dim() < p.dim() else self.anchor[rows]
+            gradient = gradient + self.pull[rows] * (p - anchor)
+        return gradient if self.offset is None else gradient + self.offset[rows]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A stack that is being trained: what each client has come to, row by row."""
+
+    params: list[Tensor]
+    terms: list[_Term | None]
+    totals: Tensor
+    rate: float
+
+
+@final
+@dataclass(slots=True)
+class _Sizes:
+    """Which rows of a stack have which batches; clients are sorted by their number of full batches, downwards."""
+
+    sizes: list[int]
+    batch: int
+    full: list[int] = field(init=False)  # how many clients have a full batch 0, 1, ...
+    last: list[tuple[int, list[int]]] = field(init=False)  # sizes of last batches, and who has one
+
+    def __post_init__(self) -> None:
+        counts = [n // self.batch for n in self.sizes]
+        self.full = [sum(c > s for c in counts) for s in range(max(counts, default=0))]
+        rests: dict[int, list[int]] = {}
+        for k, n in enumerate(self.sizes):
+            if n % self.batch:
+                rests.setdefault(n % self.batch, []).append(k)
+        self.last = sorted(rests.items())
+
+
+@final
+class Stacks:
+    """Groups of clients trained at once, with one replica.
+
+    Args:
+        replica: the module.
+        loss: of a batch.
+        steps: what is done.
+    """
+
+    def __init__(self, replica: Replica, loss: Loss, steps: Steps) -> None:
+        self._replica, self._loss, self._steps = replica, loss, steps
+        self._limits: dict[Key, int] = {}  # by the shapes that they depend on
+        self._slots: list[tuple[dict[str, Any], str, int]] = []
+
+    def train(self, models: Sequence[Arrays], contexts: Sequence[Context]) -> list[Update] | None:
+        """The updates of a group; None where the clients are better trained one by one."""
+        replica = self._replica
+        replica.load(models[0])
+        data = [replica.data(ctx) for ctx in contexts]
+        if any(_sample(d) != _sample(data[0]) for d in data) or not _alike(models, replica):
+            return None
+        sizes = [sum(t.numel() * t.element_size() for t in d) for d in data]
+        width = width_of(sum(p.numel() * p.element_size() for p in replica.params), sizes)
+        width = min(width, self._limit(*data[0]) if width else 0)
+        if not width:
+            return None
+        order = sorted(range(len(data)), key=lambda k: (-(len(data[k][0]) // self._steps.batch), k))
+        updates: dict[int, Update] = {}
+        for part in parts(order, sizes, width):
+            chosen = [models[k] for k in part], [contexts[k] for k in part], [data[k] for k in part]
+            try:
+                made = self._train(*chosen)
+            finally:
+                self._put_back()
+            updates.update(zip(part, made, strict=True))
+        return [updates[k] for k in range(len(data))]
+
+    # --- may it be stacked, and how many at once? ------------------------------------------------
+
+    def _limit(self, inputs: Tensor, targets: Tensor) -> int:
+        """How many clients a stack may have for what a step keeps; 0: the module cannot be stacked."""
+        key = (self._replica.spec, _sample((inputs, targets)))
+        limit = self._limits.get(key)
+        if limit is None:
+            values = self._tried(inputs, targets)
+            limit = 0 if values is None else _VALUES // max(1, values * self._steps.batch // _ROWS)
+            self._limits[key] = limit = limit if limit >= NARROWEST else 0
+        return limit
+
+    def _tried(self, inputs: Tensor, targets: Tensor) -> int | None:
+        """Bytes that a trial batch keeps for its way back; None if the module cannot be stacked.
+
+        The trial is of made-up numbers, the same in every process.
+        """
+        net, params = self._replica.net, self._replica.params
+        if any(isinstance(m, nn.RNNBase) for m in net.modules()):  # holds its parameters a second time
+            return None
+        x, y = _trial(inputs), _trial(targets)
+        buffers = [(b, b._version) for b in net.buffers()]
+        seen = _Seen(self._replica.device)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # vmap warns of what it can only do in a loop
+                with torch.autograd.graph.saved_tensors_hooks(seen.keep, lambda t: t):
+                    alone = self._loss(net(x), y)
+                if seen.unfit(alone) or any(b._version != version for b, version in buffers):
+                    return None
+                gradients = torch.autograd.grad(alone, params, allow_unused=True)
+                stacked = [torch.stack([p.detach(), p.detach() / 2]).requires_grad_() for p in params]
+                _, both = self._gradients(stacked, torch.stack([x, x]), torch.stack([y, y]))
+        except Exception:  # noqa: BLE001  # what cannot be stacked is trained one by one, where errors find their client
+            return None
+        finally:
+            self._put_back()
+            self._replica.restore()
+        fits = all(g is not None and _close(b[0], g) for b, g in zip(both, gradients, strict=True))
+        return seen.nbytes if fits else None
+
+    # --- training --------------------------------------------------------------------------------
+
+    def _train(
+        self, models: Sequence[Arrays], contexts: Sequence[Context], data: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[Update]:
+        replica, steps = self._replica, self._steps
+        arrays, block = side_by_side(replica.out, len(models))
+        _fill(block, models, replica)
+        homes = [_stacked(block, replica, name) for name in replica.names]
+        training = _Training(
+            [h.to(replica.device) for h in homes],
+            _terms(replica, contexts),
+            torch.zeros(len(models), dtype=torch.float64, device=replica.device),
+            steps.rate(contexts[0].config),
+        )
+        sizes = _Sizes([len(x) for x, _ in data], steps.batch)
+        batches = _Batches(data, sizes, steps, contexts)
+        for epoch in range(steps.epochs):
+            for begin, count, rows in batches.rounds():
+                self._step(training, *batches.take(epoch, begin, count, rows), rows)
+        for home, p in zip(homes, training.params, strict=True):
+            if home is not p:  # on another device
+                home.copy_(p)
+        sums = training.totals.tolist()
+        return [
+            Update(model=a.freeze(), **made_of(total, n, steps))
+            for a, total, n in zip(arrays, sums, sizes.sizes, strict=True)
+        ]
+
+    def _step(self, training: _Training, x: Tensor, y: Tensor, rows: Any) -> None:
+        """One step of the clients in ``rows``: a slice of the stack, which is stepped in place, or an index."""
+        mine = [p[rows].requires_grad_() for p in training.params]
+        values, gradients = self._gradients(mine, x, y)
+        with torch.no_grad():
+            training.totals[rows] += values.detach().double() * x.shape[1]
+            changes = [
+                g if t is None else t.corrected(p, g, rows)
+                for p, g, t in zip(mine, gradients, training.terms, strict=True)
+            ]
+            torch._foreach_add_(mine, changes, alpha=-training.rate)
+            if not isinstance(rows, slice):
+                for p, new in zip(training.params, mine, strict=True):
+                    p[rows] = new
+
+    def _gradients(self, params: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The loss of each client and its gradients."""
+        self._slots = self._slots or _slots(self._replica)
+
+        def one(mine: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+            for table, key, i in self._slots:
+                table[key] = mine[i]
+            return self._loss(self._replica.net(inputs), targets)
+
+        values = torch.func.vmap(one)(list(params), x, y)
+        return values, torch.autograd.grad(values, params, torch.ones_like(values))
+
+    def _put_back(self) -> None:
+        """The module's own parameters into the module."""
+        for table, key, i in self._slots:
+            table[key] = self._replica.params[i]
+
+
+@final
+class _Batches:
+    """The data of a stack, side by side, and its batches."""
+
+    def __init__(
+        self,
+        data: Sequence[tuple[Tensor, Tensor]],
+        sizes: _Sizes,
+        steps: Steps,
+        contexts: Sequence[Context],
+    ) -> None:
+        self._sizes, self._batch, self._device = sizes, steps.batch, data[0][0].device
+        self._x, self._y = (torch.cat([d[i] for d in data]) for i in (0, 1))
+        starts = np.cumsum([0, *sizes.sizes])
+        self._starts: Array = starts[:-1]
+        orders = [steps.orders(ctx, n) for ctx, n in zip(contexts, sizes.sizes, strict=True)]
+        self._orders: list[Array] = []
+        if steps.shuffle:
+            self._orders = [
+                np.concatenate([o[epoch] + s for o, s in zip(orders, self._starts, strict=True) if o is not None])
+                for epoch in range(steps.epochs)
+            ]
+        n = sizes.sizes[0]
+        self._even = n if not steps.shuffle and n and all(m == n for m in sizes.sizes) else 0
+        if self._even:
+            self._x = self._x.view(len(data), n, *self._x.shape[1:])
+            self._y = self._y.view(len(data), n, *self._y.shape[1:])
+
+    def rounds(self) -> Iterable[tuple[Array, int, Any]]:
+        """Of an epoch: where the batches begin in the clients, how long they are, and the rows that have them."""
+        for step, active in enumerate(self._sizes.full):
+            yield np.full(active, step * self._batch), self._batch, slice(0, active)
+        for rest, who in self._sizes.last:
+            begin = np.array([self._sizes.sizes[k] - rest for k in who])
+            together = who == list(range(who[0], who[-1] + 1))
+            rows = slice(who[0], who[-1] + 1) if together else torch.tensor(who, device=self._device)
+            yield begin, rest, rows
+
+    def take(self, epoch: int, begin: Array, count: int, rows: Any) -> tuple[Tensor, Tensor]:
+        """One batch of each of these rows."""
+        if self._even:
+            part = slice(int(begin[0]), int(begin[0]) + count)
+            return self._x[rows, part], self._y[rows, part]
+        starts = self._starts[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+        index = (starts + begin)[:, None] + np.arange(count)
+        if self._orders:
+            index = self._orders[epoch][index]
+        chosen = torch.from_numpy(index).to(self._device)
+        return self._x[chosen], self._y[chosen]
+
+
+@final
+class _Seen:
+    """What a trial remembers of a module: bytes kept for the way back, and whether random numbers were drawn."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._before = self._generators()
+        self.nbytes = 0
+
+    def keep(self, t: Tensor) -> Tensor:
+        self.nbytes += t.numel() * t.element_size()
+        return t
+
+    def _generators(self) -> list[bytes]:
+        states = [torch.default_generator.get_state()]
+        if self._device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self._device))
+        return [bytes(state.numpy()) for state in states]
+
+    def unfit(self, loss: Tensor) -> bool:
+        """Random numbers would be others than one by one; stacked convolutions are slower on a CPU."""
+        return self._generators() != self._before or (self._device.type == "cpu" and _convolves(loss))
+
+
+def _convolves(loss: Tensor) -> bool:
+    """Is a convolution with trained parameters on the way back from a loss?"""
+    todo, known = [loss.grad_fn], set[Any]()
+    for node in todo:  # grows while it is walked
+        if node is not None and node not in known:
+            known.add(node)
+            todo += [n for n, _ in node.next_functions]
+            if "Convolution" in node.name():
+                return True
+    return False
+
+
+def _sample(data: tuple[Tensor, Tensor]) -> Key:
+    return tuple((t.shape[1:], t.dtype) for t in data)
+
+
+def _alike(models: Sequence[Arrays], replica: Replica) -> bool:
+    """May these models be stacked: is what they differ in trained, or is it one model?"""
+    first = models[0]
+    if all(m is first for m in models):
+        return True
+    trained = set(replica.names)
+    fixed = [e.name for e in first.spec.entries if e.name not in trained]
+    return all(
+        m.spec == first.spec and all(m.raw(n).tobytes() == first.raw(n).tobytes() for n in fixed) for m in models
+    )
+
+
+def _trial(like: Tensor) -> Tensor:
+    """A small batch of made-up numbers: the same everywhere."""
+    shape = (_ROWS, *like.shape[1:])
+    if not like.dtype.is_floating_point:
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    numbers = torch.arange(math.prod(shape), device=like.device) * 37 % 101
+    return ((numbers - 50) / 50).to(like.dtype).view(shape)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    size = float(b.abs().max()) if b.numel() else 0.0
+    return torch.allclose(a, b, rtol=1e-2, atol=1e-3 * size + 1e-30, equal_nan=True)
+
+
+def _slots(replica: Replica) -> list[tuple[dict[str, Any], str, int]]:
+    """Where the module holds its trained parameters; a tied one in several places."""
+    index = {id(p): i for i, p in enumerate(replica.params)}
+    return [
+        (m._parameters, key, index[id(p)])
+        for m in replica.net.modules()
+        for key, p in m._parameters.items()
+        if p is not None and id(p) in index
+    ]
+
+
+def _fill(block: Array, models: Sequence[Arrays], replica: Replica) -> None:
+    """Each row of the block: the entries of its client's model."""
+    first = models[0].canonical()
+    same = all(m is models[0] for m in models)
+    whole = replica.out is replica.spec
+    for k, model in enumerate([first] if same else [m.canonical() for m in models]):
+        rows = block if same else block[k : k + 1]
+        if whole:
+            rows[:] = np.frombuffer(model.to_bytes(), np.uint8, offset=len(model.spec.header))
+        else:
+            for e in replica.out.entries:
+                rows[:, e.offset : e.offset + e.nbytes] = model.raw(e.name).reshape(-1).view(np.uint8)
+
+
+def _stacked(block: Array, replica: Replica, name: str) -> Tensor:
+    """An entry of all clients of a block as one tensor over its memory."""
+    e = replica.out.by_name[name]
+    part = block[:, e.offset : e.offset + e.nbytes]
+    return over(part.view(STORAGE[e.dtype]).reshape(len(block), *e.shape), e.dtype)
+
+
+def _terms(replica: Replica, contexts: Sequence[Context]) -> list[_Term | None]:
+    """The corrections of all clients, side by side; for each parameter."""
+    corrections = [ctx.correction for ctx in contexts]
+    if all(c is None for c in corrections):
+        return [None] * len(replica.params)
+    found = [{} if c is None else terms_of(replica.named, c) for c in corrections]
+    pulls = [0.0 if c is None else c.pull for c in corrections]
+    terms: list[_Term | None] = []
+    for p in replica.params:
+        mine = [f.get(id(p)) for f in found]
+        if all(t is None for t in mine):
+            terms.append(None)
+            continue
+        pull = [0.0 if t is None else c for t, c in zip(mine, pulls, strict=True)]
+        anchors = [p.detach() if t is None else t.anchor for t in mine]
+        shared = len({a.data_ptr() for a in anchors}) == 1
+        offsets = [None if t is None else t.offset for t in mine]
+        shape = (len(mine), *(1,) * p.dim())
+        terms.append(
+            _Term(
+                torch.tensor(pull, dtype=p.dtype, device=p.device).view(shape) if any(pull) else None,
+                anchors[0] if shared else torch.stack(anchors),
+                None
+                if all(o is None for o in offsets)
+                else torch.stack([torch.zeros_like(p) if o is None else o for o in offsets]),
+            )
+        )
+    return terms
+
+
+__all__ = ["Stacks"]

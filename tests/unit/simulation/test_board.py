@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.simulation.board import NOBODY, Board
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+
+
+def open_board(workers: int, homes: list[int], capacity: int = 4) -> Board:
+    board = Board(workers, capacity)
+    board.publish(homes)
+    return board
+
+
+@given(st.data(), st.integers(1, 4), st.integers(0, 150))
+def test_each_task_is_taken_exactly_once(data: st.DataObject, workers: int, count: int) -> None:
+    """Whoever takes how many, with homes, more tasks, and workers that die."""
+    homes = data.draw(st.lists(st.integers(-1, workers - 1), min_size=count, max_size=count))
+    board = open_board(workers, homes)
+    done: list[int] = []
+    holding: dict[int, list[int]] = {w: [] for w in range(workers)}
+    total, appended = count, 0
+    try:
+        while True:
+            worker = data.draw(st.integers(0, workers - 1))
+            match data.draw(st.sampled_from(["take"] * 5 + ["done", "die", "append"])):
+                case "take":
+                    taken = board.take(worker, data.draw(st.integers(1, 70)))
+                    holding[worker] += taken
+                    if not taken and len(done) + sum(map(len, holding.values())) == total:
+                        break
+                case "done":
+                    done += holding[worker]
+                    holding[worker] = []
+                case "die":
+                    left = [t for t in range(total) if t not in done]
+                    assert board.taken(worker, left) == sorted(holding[worker])
+                    board.again(worker, left)
+                    holding[worker] = []
+                case "append" if appended < 3:
+                    appended += 1
+                    more = data.draw(st.integers(1, 40))
+                    board.append(range(total, total + more))
+                    total += more
+    finally:
+        board.close()
+    assert sorted([*done, *(t for held in holding.values() for t in held)]) == list(range(total))
+
+
+def test_a_worker_takes_those_whose_data_it_has_first() -> None:
+    board = open_board(2, [0, 0, 1, 0, 1, NOBODY])
+    assert board.take(1, 1) == [2]
+    assert board.take(1, 1) == [4]
+    assert [board.take(1, 1) for _ in range(5)] == [[0], [1], [3], [5], []]
+    board.close()
+
+
+def test_something_is_left_for_the_others() -> None:
+    board = open_board(2, [NOBODY] * 16)
+    assert board.take(0, 64) == [0, 1, 2, 3]
+    assert board.take(1, 64) == [4, 5, 6]
+    board.close()
+
+
+def test_nothing_is_left_when_it_is_cleared() -> None:
+    board = open_board(2, [NOBODY] * 5)
+    board.clear()
+    assert board.take(0, 1) == []
+    board.append([5, 6])
+    assert board.take(0, 1) == [5]
+    board.close()
+
+
+def test_what_a_worker_does() -> None:
+    board = open_board(2, [NOBODY])
+    assert board.doing(1) == (NOBODY, -1.0)
+    board.note(1, 7, 2.5)
+    assert board.doing(1) == (7, 2.5)
+    board.again(1, [0])
+    assert board.doing(1) == (NOBODY, -1.0)
+    board.close()
+
+
+def test_another_process_sees_it() -> None:
+    board = open_board(2, [NOBODY] * 3000)
+    program = (
+        "import sys; from umbel.simulation.board import Board\n"
+        f"board = Board(2, handles={board.handles!r}); board.resize({board.capacity})\n"
+        "print(board.take(1, 3)); board.note(1, 2, 1.0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        pass_fds=[int(handle) for handle in board.handles],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "[0, 1, 2]"
+    assert board.doing(1) == (2, 1.0)
+    assert board.taken(1, range(3000)) == [0, 1, 2]
+    board.close()
+
+
+def race(board: Board, worker: int, out: Any) -> None:
+    took = []
+    while tasks := board.take(worker, 3):
+        took += tasks
+    out.put(took)
+
+
+def test_processes_that_take_at_once_get_each_task_once() -> None:
+    board = open_board(4, [i % 5 - 1 for i in range(2000)])
+    context = multiprocessing.get_context("fork")
+    out = context.SimpleQueue()
+    runners = [context.Process(target=race, args=(board, w, out)) for w in range(4)]
+    for runner in runners:
+        runner.start()
+    took = [task for _ in runners for task in out.get()]
+    for runner in runners:
+        runner.join()
+        runner.close()
+    assert sorted(took) == list(range(2000))
+    out.close()
+    board.close()
+
+
+def test_the_lock_is_free_when_its_holder_is_killed() -> None:
+    """And the list, which it left half changed, is made anew."""
+    board = open_board(2, [NOBODY] * 10)
+    if (pid := os.fork()) == 0:
+        board._lock.__enter__()
+        board._taker[[0, 1]] = 1
+        board._order[2] = 9
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert board.taken(1, range(10)) == [0, 1]
+    board.again(1, range(10))
+    took: list[int] = []
+    while tasks := board.take(0, 4):
+        took += tasks
+    assert took == list(range(10))
+    board.close()
