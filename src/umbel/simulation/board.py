@@ -159,7 +159,9 @@ class Board:
 
     def close(self) -> None:
         """Give the memory back."""
+        del self._head, self._rows, self._order, self._home, self._taker
         self._region.close()
+        self._region.forget()
         self._lock.close()
 
 

@@ -57,6 +57,7 @@ class Pool:
             self._output = self._closed_last(Output())
             self.board = self._closed_last(Board(workers))
             self.broadcast = self._closed_last(Region(SMALL))
+            self._closing.append(self.broadcast.forget)
             for number in range(workers):
                 self.members.append(self._start(number))
         except BaseException:
@@ -175,6 +176,7 @@ class Pool:
         finally:
             for member in self.members:
                 member.kill()
+                member.inbox.region.forget()
             self.members = []
             for close in self._closing:
                 close()

@@ -241,7 +241,7 @@ class Processes:
         inbox.starved = message.starved
         full = False
         for answer in message.answers:
-            if answer.full and self._has_peers(member):
+            if answer.full and self._is_shared(member):
                 full = True
             elif self._tasks[answer.task].answer is None:
                 self._note(member, answer)
@@ -346,6 +346,7 @@ class Processes:
         """What is not done of the exchange is not wanted any more."""
         if self._opened is not None:
             self._opened = None
+            self._tasks = []  # with the memory of workers that have died
             self._pool.board.clear()
             self._pool.ending = {member.number for member in self._pool.members}
             for member in self._pool.members:
@@ -377,7 +378,7 @@ class Processes:
     def _left(self) -> list[int]:
         return [number for number, task in enumerate(self._tasks) if task.answer is None]
 
-    def _has_peers(self, member: Member) -> bool:
+    def _is_shared(self, member: Member) -> bool:
         """Does another worker compute on the same device, as far as is known?"""
         return any(m is not member and m.device in ("", member.device) for m in self._pool.members)
 

@@ -72,9 +72,13 @@ class Region:
         return np.asarray(loan), weakref.ref(loan)
 
     def close(self) -> None:
-        """Give the memory back, as soon as nobody looks at it."""
+        """Let nobody else have it any more; what is there can still be looked at."""
         if isinstance(self.handle, int):
             os.close(self.handle)
+
+    def forget(self) -> None:
+        """Give the memory back as soon as nobody looks at it; not when this object goes, for a cycle may keep it."""
+        self._map, self.size = mmap.mmap(-1, 1), 0
 
 
 def _make() -> Handle:
