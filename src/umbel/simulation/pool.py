@@ -57,7 +57,6 @@ class Pool:
             self._output = self._closed_last(Output())
             self.board = self._closed_last(Board(workers))
             self.broadcast = self._closed_last(Region(SMALL))
-            self._closing.append(self.broadcast.forget)
             for number in range(workers):
                 self.members.append(self._start(number))
         except BaseException:
@@ -178,6 +177,7 @@ class Pool:
                 member.kill()
                 member.inbox.region.forget()
             self.members = []
+            self.broadcast.forget()
             for close in self._closing:
                 close()
             self._closing = []

@@ -340,13 +340,13 @@ class Processes:
         reduced = self._folding.close(close)
         self.spent["folding"] += time.perf_counter() - begin
         self.abandon()
+        self._tasks, self._by_client = [], {}  # they hold the memory of workers that died
         return reduced
 
     def abandon(self) -> None:
         """What is not done of the exchange is not wanted any more."""
         if self._opened is not None:
             self._opened = None
-            self._tasks = []  # with the memory of workers that have died
             self._pool.board.clear()
             self._pool.ending = {member.number for member in self._pool.members}
             for member in self._pool.members:

@@ -25,11 +25,11 @@ PAGE = mmap.ALLOCATIONGRANULARITY
 
 @final
 class Loan:
-    """Announces a piece of shared memory to NumPy, and lives as long as anyone looks at that piece."""
+    """Announces a piece of memory to NumPy, and lives as long as anyone looks at that piece."""
 
     __slots__ = ("__array_interface__", "__weakref__", "_owner")
 
-    def __init__(self, owner: mmap.mmap, address: int, size: int, *, writable: bool) -> None:
+    def __init__(self, owner: object, address: int, size: int, *, writable: bool) -> None:
         self._owner = owner
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, not writable)}
 
@@ -72,13 +72,13 @@ class Region:
         return np.asarray(loan), weakref.ref(loan)
 
     def close(self) -> None:
-        """Let nobody else have it any more; what is there can still be looked at."""
+        """Close the file; what is mapped of it stays until `forget`."""
         if isinstance(self.handle, int):
             os.close(self.handle)
 
     def forget(self) -> None:
-        """Give the memory back as soon as nobody looks at it; not when this object goes, for a cycle may keep it."""
-        self._map, self.size = mmap.mmap(-1, 1), 0
+        """Give the memory back, as soon as nobody looks at a piece of it."""
+        del self._map
 
 
 def _make() -> Handle:
