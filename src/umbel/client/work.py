@@ -299,7 +299,7 @@ class Bench:
             traceback=trace(error) if self._doing or not ours else "",
         )
 
-    def _pick_device(self) -> str:
+    def _where(self) -> str:
         self.device = pick_device(self._devices, self._number)
         return self.device
 
@@ -319,7 +319,7 @@ class Bench:
             extra=question.extra,
             round=question.round,
             state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
-            device=self._pick_device,
+            device=self._where,
             scratch=self._scratch,
             shared=self._once_shared(client),
             data=self._cached_data(client),
@@ -341,7 +341,7 @@ class Bench:
                 ClientInfo(name="", site=client.site),
                 kind="setup",
                 key=lambda: rng.derive(self._seed, "ctx", "setup"),
-                device=self._pick_device,
+                device=self._where,
                 scratch=self._scratch,
             )
             shared = self._load(setup, ctx, "setup")
@@ -360,7 +360,7 @@ class Bench:
                 client,
                 kind="data",
                 key=lambda: rng.derive(_DATA_SEED, "ctx", "data", client.name),
-                device=self._pick_device,
+                device=self._where,
                 scratch=self._scratch,
                 shared=self._once_shared(client),
             )
