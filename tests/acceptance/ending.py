@@ -41,6 +41,5 @@ strategy = umbel.fed_adam(lr=0.1, cohort=umbel.sample.count(4), rounds=umbel.rou
 server = umbel.ServerApp(model={"w": np.zeros(100_000)}, strategy=strategy, rounds=spec.get("rounds", 4))
 on = umbel.Simulation(6, engine="processes", workers=2)
 result = umbel.run(server, client, on=on, seed=3, dir=spec.get("dir"))
-print(
-    json.dumps({"model": umbel.Arrays(result.model or {}).digest(), "history": [dict(row) for row in result.history]})
-)
+assert result.model is not None
+print(json.dumps({"model": result.model.digest(), "history": [dict(row) for row in result.history]}))

@@ -13,7 +13,6 @@ from typing import Any, final
 import numpy as np
 
 from umbel import rng
-from umbel.aggregate.expected import FOLDED, check_finite
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Context, pick_device
@@ -21,13 +20,13 @@ from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
 from umbel.client.kept import Kept
+from umbel.client.local_entries import take_local_entries, with_local_entries
 from umbel.client.memory import resident
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
 from umbel.codec import fingerprint
 from umbel.correction import LocalRule, LocalTask
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
-from umbel.spec import FLOATS, Spec
 from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
@@ -232,7 +231,7 @@ class Bench:
         return Done(update, None) if isinstance(update, Metrics) else self._finished(question, task, update)
 
     def _begun(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
-        model, state = _with_local_entries(question, state)
+        model, state = with_local_entries(question, state)
         return _Begun(client, model, state, self._context(question, client, model, state))
 
     def _finished(self, question: Question, task: _Begun, update: Update) -> Done:
@@ -244,7 +243,7 @@ class Bench:
                 advice="put the loop into `with umbel.torch.local(net, model, ctx) as local:`, or apply ctx.correction",
             )
         after = closed(ctx.state) | {name: value for name, value in state.items() if name.startswith(OURS)}
-        update = _take_local_entries(question, model, update, after)
+        update = take_local_entries(question, model, update, after)
         question.check(update)
         update, after = self._concluded(question, client, update, after)
         if question.chain.steps:
@@ -299,7 +298,7 @@ class Bench:
             traceback=trace(error) if self._doing or not ours else "",
         )
 
-    def _pick_device(self) -> str:
+    def _where(self) -> str:
         self.device = pick_device(self._devices, self._number)
         return self.device
 
@@ -319,7 +318,7 @@ class Bench:
             extra=question.extra,
             round=question.round,
             state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
-            device=self._pick_device,
+            device=self._where,
             scratch=self._scratch,
             shared=self._once_shared(client),
             data=self._cached_data(client),
@@ -341,7 +340,7 @@ class Bench:
                 ClientInfo(name="", site=client.site),
                 kind="setup",
                 key=lambda: rng.derive(self._seed, "ctx", "setup"),
-                device=self._pick_device,
+                device=self._where,
                 scratch=self._scratch,
             )
             shared = self._load(setup, ctx, "setup")
@@ -360,7 +359,7 @@ class Bench:
                 client,
                 kind="data",
                 key=lambda: rng.derive(_DATA_SEED, "ctx", "data", client.name),
-                device=self._pick_device,
+                device=self._where,
                 scratch=self._scratch,
                 shared=self._once_shared(client),
             )
@@ -451,74 +450,6 @@ def _kind(returned: Any) -> str:
     if inspect.iscoroutine(returned):
         returned.close()  # else Python says of it, somewhere, that it was never awaited
     return "nothing (None)" if returned is None else f"a {type(returned).__name__}"
-
-
-def _with_local_entries(question: Question, state: Mapping[str, Any]) -> tuple[Arrays | None, Mapping[str, Any]]:
-    """The model as the handler sees it: entries that never leave this client come from its state."""
-    mine = state.get(LOCAL)
-    if question.model is None or not isinstance(mine, Arrays):
-        return question.model, state
-    local = {e.name for e in question.model.spec.entries if e.role == "local"}
-    model = question.model
-
-    def write(name: str, out: Any) -> None:
-        np.copyto(out, (mine if name in local and name in mine.spec.by_name else model).raw(name))
-
-    return (Arrays.build(model.spec, write) if local else model), state
-
-
-def _moved(model: Arrays, change: Arrays) -> Arrays:
-    """The entries that a change names, after it."""
-    return model.with_values({name: model[name] + change[name] for name in change}).select(
-        lambda e: e.name in change.spec.by_name
-    )
-
-
-def _check_local(sent: Arrays, mine: Arrays) -> None:
-    for e in mine.spec.entries:
-        asked = sent.spec.by_name[e.name]
-        if (e.dtype, e.shape) != (asked.dtype, asked.shape):
-            raise BadUpdate(
-                f"entry {e.name!r} is {e.dtype} {e.shape}, {asked.dtype} {asked.shape} was sent",
-                entry=e.name,
-            )
-
-
-@lru_cache(maxsize=256)
-def _all_leaves(sent: Spec, got: Spec) -> bool:
-    """Is there nothing in an update that stays at the client, or at the server?"""
-    roles = {name: e.role for name, e in sent.by_name.items()}
-    return "local" not in roles.values() and all(roles.get(e.name, "trained") in FOLDED for e in got.entries)
-
-
-def _take_local_entries(question: Question, model: Arrays | None, update: Update, after: dict[str, Any]) -> Update:
-    """Keep local entries in the client's state, and let only those leave that are sent back."""
-    if question.sent is None or model is None or _all_leaves(question.sent.spec, update.arrays.spec):
-        return update
-    roles = {name: e.role for name, e in question.sent.spec.by_name.items()}
-    mine = update.arrays.select(lambda e: roles.get(e.name) == "local")
-    if update.kind == "model":
-        missing = next((n for n, r in roles.items() if r == "local" and n not in mine.spec.by_name), None)
-        if missing is not None:
-            raise BadUpdate(
-                f"entry {missing!r} is missing; it is not shared, and a client keeps what its update holds",
-                entry=missing,
-                advice="return the whole model; what is not shared is taken out before anything is sent",
-            )
-    if len(mine):
-        _check_local(question.sent, mine)
-        after[LOCAL] = mine if update.kind == "model" else _moved(model, mine)
-        check_finite(after[LOCAL])
-    if all(roles.get(e.name, "trained") in FOLDED for e in update.arrays.spec.entries):
-        return update
-    lost = next((e for e in update.arrays.spec.entries if roles.get(e.name) == "counter" and e.dtype in FLOATS), None)
-    if lost is not None:
-        raise BadUpdate(
-            f"entry {lost.name!r} was sent as an integer, whose value the server keeps, and came back as {lost.dtype}",
-            entry=lost.name,
-            advice="let the initial model have a float there: 0.0 and not 0, np.zeros(3) and not np.zeros(3, int)",
-        )
-    return update.replace(update.arrays.select(lambda e: roles.get(e.name, "trained") in FOLDED))
 
 
 __all__ = ["LOCAL", "Bench", "Done"]

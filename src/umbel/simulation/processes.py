@@ -259,7 +259,7 @@ class Processes:
         inbox.starved = message.starved
         full = False
         for answer in message.answers:
-            if answer.full and self._has_peers(member):
+            if answer.full and self._is_shared(member):
                 full = True
             elif self._tasks[answer.task].answer is None:
                 self._note(member, answer)
@@ -401,7 +401,7 @@ class Processes:
     def _unanswered(self, unit: int) -> list[int]:
         return [task for task in range(*self._units[unit]) if self._tasks[task].answer is None]
 
-    def _has_peers(self, member: Member) -> bool:
+    def _is_shared(self, member: Member) -> bool:
         """Does another worker compute on the same device, as far as is known?"""
         return any(m is not member and m.device in ("", member.device) for m in self._pool.members)
 

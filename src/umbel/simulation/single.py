@@ -82,7 +82,7 @@ class OneClient:
         assert isinstance(update, Update)
         return update
 
-    def _ask(
+    def _ask(  # as its callers have them
         self,
         kind: Kind,
         name: str,

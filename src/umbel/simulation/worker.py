@@ -55,7 +55,8 @@ from umbel.update import Metrics
 
 SMALL = 1 << 20  # bytes that are broadcast, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
-_OFTEN = 2e-3  # seconds between two messages, where tasks are short
+_OFTEN = 1e-2  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
+_AT_ONCE = 2e-3  # seconds that the tasks take, about, which it takes from the board at once
 _LOANS = 1 << 16  # bytes from which on an update is made where it will lie
 IN_USE, FREE = 1, 0
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
@@ -302,7 +303,7 @@ class Worker:
         self._flush(idle=True)
 
     def _chunk(self) -> int:
-        return 1 if self._pace > _OFTEN else min(64, int(_OFTEN / max(self._pace, 1e-6)))
+        return 1 if self._pace > _AT_ONCE else min(64, int(_AT_ONCE / max(self._pace, 1e-6)))
 
     def _do(self, tasks: range) -> None:
         """Do one task, or several together."""
