@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 import umbel
+from tests.acceptance.clusters import MARKS, NODE, inline, on_ray, same, two_nodes
 from umbel.aggregate.base import Aggregator
 from umbel.aggregate.concat import split
 from umbel.aggregate.expected import Expected
@@ -25,40 +25,14 @@ from umbel.errors import BadUpdate
 from umbel.simulation import ray_runner
 
 ray = pytest.importorskip("ray", reason="needs ray")
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its log files open
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes with one CPU each; this process is connected to it."""
-    cluster = pytest.importorskip("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=NODE)
-    cluster.add_node(**NODE)
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-    gc.collect()  # so that files which Ray left open are nobody else's trouble
-
-
-def inline(server: umbel.ServerApp, client: umbel.ClientApp, clients: Any, **arguments: Any) -> umbel.Result:
-    return umbel.run(server, client, on=umbel.Simulation(clients=clients, engine="inline"), seed=11, **arguments)
-
-
-def on_ray(server: umbel.ServerApp, client: umbel.ClientApp, clients: Any, **arguments: Any) -> umbel.Result:
-    return umbel.run(server, client, on=umbel.Ray(clients=clients), seed=11, **arguments)
-
-
-def same(a: umbel.Result, b: umbel.Result) -> bool:
-    assert a.model is not None
-    assert b.model is not None
-    counted = [{name: one.counted for name, one in result.clients.items()} for result in (a, b)]
-    return a.model == b.model and a.history == b.history and a.failures == b.failures and counted[0] == counted[1]
+    with two_nodes() as cluster:
+        yield cluster
 
 
 # --- the same bits ---------------------------------------------------------------------------
