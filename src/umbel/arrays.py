@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from umbel.bfloat16 import from_bfloat16
-from umbel.elements import as_storage, cast, numbers, scalar, spec_of_plain
+from umbel.elements import as_storage, cast, in_blocks, numbers, scalar, spec_of_plain
 from umbel.errors import EntryError, FormatError, UsageError
 from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned, layout, parse, resolve_role
 
@@ -71,9 +71,10 @@ class Arrays:
         np.float64(8.0)
     """
 
-    __slots__ = ("__weakref__", "_digest", "_file", "_views", "spec")
+    __slots__ = ("__weakref__", "_digest", "_file", "_views", "harmless", "spec")
 
     spec: Spec
+    harmless: bool  # was it seen, while they were written, that all elements are finite and far from overflow?
     _file: Array
     _views: dict[str, Any]
     _digest: str
@@ -90,7 +91,7 @@ class Arrays:
             for e in spec.entries:
                 filled._storage(e)[...] = values[e.name]
             filled._file.flags.writeable = False
-            self.spec, self._file, self._views, self._digest = spec, filled._file, {}, ""
+            self.spec, self._file, self._views, self._digest, self.harmless = spec, filled._file, {}, "", False
             return
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
@@ -100,7 +101,7 @@ class Arrays:
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
         filled = Arrays.build(layout(wanted, aliases), lambda name, out: np.copyto(out, found[name]))
-        self.spec, self._file, self._views, self._digest = filled.spec, filled._file, {}, ""
+        self.spec, self._file, self._views, self._digest, self.harmless = filled.spec, filled._file, {}, "", False
 
     @classmethod
     def build(cls, spec: Spec, write: Callable[[str, Array], object]) -> Self:
@@ -109,11 +110,12 @@ class Arrays:
         Args:
             spec: what to make; see ``umbel.spec.layout``.
             write: called as ``write(name, out)`` for each stored entry; ``out`` is uninitialised
-                and has the entry's shape and storage dtype (bfloat16 as uint16 bits).
+                and has the entry's shape and storage dtype (bfloat16 as uint16 bits). It may return True: what it
+                wrote is harmless, as `umbel.elements.in_blocks` sees.
         """
         made = cls.blank(spec)
-        for e in spec.entries:
-            write(e.name, made._storage(e))
+        looked = [write(e.name, made._storage(e)) is True for e in spec.entries]
+        made.harmless = all(looked)
         return made.freeze()
 
     @classmethod
@@ -128,7 +130,7 @@ class Arrays:
     def over(cls, spec: Spec, file: Array) -> Self:
         """Arrays over the bytes of a whole file, header and data, which have this spec; without a copy."""
         made = cls.__new__(cls)
-        made.spec, made._file, made._views, made._digest = spec, file, {}, ""
+        made.spec, made._file, made._views, made._digest, made.harmless = spec, file, {}, "", False
         return made
 
     @property
@@ -430,19 +432,19 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
         elif not isinstance(other, Arrays | int | float | np.number):
             raise UsageError(f"arithmetic of Arrays with {type(other).__name__} has no meaning")
 
-    def write(name: str, out: Array) -> None:
+    def write(name: str, out: Array) -> bool:
         e = first.spec.by_name[name]
         if e.dtype not in FLOATS or any(isinstance(o, Arrays) and name not in o.spec.by_name for o in operands):
             np.copyto(out, first.raw(name))
-            return
+            return False
         inputs = [
             numbers(o.spec.by_name[name].dtype, o.raw(name)) if isinstance(o, Arrays) else scalar(o, e.dtype)
             for o in operands
         ]
         if e.dtype in ("F64", "F32") and all(getattr(i, "dtype", out.dtype) == out.dtype for i in inputs):
-            ufunc(*inputs, out=out)
-        else:
-            np.copyto(out, cast(ufunc(*inputs), e.dtype))
+            return in_blocks(lambda block, *its: ufunc(*its, out=block), out, *inputs)
+        np.copyto(out, cast(ufunc(*inputs), e.dtype))
+        return False
 
     return Arrays.build(first.spec, write)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,8 @@ from umbel.errors import EntryError
 from umbel.spec import STORAGE, Entry, Spec, layout, resolve_role
 
 Array = npt.NDArray[Any]
+STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at again
+HARMLESS = {np.dtype("f4"): 1e30, np.dtype("f8"): 1e30}  # sums of squares of a block that no weight makes too large
 _CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
 
 
@@ -64,6 +66,31 @@ def as_storage(name: str, value: Any) -> tuple[str, Array]:
     return code, array
 
 
+def in_blocks(compute: Callable[..., object], out: Array, *inputs: Any) -> bool:
+    """Write a large array block by block, and look at each block while it is in the cache.
+
+    Args:
+        compute: called as ``compute(block of out, block of each input)``; numbers are passed on as they are.
+        out: the array, contiguous; little ones are written at once.
+        inputs: contiguous arrays of its shape, and numbers.
+
+    Returns:
+        Is it a large array of floats, finite and far from overflow? False: nobody looked.
+    """
+    if out.size <= STRETCH:
+        compute(out, *inputs)
+        return bool(out.dtype in HARMLESS and np.vdot(out, out) < HARMLESS[out.dtype])
+    flat = out.reshape(-1)
+    rest = [i.reshape(-1) if isinstance(i, np.ndarray) else i for i in inputs]
+    harmless = out.dtype in HARMLESS
+    for begin in range(0, flat.size, STRETCH):
+        s = slice(begin, begin + STRETCH)
+        block = flat[s]
+        compute(block, *[i[s] if isinstance(i, np.ndarray) else i for i in rest])
+        harmless = harmless and bool(np.vdot(block, block) < HARMLESS[out.dtype])
+    return harmless
+
+
 def spec_of_plain(values: Mapping[str, Any]) -> Spec | None:
     """The spec of arrays of the usual kinds; it is looked up, for clients make the same one again and again."""
     if not all(type(value) is np.ndarray for value in values.values()):
@@ -79,4 +106,4 @@ def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> 
     return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
 
 
-__all__ = ["as_storage", "cast", "numbers", "scalar", "spec_of_plain"]
+__all__ = ["HARMLESS", "STRETCH", "as_storage", "cast", "in_blocks", "numbers", "scalar", "spec_of_plain"]

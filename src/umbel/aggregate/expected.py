@@ -10,6 +10,7 @@ import numpy as np
 
 from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
+from umbel.elements import HARMLESS, STRETCH
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, Entry, Role, Spec, layout
 from umbel.update import Update
@@ -17,12 +18,10 @@ from umbel.update import Update
 Shapes = Literal["equal", "slices", "free"]
 FOLDED: frozenset[Role] = frozenset({"trained", "buffer"})
 """Roles of the entries of a model that come back and are summed; of the others the server's value stays."""
-_STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at twice
 LEARNED: frozenset[Role] = FOLDED | {"local"}
 """Roles of the entries that training changes, somewhere."""
 _HUGE = {"F64": 1e290}  # what a weighted element may come to; beyond it, sums over a cohort could overflow
 _HUGE_F32 = 1e32
-_HARMLESS = {"F64": 1e30, "F32": 1e30}  # sums of squares that no weight makes too large
 
 
 _CAST = {d: f"cast it back, for example with .astype(np.float{d[1:]})" for d in ("F64", "F32", "F16")} | {
@@ -140,16 +139,18 @@ def check_finite(
     Raises:
         BadUpdate: names the entry, how many elements, and the first.
     """
+    if arrays.harmless:  # it was looked at when it was made
+        return
     with np.errstate(all="ignore"):
         for run in arrays.spec.runs:
             if run.dtype not in FLOATS or run.role not in roles:
                 continue
             flat = arrays.flat(run)
-            if run.size <= _STRETCH and run.dtype in _HARMLESS and np.vdot(flat, flat) < _HARMLESS[run.dtype]:
-                continue  # a look at the sum of squares is quick, and small enough where nothing is wrong
             most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
-            for i in range(0, run.size, _STRETCH):
-                block = from_bfloat16(flat[i : i + _STRETCH]) if run.dtype == "BF16" else flat[i : i + _STRETCH]
+            for i in range(0, run.size, STRETCH):
+                block = from_bfloat16(flat[i : i + STRETCH]) if run.dtype == "BF16" else flat[i : i + STRETCH]
+                if block.dtype in HARMLESS and np.vdot(block, block) < HARMLESS[block.dtype]:
+                    continue  # one look, and what it gives is small enough where nothing is wrong
                 largest = float(np.maximum.reduce(block)), -float(np.minimum.reduce(block))
                 if not (largest[0] <= most and largest[1] <= most):  # as floats: float16 would make infinity of most
                     _refuse(arrays, most, roles)

@@ -22,9 +22,9 @@ from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.update import Update
 
-_BLOCK = 1 << 15  # elements; with less, calls cost up to a third more, with more, the cache is left
+_BLOCK = 1 << 17  # elements; with less, threads get into each other's way, with more, the cache is left
 _SMALL = 1 << 12  # bytes; several updates of that size are added in one go, since calls would take most of the time
-_SHARED = 1 << 20  # elements that one thread adds at a time
+_SHARED = 1 << 22  # elements that one thread adds at a time
 Spread = Callable[[Callable[[int], None], Iterable[int]], None]
 
 

@@ -58,6 +58,7 @@ ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 1e-2  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 2e-3  # seconds that the tasks take, about, which it takes from the board at once
 _LOANS = 1 << 16  # bytes from which on an update is made where it will lie
+_LARGE = 1 << 20  # bytes from which on it waits for that
 IN_USE, FREE = 1, 0
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 
@@ -220,12 +221,13 @@ class Worker:
         self._bench: Bench
         self._answers: list[Answer] = []
         self._seconds = {"training": 0.0, "moving": 0.0, "waiting": 0.0}
+        self._over = False  # has the exchange ended while a task waited for the main process?
         self._said = self._since = time.perf_counter()
         self._pace = 0.0  # seconds per task, about
 
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
-        with isolated(self._threads), allocating(self._outbox.lend):
+        with isolated(self._threads), allocating(self._lend):
             while True:
                 self._hear(self._receive())
 
@@ -282,12 +284,12 @@ class Worker:
 
     def _work(self) -> None:
         """Do tasks until there are none, or the exchange ends."""
-        over = False
+        self._over = False
         try:
             self._work_on()
         except _Over:  # not here: while it is handled, what it came through is held
-            over = True
-        if over:
+            self._over = True
+        if self._over:
             self._board.note(self._number, NOBODY, 0.0)
             self._outbox.task_given_up()
             self._flush(idle=True)
@@ -299,6 +301,8 @@ class Worker:
                 while (tasks := self._exchange.unit(unit)) is None:  # the board was quicker than the message
                     self._exchange.extend(self._receive_this(More))
                 self._do(tasks)
+                if self._over:
+                    return
         self._board.note(self._number, NOBODY, 0.0)
         self._flush(idle=True)
 
@@ -359,8 +363,23 @@ class Worker:
             done.state,
         )
 
+    def _lend(self, size: int) -> Array | None:
+        """Memory for arrays that user code makes: where they will lie, if they become an update.
+
+        For large ones it waits until there is room, which costs less than to copy them there.
+        """
+        while (piece := self._outbox.lend(size)) is None and size >= _LARGE and not self._over:
+            try:
+                self._flush(starved=LINE + size)
+                self._outbox.grow(self._receive_this(Room).size)
+            except _Over:  # it may not go through the user's code
+                self._over = True
+        return piece
+
     def _store(self, arrays: Arrays) -> Stored:
         """Put arrays into the outbox; waits until there is room."""
+        if self._over:
+            raise _Over
         while isinstance(stored := self._outbox.put(arrays), int):
             self._flush(starved=stored)
             self._outbox.grow(self._receive_this(Room).size)

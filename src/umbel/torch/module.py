@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from umbel.arrays import Array, Arrays
+from umbel.elements import in_blocks
 from umbel.errors import EntryError, UsageError
 from umbel.spec import Entries, Entry, Spec, entries, layout
 from umbel.torch.plan import CODES, Named, Place, Plan, default_role, first_names, make_plan, walk
@@ -128,14 +129,17 @@ def _gather(plan: Plan, tensors: Sequence[Tensor | None]) -> Arrays:
     """Arrays of the plan's spec from the values of the module's tensors."""
     places = {p.entry.name: p for p in plan.once}
 
-    def write(name: str, out: Array) -> None:
+    def write(name: str, out: Array) -> bool:
         place = places[name]
+        if place.memory is not None and place.memory.flags.c_contiguous:
+            return in_blocks(np.copyto, out, place.memory)
         if place.memory is not None:
             np.copyto(out, place.memory)
         else:
             t = tensors[place.index]
             assert t is not None
             over(out, place.entry.dtype).copy_(t.detach())
+        return False
 
     return Arrays.build(plan.spec, write)
 
