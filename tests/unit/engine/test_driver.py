@@ -10,7 +10,7 @@ from umbel import aggregate
 from umbel.arrays import Arrays
 from umbel.engine.driver import Finish, Gather, Keep, Open, Publish, Wait, conduct, drive
 from umbel.engine.exchange import Arrived, Close, DeadlinePassed, Event, Exchange, Failed, Fold, Lease, Lost
-from umbel.engine.history import History
+from umbel.engine.history import History, Row
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer, Question
 from umbel.engine.reduction import Reduced
@@ -160,7 +160,7 @@ def test_the_other_effects_reach_store_and_observer() -> None:
         population = yield Gather(2, 3.0)
         yield Keep(record)
         before = len(store.records())
-        yield Keep(Commit(rows=(), state={}))
+        yield Keep(Commit(rows=(Row(1),), state={}))
         reason = yield Publish(History())
         return population.names, before, reason
 
