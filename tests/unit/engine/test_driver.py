@@ -160,7 +160,7 @@ def test_the_other_effects_reach_store_and_observer() -> None:
         population = yield Gather(2, 3.0)
         yield Keep(record)
         before = len(store.records())
-        yield Keep(Commit(rows=(Row(1),), state={}))
+        yield Keep(Commit(rows=(Row(round=1),), state={}))
         reason = yield Publish(History())
         return population.names, before, reason
 
