@@ -5,8 +5,6 @@ from __future__ import annotations
 import weakref
 from typing import final
 
-import numpy as np
-
 from umbel.arrays import Arrays
 from umbel.simulation.arena import LINE
 from umbel.simulation.messages import Answer, Stored
@@ -40,7 +38,7 @@ class Inbox:
         """The arrays that the worker stored, where they lie."""
         spec = self.specs[stored.spec]
         if spec.size <= _SMALL:  # to say who looks at it costs more than a copy
-            piece = self.region.array(stored.offset + LINE, spec.size, np.uint8).copy()
+            piece = self.region.piece(stored.offset + LINE, spec.size).copy()
             self._free(stored.offset)
             return Arrays.over(spec, piece).freeze()
         piece, loan = self.region.lend(stored.offset + LINE, spec.size, writable=False)
@@ -78,7 +76,7 @@ class Inbox:
         return self.region.size
 
     def _free(self, offset: int) -> None:
-        self.region.array(offset, 1, np.int64)[0] = FREE
+        self.region.words[offset >> 3] = FREE
         self._freed = True
 
 

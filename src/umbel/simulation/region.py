@@ -38,6 +38,11 @@ class Loan:
 class Region:
     """One piece of anonymous shared memory.
 
+    Attributes:
+        handle: what another process needs to see it.
+        size: bytes.
+        words: all of it as 64-bit numbers.
+
     Args:
         size: bytes.
         handle: what `handle` says in the process that made it; None makes a new one.
@@ -49,6 +54,8 @@ class Region:
         self.handle = _make() if handle is None else handle
         self.size = 0
         self._map: mmap.mmap
+        self._bytes: Array
+        self.words: Array
         self._address = 0
         self.resize(size)
 
@@ -58,13 +65,19 @@ class Region:
             return
         size = -(-size // PAGE) * PAGE
         self._map = _map(self.handle, size, grow=self._mine, writable=self._writable)
-        self._address = np.frombuffer(self._map, np.uint8).ctypes.data
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        self.words = self._bytes.view(np.int64)
+        self._address = self._bytes.ctypes.data
         self.size = size
 
     def array(self, offset: int, count: int, dtype: Any) -> Array:
         """Elements from a byte on, to read and write."""
-        made: Array = np.frombuffer(self._map, dtype, count, offset)
+        made: Array = self._bytes[offset : offset + count * np.dtype(dtype).itemsize].view(dtype)
         return made
+
+    def piece(self, offset: int, size: int) -> Array:
+        """Bytes from an offset on, to read and write."""
+        return self._bytes[offset : offset + size]
 
     def lend(self, offset: int, size: int, *, writable: bool) -> tuple[Array, weakref.ref[Loan]]:
         """Bytes from an offset on, and what tells whether anyone still holds them or a view of them."""
@@ -78,7 +91,7 @@ class Region:
 
     def forget(self) -> None:
         """Give the memory back, as soon as nobody looks at a piece of it."""
-        del self._map
+        del self._map, self._bytes, self.words
 
 
 def _make() -> Handle:

@@ -85,21 +85,21 @@ class Outbox:
         """Memory for an update that is being made; None where there is none."""
         if size < _LOANS or (offset := self._arena.take(LINE + size)) is None:
             return None
-        self._word(offset)[0] = FREE
+        self._region.words[offset >> 3] = FREE
         piece, self._loans[offset] = self._region.lend(offset + LINE, size, writable=True)
         self._lent[piece.ctypes.data] = offset
         return piece
 
     def put(self, arrays: Arrays) -> Stored | int:
         """Put arrays where the main process sees them; the bytes that are needed where there is no room."""
-        file = np.frombuffer(arrays.to_bytes(), np.uint8)
-        offset = self._lent.get(file.ctypes.data)
+        size = arrays.spec.size
+        offset = self._lent.get(np.frombuffer(arrays.to_bytes(), np.uint8).ctypes.data) if self._lent else None
         if offset is None:
-            offset = self._arena.take(LINE + file.size)
+            offset = self._arena.take(LINE + size)
             if offset is None:
-                return LINE + int(file.size)
-            np.copyto(self._region.array(offset + LINE, file.size, np.uint8), file)
-        self._word(offset)[0] = IN_USE
+                return LINE + size
+            self._region.piece(offset + LINE, size)[:] = arrays.to_bytes()
+        self._region.words[offset >> 3] = IN_USE
         self._put.append(offset)
         return Stored(self._number(arrays.spec), offset)
 
@@ -111,7 +111,7 @@ class Outbox:
     def task_given_up(self) -> None:
         """Nobody will hear of the task."""
         for offset in self._put:
-            self._word(offset)[0] = FREE
+            self._region.words[offset >> 3] = FREE
         self.task_done()
 
     def _number(self, spec: Spec) -> int:
@@ -121,11 +121,8 @@ class Outbox:
             self.fresh.append(spec)
         return number
 
-    def _word(self, offset: int) -> Array:
-        return self._region.array(offset, 1, np.int64)
-
     def _is_free(self, offset: int) -> bool:
-        if self._word(offset)[0] != FREE:
+        if self._region.words[offset >> 3] != FREE:
             return False
         loan = self._loans.get(offset)
         if loan is not None and loan() is not None:
@@ -313,14 +310,7 @@ class Worker:
         """Do one task, or several together."""
         question = self._exchange.question
         assert question is not None
-        known = [self._exchange.client(task) for task in tasks]
-        stateful = {client.name: task for task, (client, has) in zip(tasks, known, strict=True) if has}
-        results = self._bench.do_many(
-            question,
-            [client for client, _ in known],
-            lambda name: self._state(stateful[name]) if name in stateful else {},
-            begin=lambda i: self._board.note(self._number, tasks[i], time.monotonic()),
-        )
+        results = self._alone(question, tasks[0]) if len(tasks) == 1 else self._together(question, tasks)
         for task in tasks:
             begin = time.perf_counter()
             done = self._next(results, len(tasks))
@@ -336,6 +326,21 @@ class Worker:
             self._pace += (said - begin - self._pace) / 8
             if said - self._said > _OFTEN:
                 self._flush()
+
+    def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
+        client, has_state = self._exchange.client(task)
+        self._board.note(self._number, task, time.monotonic())
+        yield self._bench.do(question, client, self._state(task) if has_state else {})
+
+    def _together(self, question: Question, tasks: range) -> Iterator[Done | Failure]:
+        known = [self._exchange.client(task) for task in tasks]
+        stateful = {client.name: task for task, (client, has_state) in zip(tasks, known, strict=True) if has_state}
+        return self._bench.do_many(
+            question,
+            [client for client, _ in known],
+            lambda name: self._state(stateful[name]) if name in stateful else {},
+            begin=lambda i: self._board.note(self._number, tasks[i], time.monotonic()),
+        )
 
     def _next(self, results: Iterator[Done | Failure], many: int) -> Done | Failure:
         """The next result, within the limit for so many clients."""
