@@ -14,30 +14,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import Figure, report
 
 import umbel
 
 MODEL = 140_000  # parameters, as in workload W1
 WARM = 30  # rounds until every cache has what it will have
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measured number, and what it may be at most."""
-
-    figure: str
-    value: float
-    unit: str
-    budget: float | None = None
-
-    @property
-    def within(self) -> bool:
-        return self.budget is None or self.value <= self.budget
 
 
 def together() -> int:
@@ -115,17 +101,8 @@ def main() -> int:
     if options.run:
         print(json.dumps(run(**json.loads(options.run))))
         return 0
-    found = []
-    for figures in (over_clients(), over_rounds(options.rounds)):
-        for figure in figures:
-            print(json.dumps({**asdict(figure), "within": figure.within}), flush=True)
-            found.append(figure)
-    print(f"\n{'figure':36}{'value':>10}  {'unit':6}{'budget':>8}")
-    for figure in found:
-        budget = "" if figure.budget is None else f"{figure.budget:g}"
-        mark = "" if figure.within else "  over"
-        print(f"{figure.figure:36}{figure.value:>10.4g}  {figure.unit:6}{budget:>8}{mark}")
-    return 0 if all(figure.within for figure in found) else 1
+    missed: int = report((over_clients(), over_rounds(options.rounds)))
+    return missed
 
 
 if __name__ == "__main__":

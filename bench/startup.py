@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from figures import Figure, report
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 9
@@ -42,21 +43,6 @@ HEAVY = [
     "urllib.request",
     "xgboost",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measured number, and what it may be at most."""
-
-    figure: str
-    value: float
-    unit: str
-    budget: float | None = None
-    detail: str = ""
-
-    @property
-    def within(self) -> bool:
-        return self.budget is None or self.value <= self.budget
 
 
 def imports() -> Iterator[Figure]:
@@ -116,17 +102,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--no-install", action="store_true", help="leave out what needs a package index")
     options = parser.parse_args()
-    found = []
-    for measure in (imports, command_line) if options.no_install else (imports, command_line, installation):
-        for figure in measure():
-            print(json.dumps({**asdict(figure), "within": figure.within}), flush=True)
-            found.append(figure)
-    print(f"\n{'figure':30}{'value':>10}  {'unit':10}{'budget':>8}")
-    for figure in found:
-        budget = "" if figure.budget is None else f"{figure.budget:g}"
-        mark = "" if figure.within else "  over"
-        print(f"{figure.figure:30}{figure.value:>10.3g}  {figure.unit:10}{budget:>8}{mark}")
-    return 0 if all(figure.within for figure in found) else 1
+    measures = (imports, command_line) if options.no_install else (imports, command_line, installation)
+    missed: int = report(measure() for measure in measures)
+    return missed
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import tempfile
 from types import TracebackType
 from typing import Any, final
 
+from umbel.simulation.nameless import nameless_file
 from umbel.simulation.region import Handle
 
 
@@ -47,10 +47,7 @@ class ProcessLock:
 def _make() -> Handle:
     if sys.platform == "win32":
         return f"umbel-lock-{secrets.token_hex(16)}"
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("umbel-lock")
-    with tempfile.TemporaryFile(prefix="umbel-") as file:
-        return os.dup(file.fileno())
+    return nameless_file("lock")
 
 
 if sys.platform == "win32":

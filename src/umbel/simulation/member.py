@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, final
 from umbel.simulation.channel import Channel
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Hello
+from umbel.simulation.nameless import nameless_file
 from umbel.simulation.output import uninterrupted
 from umbel.simulation.region import Region
 
@@ -82,7 +82,7 @@ class Member:
         self._spoke, self._scratch = False, hello.scratch
         mine, its = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
-        self._crash = _nameless_file()
+        self._crash = nameless_file("crash")
         self.channel = Channel(mine)
         boot = _BOOT.format(path=sys.path, connection=its.fileno(), lifeline=lifeline, crash=self._crash)
         handles = [h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int)]
@@ -199,13 +199,6 @@ def _end_of(process: subprocess.Popen[bytes]) -> tuple[int, threading.Thread | N
     watcher = threading.Thread(target=watch, name=f"umbel-{process.pid}", daemon=True)
     watcher.start()
     return ended, watcher
-
-
-def _nameless_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("umbel-crash")
-    with tempfile.TemporaryFile(prefix="umbel-") as file:
-        return os.dup(file.fileno())
 
 
 __all__ = ["LIMITS", "Died", "Member"]

@@ -10,7 +10,6 @@ import mmap
 import os
 import secrets
 import sys
-import tempfile
 import weakref
 from typing import Any, final
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from umbel.arrays import Array
 from umbel.errors import StoreError
+from umbel.simulation.nameless import nameless_file
 
 Handle = int | str
 PAGE = mmap.ALLOCATIONGRANULARITY
@@ -97,10 +97,7 @@ class Region:
 def _make() -> Handle:
     if sys.platform == "win32":
         return f"umbel-{secrets.token_hex(16)}"
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("umbel")
-    with tempfile.TemporaryFile(prefix="umbel-") as file:  # it has no name once it is open
-        return os.dup(file.fileno())
+    return nameless_file("region")
 
 
 def _map(handle: Handle, size: int, *, grow: bool, writable: bool) -> mmap.mmap:
