@@ -36,7 +36,7 @@ class Board:
     """
 
     def __init__(self, workers: int, capacity: int = 1024, handles: tuple[Handle, Handle] | None = None) -> None:
-        self._workers, self._handles = workers, handles
+        self._workers = workers
         region, lock = handles or (None, None)
         self._region = Region(_size(workers, capacity), region)
         self._lock = ProcessLock(lock)
