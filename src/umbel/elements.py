@@ -66,6 +66,11 @@ def as_storage(name: str, value: Any) -> tuple[str, Array]:
     return code, array
 
 
+def is_harmless(values: Array) -> bool:
+    """Are these floats that are finite and far from overflow? False: they are not, or it takes a longer look."""
+    return bool(values.dtype in HARMLESS and np.vdot(values, values) < HARMLESS[values.dtype])
+
+
 def in_blocks(compute: Callable[..., object], out: Array, *inputs: Any) -> bool:
     """Write a large array block by block, and look at each block while it is in the cache.
 
@@ -79,15 +84,15 @@ def in_blocks(compute: Callable[..., object], out: Array, *inputs: Any) -> bool:
     """
     if out.size <= STRETCH:
         compute(out, *inputs)
-        return bool(out.dtype in HARMLESS and np.vdot(out, out) < HARMLESS[out.dtype])
+        return is_harmless(out)
     flat = out.reshape(-1)
     rest = [i.reshape(-1) if isinstance(i, np.ndarray) else i for i in inputs]
-    harmless = out.dtype in HARMLESS
+    harmless = True
     for begin in range(0, flat.size, STRETCH):
         s = slice(begin, begin + STRETCH)
         block = flat[s]
         compute(block, *[i[s] if isinstance(i, np.ndarray) else i for i in rest])
-        harmless = harmless and bool(np.vdot(block, block) < HARMLESS[out.dtype])
+        harmless = harmless and is_harmless(block)
     return harmless
 
 
@@ -106,4 +111,14 @@ def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> 
     return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
 
 
-__all__ = ["HARMLESS", "STRETCH", "as_storage", "cast", "in_blocks", "numbers", "scalar", "spec_of_plain"]
+__all__ = [
+    "HARMLESS",
+    "STRETCH",
+    "as_storage",
+    "cast",
+    "in_blocks",
+    "is_harmless",
+    "numbers",
+    "scalar",
+    "spec_of_plain",
+]

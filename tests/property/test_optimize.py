@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -15,7 +16,7 @@ from safetensors.numpy import save as save_foreign
 from umbel import Arrays, optimize
 from umbel.arrays import BLOCK
 from umbel.codec import decode, encode
-from umbel.optimize import OptimizerState, ServerOptimizer
+from umbel.optimize import OptimizerState, ServerOptimizer, base
 from umbel.optimize.replace import Replace
 from umbel.spec import FLOATS, Entry, Role, layout
 
@@ -33,6 +34,16 @@ every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=
 
 ROLES: dict[str, list[Role]] = {code: ["trained", "trained", "trained", "buffer", "frozen", "local"] for code in FLOATS}
 ROLES |= {"I64": ["counter", "frozen"], "U8": ["payload", "counter"], "BOOL": ["counter"]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_slices() -> Iterator[None]:
+    """So that a model of few elements has several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "SLICE", BLOCK)
+        yield
+
+
 shapes = st.sampled_from([(), (1,), (3, 2), (0, 4), (257,), (BLOCK,), (2, BLOCK + 3)])
 
 

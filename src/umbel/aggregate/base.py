@@ -18,7 +18,7 @@ class Aggregator(ABC):
     ``merge(fold(init, a), fold(init, b))`` equals ``fold(fold(init, a), b)`` up to rounding; the order is
     the cohort's, and need not be exchangeable. Who folds what therefore does not matter, and memory does
     not grow with the cohort. An accumulator belongs to the fold: ``fold`` and ``merge`` may change their
-    first argument in place and return it.
+    first argument in place and return it, and ``finish``, which comes last, may make the result of it.
 
     Attributes:
         result: the name of the result: ``got.mean`` for "mean".

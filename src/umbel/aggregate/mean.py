@@ -9,7 +9,7 @@ import numpy as np
 
 from umbel.aggregate.base import Aggregator, Summing
 from umbel.aggregate.expected import Expected
-from umbel.aggregate.weighted_sum import WeightedSum, divided
+from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Array, Arrays
 from umbel.errors import UsageError
 from umbel.update import Update
@@ -34,7 +34,7 @@ class Mean(Summing):
 
     def finish(self, acc: WeightedSum) -> Arrays | None:
         """The sum over the sum of weights."""
-        return divided(acc.total, acc.weight) if acc.total is not None and acc.weight > 0 else None
+        return acc.mean(acc.weight) if acc.total is not None and acc.weight > 0 else None
 
 
 @final

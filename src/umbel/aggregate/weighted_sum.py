@@ -6,8 +6,7 @@ The order of operations is a function of the order of the updates alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import add
@@ -18,36 +17,14 @@ import numpy as np
 from umbel.aggregate.expected import FOLDED
 from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
+from umbel.elements import in_blocks
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
+from umbel.spread import in_parts
 from umbel.update import Update
 
 _BLOCK = 1 << 17  # elements; with less, threads get into each other's way, with more, the cache is left
 _SMALL = 1 << 12  # bytes; several updates of that size are added in one go, since calls would take most of the time
-_SHARED = 1 << 22  # elements that one thread adds at a time
-Spread = Callable[[Callable[[int], None], Iterable[int]], None]
-
-
-def _one_by_one(call: Callable[[int], None], arguments: Iterable[int]) -> None:
-    for argument in arguments:
-        call(argument)
-
-
-_spread: list[Spread] = [_one_by_one]
-
-
-@contextmanager
-def spreading(spread: Spread) -> Iterator[None]:
-    """Large sums are added up by several threads; each adds elements of its own, so that the bits are the same.
-
-    Args:
-        spread: calls a function with each of some arguments, and returns when all calls have.
-    """
-    before, _spread[0] = _spread[0], spread
-    try:
-        yield
-    finally:
-        _spread[0] = before
 
 
 @final
@@ -162,54 +139,35 @@ class WeightedSum:
 
     def add(self, update: Update, sent: Arrays | None, weight: float) -> None:
         """Add one update, in place; it was admitted. A model has ``sent`` subtracted from it."""
-        total = self.writable(update.arrays.spec)
-        base = sent if update.kind == "model" else None
-        with np.errstate(all="ignore"):
-            for piece in _pieces(update.arrays.spec, base.spec if base is not None else None, total.spec):
-                self._add_piece(piece, update.arrays, base, total, weight)
-        self.weight += weight
-        self.count += 1
+        self.add_alike([update], sent, [weight])
 
     def add_alike(self, updates: Sequence[Update], sent: Arrays | None, weights: Sequence[float]) -> None:
-        """Add updates of one kind and one spec, in turn; small ones as one matrix, for the same sum to the bit."""
+        """Add updates of one kind and one spec, in turn.
+
+        Several are added in one go, for the same sum to the bit: small ones as one matrix, of large ones a block of
+        each while that block of the sum is in the cache.
+        """
         spec = updates[0].arrays.spec
-        if spec.size > _SMALL or len(updates) == 1:
-            for update, weight in zip(updates, weights, strict=True):
-                self.add(update, sent, weight)
-            return
         total = self.writable(spec)
         base = sent if updates[0].kind == "model" else None
-        rows = np.array([update.arrays.stretch(0, spec.nbytes, "U8") for update in updates])
-        with np.errstate(all="ignore"):
-            for piece in _pieces(spec, base.spec if base is not None else None, total.spec):
-                _add_rows(piece, rows, base, total, weights)
+        found = _pieces(spec, base.spec if base is not None else None, total.spec)
+        if len(updates) > 1 and spec.size <= _SMALL:
+            rows = np.array([update.arrays.stretch(0, spec.nbytes, "U8") for update in updates])
+            with np.errstate(all="ignore"):
+                for piece in found:
+                    _add_rows(piece, rows, base, total, weights)
+        else:
+            for piece in found:
+                _add_piece(piece, [update.arrays for update in updates], base, total, weights)
         self.weight = reduce(add, weights, self.weight)
         self.count += len(updates)
-
-    def _add_piece(self, piece: _Piece, update: Arrays, sent: Arrays | None, total: Arrays, weight: float) -> None:
-        x = update.stretch(piece.update, piece.size, piece.dtype)
-        base = sent.stretch(piece.sent, piece.size, piece.dtype) if sent is not None else None
-        out = total.stretch(piece.total, piece.size, piece.wide)
-        w = out.dtype.type(weight)
-        if piece.size <= _SHARED:
-            _add_stretch(x, base, out, piece.dtype, w)
-            return
-
-        def add_part(begin: int) -> None:
-            s = slice(begin, begin + _SHARED)
-            with np.errstate(all="ignore"):  # each thread has its own
-                _add_stretch(x[s], base[s] if base is not None else None, out[s], piece.dtype, w)
-
-        _spread[0](add_part, range(0, piece.size, _SHARED))
 
     def merge(self, later: WeightedSum) -> None:
         """Add another sum, in place."""
         if later.total is not None:
             total = self.writable(later.total.spec)
-            with np.errstate(all="ignore"):
-                for run in total.spec.runs:
-                    mine = total.flat(run)
-                    np.add(mine, later.total.flat(run), out=mine)
+            for run in total.spec.runs:
+                _add_to(total.flat(run), later.total.flat(run))
         self.weight += later.weight
         self.count += later.count
 
@@ -221,37 +179,90 @@ class WeightedSum:
             self.total = self.total.thawed()
         return self.total
 
+    def mean(self, by: float) -> Arrays:
+        """The total divided by a number, made where the total lies if nobody else looks at it.
+
+        From then on this is the sum of that mean alone, with a weight of 1.
+        """
+        assert self.total is not None
+        spec = _mean_spec(self.total.spec)
+        out = self.total if self.total.writable and spec == self.total.spec else Arrays.blank(spec)
+        self.total, self.weight, self.count = _divide(self.total, by, out), 1.0, 1
+        return self.total
+
 
 def divided(total: Arrays, by: float) -> Arrays:
     """Each entry divided by a number; integers become float64."""
-    wanted = [
+    return _divide(total, by, Arrays.blank(_mean_spec(total.spec)))
+
+
+@lru_cache(maxsize=256)
+def _mean_spec(total: Spec) -> Spec:
+    return layout(
         Entry(e.name, e.dtype, e.shape, e.role) if e.dtype in FLOATS else Entry(e.name, "F64", e.shape, "trained")
-        for e in total.spec.entries
-    ]
-    with np.errstate(all="ignore"):
-        return Arrays.build(layout(wanted), lambda n, out: np.true_divide(total.raw(n), by, out=out, dtype=out.dtype))
+        for e in total.entries
+    )
+
+
+def _divide(total: Arrays, by: float, out: Arrays) -> Arrays:
+    def divide(block: Array, values: Array) -> None:
+        np.true_divide(values, by, out=block, dtype=block.dtype)
+
+    def divide_piece(piece: _Piece) -> bool:
+        values = total.stretch(piece.update, piece.size, piece.dtype)
+        means = out.stretch(piece.total, piece.size, piece.wide)
+        return in_parts(piece.size, lambda s: in_blocks(divide, means[s], values[s]))
+
+    looked = [divide_piece(piece) for piece in _pieces(total.spec, None, out.spec)]
+    out.harmless = all(looked)
+    return out.freeze()
 
 
 def _zeros(spec: Spec) -> Arrays:
     made = Arrays.blank(spec)
     for run in spec.runs:
-        made.flat(run)[:] = 0
+        _clear(made.flat(run))
     return made
 
 
-def _add_stretch(x: Array, base: Array | None, out: Array, dtype: str, w: Any) -> None:
-    """``out += w * (x - base)``, in blocks that stay in the cache."""
-    scratch = np.empty(min(_BLOCK, len(x)), out.dtype)
-    for begin in range(0, len(x), _BLOCK):
+def _clear(flat: Array) -> None:
+    in_parts(len(flat), lambda s: flat[s].fill(0))
+
+
+def _add_to(mine: Array, its: Array) -> None:
+    in_parts(len(mine), lambda s: np.add(mine[s], its[s], out=mine[s]))
+
+
+def _add_piece(
+    piece: _Piece, updates: Sequence[Arrays], sent: Arrays | None, total: Arrays, weights: Sequence[float]
+) -> None:
+    xs = [update.stretch(piece.update, piece.size, piece.dtype) for update in updates]
+    base = sent.stretch(piece.sent, piece.size, piece.dtype) if sent is not None else None
+    out = total.stretch(piece.total, piece.size, piece.wide)
+    ws = [out.dtype.type(weight) for weight in weights]
+
+    def add_part(s: slice) -> None:
+        _add_stretch([x[s] for x in xs], base[s] if base is not None else None, out[s], piece.dtype, ws)
+
+    in_parts(piece.size, add_part)
+
+
+def _add_stretch(xs: Sequence[Array], base: Array | None, out: Array, dtype: str, ws: Sequence[Any]) -> None:
+    """``out += w * (x - base)`` for each x, in blocks that stay in the cache."""
+    scratch = np.empty(min(_BLOCK, len(out)), out.dtype)
+    for begin in range(0, len(out), _BLOCK):
         s = slice(begin, begin + _BLOCK)
         total = out[s]
         block = scratch[: len(total)]
-        if base is not None:
-            np.subtract(_wide(x[s], dtype), _wide(base[s], dtype), out=block, dtype=out.dtype)
-            np.multiply(block, w, out=block)
-        else:
-            np.multiply(_wide(x[s], dtype), w, out=block, dtype=out.dtype)
-        np.add(total, block, out=total)
+        sent = _wide(base[s], dtype) if base is not None else None
+        for x, w in zip(xs, ws, strict=True):
+            if sent is None:
+                np.multiply(_wide(x[s], dtype), w, out=block, dtype=out.dtype)
+            else:
+                np.subtract(_wide(x[s], dtype), sent, out=block, dtype=out.dtype)
+                if w != 1:
+                    np.multiply(block, w, out=block)
+            np.add(total, block, out=total)
 
 
 def _add_rows(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
@@ -289,4 +300,4 @@ def _check_same(total: Spec, got: Spec, exact: bool) -> None:
         raise BadUpdate(f"entry {extra!r} was not in the values of the clients before it", entry=extra)
 
 
-__all__ = ["Spread", "WeightedSum", "divided", "spreading", "sum_spec"]
+__all__ = ["WeightedSum", "divided", "sum_spec"]

@@ -361,7 +361,7 @@ class Federation:
     ) -> tuple[Answer, tuple[Any, ...]]:
         aggregator, acc = question.aggregator, reduced.acc
         if question.chain.releases and isinstance(acc, WeightedSum) and acc.total is not None:
-            summed = Released(total=acc.total, weight=acc.weight, clients=tuple(reduced.names))
+            summed = Released(total=acc.total.freeze(), weight=acc.weight, clients=tuple(reduced.names))
             summed, states = question.chain.release(summed, question.plans, states, self._plan.noise)
             acc.total, acc.weight = summed.total, summed.weight
         value = aggregator.finish(acc) if aggregator is not None else None

@@ -2,8 +2,9 @@
 
 A *rule* is a value with ``init(model) -> state`` and ``step(model, delta, state) -> (model, state)``. It is written
 for `Arrays`. One that declares ``elementwise = True`` promises that each element of its results depends on the same
-element of its arguments alone; it is then called with flat NumPy slices of 8192 elements instead, so that what it
-computes on the way stays in the cache. The same text does for both, since both have NumPy's operators and functions.
+element of its arguments alone; it is then called with flat NumPy slices instead, for large models in several threads,
+so that what it computes on the way stays in the cache. The same text does for both, since both have NumPy's operators
+and functions.
 
 Copies of a model array in a step: the new model, and each array of the new state, written once.
 """
@@ -16,7 +17,8 @@ from typing import Any, Protocol, final
 
 import numpy as np
 
-from umbel.arrays import BLOCK, Array, Arrays
+from umbel.arrays import Array, Arrays
+from umbel.elements import is_harmless
 from umbel.errors import UsageError
 from umbel.optimize.precision import (
     Piece,
@@ -31,7 +33,10 @@ from umbel.optimize.precision import (
     write,
 )
 from umbel.optimize.tree import leaves, remade
-from umbel.spec import STORAGE, Spec
+from umbel.spec import FLOATS, STORAGE, Spec
+from umbel.spread import in_parts
+
+SLICE = 1 << 17  # elements; with less, threads get into each other's way, with more, the cache is left
 
 
 class Rule(Protocol):
@@ -175,16 +180,17 @@ def _step_in_slices(rule: Rule, model: Arrays, delta: Arrays, state: OptimizerSt
     new = [Arrays.blank(spec) if isinstance(leaf, Arrays) else leaf for leaf in old]
     made = Arrays.blank(model.spec)
     master = Arrays.blank(state.master.spec) if state.master is not None else None
+    harmless = True
     for piece in pieces(model.spec, delta.spec, master.spec if master is not None else None):
         places = _places(piece, model, state.master, delta, old), _places(piece, made, master, None, new)
-        _walk(rule, piece, state.rule, *places)
+        harmless = _walk(rule, piece, state.rule, *places) and harmless
         new = [n if isinstance(n, Arrays) else leaf for n, leaf in zip(new, places[1].leaves, strict=True)]
     for e in model.spec.entries:
         if e.role != "trained":
-            _fill_untrained(e.name, model, delta, made.raw(e.name))
+            harmless = _fill_untrained(e.name, model, delta, made.raw(e.name)) and harmless
     for arrays in (made, master, *new):
         if isinstance(arrays, Arrays):
-            arrays.freeze()
+            arrays.freeze().harmless = harmless
     return made, OptimizerState(remade(state.rule, iter(new)), master)
 
 
@@ -211,20 +217,29 @@ def _places(piece: Piece, model: Arrays, master: Arrays | None, delta: Arrays | 
     )
 
 
-def _walk(rule: Any, piece: Piece, tree: Any, old: _Places, new: _Places) -> None:
-    """Step through one piece, slice by slice, from the old places to the new ones."""
+def _walk(rule: Any, piece: Piece, tree: Any, old: _Places, new: _Places) -> bool:
+    """Step through one piece, slice by slice, from the old places to the new ones. Is all that was written harmless?"""
     wide = STORAGE[piece.wide_dtype]
+    written = [new.model, *(leaf for leaf in new.leaves if isinstance(leaf, np.ndarray))]
     assert old.delta is not None
-    for begin in range(0, piece.size, BLOCK):
-        s = slice(begin, begin + BLOCK)
+    delta = old.delta
+
+    def step(s: slice) -> bool:
         x = current(old.model[s], piece.dtype, old.master[s] if old.master is not None else None)
-        delta = widened(old.delta[s], piece.delta_dtype).astype(wide, copy=False)
+        change = widened(delta[s], piece.delta_dtype).astype(wide, copy=False)
         state = remade(tree, iter([leaf[s] if isinstance(leaf, np.ndarray) else leaf for leaf in old.leaves]))
-        moved, later = rule.step(x, delta, state)
+        moved, later = rule.step(x, change, state)
         write(moved, piece.dtype, new.model[s])
         if new.master is not None:
             write(moved, "F32", new.master[s])
         _keep(rule, leaves(later), new.leaves, s)
+        return all(is_harmless(array[s]) for array in written)
+
+    def step_through(part: slice) -> bool:
+        looked = [step(slice(i, min(i + SLICE, part.stop))) for i in range(part.start, part.stop, SLICE)]
+        return all(looked)
+
+    return in_parts(piece.size, step_through)
 
 
 def _keep(rule: Any, later: list[Any], kept: list[Any], s: slice) -> None:
@@ -246,13 +261,15 @@ def _keep(rule: Any, later: list[Any], kept: list[Any], s: slice) -> None:
             kept[i] = leaf
 
 
-def _fill_untrained(name: str, model: Arrays, delta: Arrays, out: Array) -> None:
+def _fill_untrained(name: str, model: Arrays, delta: Arrays, out: Array) -> bool:
+    """Write an entry that is not trained. Is what was written harmless?"""
     e = model.spec.by_name[name]
     if e.role != "buffer":
         np.copyto(out, model.raw(name))
-        return
-    mean = widened(model.raw(name), e.dtype) + widened(delta.raw(name), delta.spec.by_name[name].dtype)
-    write(mean, e.dtype, out)
+    else:
+        mean = widened(model.raw(name), e.dtype) + widened(delta.raw(name), delta.spec.by_name[name].dtype)
+        write(mean, e.dtype, out)
+    return e.dtype not in FLOATS or is_harmless(out)
 
 
 def _part(arrays: Arrays, spec: Spec | None) -> Arrays | None:

@@ -16,7 +16,7 @@ from umbel.simulation.shipping import pack_app
 from umbel.simulation.threads import Threads
 
 _KEPT = 4  # apps and seeds whose set-up and data workers keep
-_FOLDING = 8  # threads; more would wait for the memory and not for each other
+_MOST = 8  # threads of this process; more would wait for the memory and not for each other
 
 
 @final
@@ -30,6 +30,9 @@ class Crew:
         threads: how many each computes with.
         devices: "auto", or the name of a device.
         limit: seconds that a task may take; None: any.
+
+    Attributes:
+        threads: of this process, for what it does with large arrays.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Crew:
     ) -> None:
         self._clients, self._devices, self._chosen = clients, devices, chosen
         self._pool = Pool(workers, threads=threads, limit=limit)
-        self._threads = Threads(min(_FOLDING, workers))
+        self.threads = Threads(min(_MOST, workers))
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], tuple[ClientApp, Load]] = OrderedDict()
         self._running: Processes | None = None
@@ -64,7 +67,6 @@ class Crew:
             self._loaded(app, seed),
             states,
             has_data="data" in app.handlers,
-            spread=self._threads,
             chosen=self._chosen,
             grouped=is_grouped(app),
         )
@@ -85,7 +87,7 @@ class Crew:
     def close(self, *, now: bool = False) -> None:
         """End all workers; now, or when they have done what programs do at their end."""
         self._pool.close(now=now)
-        self._threads.close()
+        self.threads.close()
 
 
 __all__ = ["Crew"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from umbel.errors import UsageError
 from umbel.simulation.folding import ClientStates
 from umbel.simulation.recycler import Recycler
 from umbel.simulation.roster import Roster
+from umbel.spread import one_by_one, spreading
 
 _ALONE = threading.RLock()
 
@@ -49,7 +50,7 @@ class Place(ABC):
             )
         clean, self._inside = False, self._inside + 1
         try:
-            with isolated(self.threads), allocating(Recycler().lend):
+            with isolated(self.threads), allocating(Recycler().lend), spreading(self.share_out):
                 yield
             clean = True
         finally:
@@ -58,6 +59,10 @@ class Place(ABC):
                 self.rest(clean=clean, within=self._inside > 0)
             finally:
                 _ALONE.release()
+
+    def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
+        """Work on large arrays that this process does itself; see `umbel.spread.spreading`."""
+        one_by_one(call, arguments)
 
     @abstractmethod
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:

@@ -18,7 +18,6 @@ from typing import Any, final
 
 import numpy as np
 
-from umbel.aggregate.weighted_sum import Spread, spreading
 from umbel.arrays import Arrays
 from umbel.client.memory import available
 from umbel.engine.exchange import Arrived, Close, Event, Failed
@@ -48,6 +47,7 @@ from umbel.simulation.messages import (
 )
 from umbel.simulation.pool import Died, Member, Pool
 from umbel.simulation.shipping import pack
+from umbel.spread import in_parts
 from umbel.update import Metrics, Update
 
 logger = logging.getLogger("umbel")
@@ -82,7 +82,6 @@ class Processes:
         load: the message that gave them the app.
         states: where clients' states are kept.
         has_data: does the app load clients' data, so that it matters who does which?
-        spread: shares out what is to be added up among threads.
         chosen: did the user say how many workers there are?
         grouped: are the clients of a shard trained together?
 
@@ -101,11 +100,10 @@ class Processes:
         states: ClientStates,
         *,
         has_data: bool,
-        spread: Spread,
         chosen: bool,
         grouped: bool,
     ) -> None:
-        self._spread, self._measured = spread, chosen
+        self._measured = chosen
         self._clients, self._pool, self._load, self._states = clients, pool, load, states
         self._has_data = has_data
         self._homes: OrderedDict[str, int] = OrderedDict()  # who has whose data
@@ -208,7 +206,8 @@ class Processes:
             offset = _gap(taken, data.size)
             insort(taken, (offset, offset + data.size))
             broadcast.resize(offset + data.size)
-            np.copyto(broadcast.array(offset, data.size, np.uint8), data)
+            there = broadcast.piece(offset, data.size)
+            in_parts(data.size, lambda s: np.copyto(there[s], data[s]))
             return offset
 
         return put
@@ -290,8 +289,7 @@ class Processes:
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
-        with spreading(self._spread):
-            refused = self._folding.fold([self._answered(*place) for place in clients])
+        refused = self._folding.fold([self._answered(*place) for place in clients])
         for member in self._pool.members:
             member.inbox.release()
         self.spent["folding"] += time.perf_counter() - begin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
@@ -20,6 +20,7 @@ from umbel.simulation.inline import Inline
 from umbel.simulation.place import Place
 from umbel.simulation.roster import roster
 from umbel.simulation.single import OneClient
+from umbel.spread import one_by_one
 
 if TYPE_CHECKING:
     from umbel.simulation.crew import Crew
@@ -104,6 +105,11 @@ class Simulation(Place):
         if self._crew is not None:
             crew, self._crew = self._crew, None
             crew.close(now=now)
+
+    def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
+        """With several threads, where there are several workers: while this process computes they mostly wait."""
+        share_out = self._crew.threads if self._crew is not None and self._crew.is_ours else one_by_one
+        share_out(call, arguments)
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:
         """What does the tasks of one run."""

@@ -1,4 +1,4 @@
-"""Threads that fold large updates: NumPy lets go of the interpreter while it computes."""
+"""Threads that work on large arrays: NumPy lets go of the interpreter while it computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import final
 
 @final
 class Threads:
-    """Calls a function with each of some arguments, several at a time; see `umbel.aggregate.weighted_sum.spreading`.
+    """Calls a function with each of some arguments, several at a time; see `umbel.spread.spreading`.
 
     Args:
         count: how many threads; they are started when they are needed.

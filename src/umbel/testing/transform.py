@@ -178,7 +178,7 @@ class _Bench:
         if not (isinstance(self._aggregator, Summing) and acc.total is not None):
             return acc, state
         spec = acc.total.spec
-        summed = Released(total=acc.total, weight=acc.weight, clients=clients)
+        summed = Released(total=acc.total.freeze(), weight=acc.weight, clients=clients)
         with _doing(f"release the sum over {len(clients)} clients"):
             summed, state = self._transform.release(summed, self._plan, state, _bytes)
         _require(isinstance(summed, Released), f"return (released, state) from release, not {summed!r}")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel import Arrays, Update, aggregate
-from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.aggregate import weighted_sum
+from umbel.aggregate.weighted_sum import WeightedSum, divided
 from umbel.arrays import BLOCK
 
 WIDE = {"f8": "f8", "f4": "f4", "f2": "f4"}
@@ -132,3 +133,51 @@ def test_of_slices_with_and_without_weights(uniform: bool, expected: list[float]
     result = averaging.finish(acc)
     assert result is not None
     assert result["w"].tolist() == expected
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+@pytest.mark.parametrize("kind", ["model", "delta", "value"])
+def test_of_several_at_once_is_that_of_each_in_turn(size: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighted_sum, "_BLOCK", 1000)
+    rng = np.random.default_rng(size)
+    sent = Arrays({"w": rng.normal(size=size).astype("f4")}) if kind != "value" else None
+    given: list[Any] = [{kind: {"w": rng.normal(size=size).astype("f4")}} for _ in range(4)]
+    updates = [Update(**values) for values in given]
+    weights = [1.0, 0.3, 7.0, 1.0]
+    together, in_turn = WeightedSum.empty(sent), WeightedSum.empty(sent)
+    together.add_alike(updates, sent, weights)
+    for update, weight in zip(updates, weights, strict=True):
+        in_turn.add(update, sent, weight)
+    assert together.total == in_turn.total
+    assert (together.weight, together.count) == (in_turn.weight, in_turn.count)
+
+
+def a_sum(values: list[float], *, weight: float) -> WeightedSum:
+    total = WeightedSum.empty(sent := Arrays({"w": np.zeros(len(values), "f4")}))
+    total.add(Update(delta={"w": np.array(values, "f4")}), sent, weight)
+    return total
+
+
+def test_its_mean_takes_its_place() -> None:
+    averaging, acc = aggregate.mean(), a_sum([1.0, 3.0], weight=3.0)
+    assert acc.total is not None
+    total, expected = acc.total, divided(acc.total, 3.0)
+    mean = averaging.finish(acc)
+    assert mean is not None
+    assert mean == expected == averaging.finish(acc)
+    assert np.shares_memory(total.raw("w"), mean.raw("w"))
+
+
+def test_its_mean_leaves_alone_what_others_look_at() -> None:
+    acc = a_sum([1.0, 3.0], weight=2.0)
+    assert acc.total is not None
+    kept = acc.total.freeze()
+    assert aggregate.mean().finish(acc) == Arrays({"w": np.array([1.0, 3.0], "f4")})
+    assert kept["w"].tolist() == [2.0, 6.0]
+
+
+@pytest.mark.parametrize(("largest", "harmless"), [(1.0, True), (1e20, False), (np.inf, False), (np.nan, False)])
+def test_its_mean_knows_whether_it_is_harmless(largest: float, harmless: bool) -> None:
+    mean = aggregate.mean().finish(a_sum([1.0, largest], weight=2.0))
+    assert mean is not None
+    assert mean.harmless is harmless

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from umbel import Arrays, entries, optimize
-from umbel.arrays import BLOCK
 from umbel.errors import EntryError, UsageError
 from umbel.optimize import OptimizerState, as_optimizer
+from umbel.optimize.base import SLICE
 
 
 def arrays(**values: Any) -> Arrays:
@@ -43,7 +43,7 @@ class SlicedDecay:
 
     def step(self, model: Any, delta: Any, state: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         assert isinstance(model, np.ndarray)
-        assert len(model) <= BLOCK
+        assert len(model) <= SLICE
         assert len(model) == len(delta) == len(state["last"][0])
         steps = state["steps"] + 1
         return model + delta / steps, {"steps": steps, "last": [delta, None]}
@@ -61,7 +61,7 @@ class TestRulesOfOnesOwn:
 
     def test_in_slices(self) -> None:
         """A number is counted once a step, however many slices there are."""
-        size = 2 * BLOCK + 5
+        size = 2 * SLICE + 5
         model, delta = arrays(w=np.zeros(size)), arrays(w=np.arange(size))
         optimizer = as_optimizer(SlicedDecay())
         state = optimizer.init(model)
@@ -288,3 +288,16 @@ def test_a_rule_in_a_dataclass_of_ones_own() -> None:
     moved, state = as_optimizer(Signed()).step(arrays(w=[0, 0]), arrays(w=[3, -4]), OptimizerState(()))
     assert moved == arrays(w=[0.5, -0.5])
     assert state == OptimizerState(())
+
+
+@pytest.mark.parametrize(("delta", "harmless"), [(1.0, True), (1e25, False), (np.nan, False)])
+@pytest.mark.parametrize("optimizer", [optimize.sgd(), optimize.adam(lr=1.0)])
+def test_a_step_knows_whether_it_is_harmless(delta: float, harmless: bool, optimizer: Any) -> None:
+    model = Arrays(
+        {"w": np.zeros(SLICE + 1, "f4"), "mean": np.zeros(2, "f4"), "n": np.array(7)}, roles={"mean": "buffer"}
+    )
+    for moved in ("w", "mean"):
+        change = {"w": np.ones(SLICE + 1, "f4"), "mean": np.ones(2, "f4")}
+        change[moved][-1] = delta
+        new, _ = optimizer.step(model, Arrays(change, roles={"mean": "buffer"}), optimizer.init(model))
+        assert new.harmless is harmless

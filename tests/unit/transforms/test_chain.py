@@ -214,3 +214,33 @@ def test_huge_and_tiny_updates_are_clipped_like_others() -> None:
 def test_a_bound_is_a_finite_number_above_zero(norm: Any) -> None:
     with pytest.raises(UsageError, match="clip norm"):
         transforms.clip(norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Remember(Transform):
+    """Its state is the sum of the last round, as it was released; it sees whether that changed since."""
+
+    def init(self, facts: Facts) -> tuple[Arrays, str]:
+        first = Arrays({"w": np.zeros(facts.spec.by_name["w"].shape)})
+        return first, first.digest()
+
+    def release(
+        self, released: Released, plan: Arrays | None, state: tuple[Arrays, str], noise: Noise
+    ) -> tuple[Released, tuple[Arrays, str]]:
+        last, digest = state
+        assert last.digest() == digest
+        return released, (released.total, released.total.digest())
+
+
+def test_the_mean_does_not_change_the_sum_that_a_step_has_kept() -> None:
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: Arrays, ctx: umbel.Context) -> Update:
+        return Update(model=model + 1.0, weight=3.0)
+
+    strategy = umbel.fed_avg(cohort=umbel.sample.everyone()).with_(transforms=[Remember()])
+    server = umbel.ServerApp(model={"w": np.zeros(2)}, strategy=strategy, rounds=3)
+    result = umbel.run(server, client, on=umbel.Simulation(clients=2, engine="inline"), seed=1)
+    assert result.model is not None
+    assert result.model["w"].tolist() == [3.0, 3.0]

@@ -1,0 +1,100 @@
+"""Work on large arrays, shared out among threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pytest
+
+from umbel import Arrays, Update, aggregate, optimize, spread
+from umbel.aggregate.weighted_sum import WeightedSum
+from umbel.arrays import Array
+from umbel.simulation.threads import Threads
+from umbel.spread import in_parts, spreading
+
+SIZE = 5003
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "PART", 1000)
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    made = Threads(2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, SIZE])
+def test_each_element_has_its_turn_once(size: int, threads: Threads) -> None:
+    seen = np.zeros(size, int)
+
+    def see(s: slice) -> bool:
+        seen[s] += 1
+        return True
+
+    assert in_parts(size, see)
+    with spreading(threads):
+        assert in_parts(size, see)
+    assert seen.tolist() == [2] * size
+
+
+def test_it_says_whether_all_said_so() -> None:
+    assert not in_parts(SIZE, lambda s: s.start != 2000)
+    assert not in_parts(SIZE, lambda s: None)  # noqa: ARG005
+    assert not in_parts(1, lambda s: None)  # noqa: ARG005
+
+
+def test_it_is_shared_out_inside_the_context_only() -> None:
+    shared: list[list[int]] = []
+
+    def note(call: Callable[[int], None], arguments: Iterable[int]) -> None:
+        shared.append(list(arguments))
+        for argument in shared[-1]:
+            call(argument)
+
+    with spreading(note):
+        in_parts(2500, lambda s: None)  # noqa: ARG005
+    in_parts(2500, lambda s: None)  # noqa: ARG005
+    assert shared == [[0, 1000, 2000]]
+
+
+def test_errors_come_through_and_numpy_gives_no_warning(threads: Threads) -> None:
+    def divide(s: slice) -> None:
+        assert np.isinf(np.ones(s.stop - s.start) / 0).all()
+        if s.start == 3000:
+            raise ValueError("3000")
+
+    with spreading(threads), pytest.raises(ValueError, match="3000"):
+        in_parts(SIZE, divide)
+
+
+def round_of(dtype: str) -> list[Array]:
+    """A sum, its mean and the server's step."""
+    rng = np.random.default_rng(7)
+
+    def drawn() -> Arrays:
+        return Arrays({"w": rng.normal(size=SIZE).astype(dtype), "b": rng.normal(size=3).astype(dtype)})
+
+    sent = drawn()
+    total, other = WeightedSum.empty(sent), WeightedSum.empty(sent)
+    total.add_alike([Update(model=drawn()) for _ in range(3)], sent, [1.0, 0.3, 2.0])
+    other.add(Update(model=drawn()), sent, 1.5)
+    total.merge(other)
+    mean = aggregate.mean().finish(total)
+    assert mean is not None
+    optimizer = optimize.adam()
+    model, state = optimizer.step(sent, mean, optimizer.init(sent))
+    return [np.frombuffer(arrays.to_bytes(), np.uint8) for arrays in (mean, model, state.rule.m, state.rule.v)]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_threads_make_the_same_bits(dtype: str, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    with spreading(threads):
+        shared = round_of(dtype)
+    monkeypatch.setattr(spread, "PART", SIZE)
+    for mine, alone in zip(shared, round_of(dtype), strict=True):
+        np.testing.assert_array_equal(mine, alone)
