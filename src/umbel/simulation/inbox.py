@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import final
 
@@ -13,6 +14,7 @@ from umbel.simulation.worker import FREE
 from umbel.spec import Spec
 
 _SMALL = 1 << 12  # bytes
+_PATIENCE = 2e-9  # seconds for a byte: more than it takes to touch memory that is new
 
 
 @final
@@ -31,6 +33,7 @@ class Inbox:
         self.region = region
         self.specs: list[Spec] = []
         self.starved = 0
+        self._since = 0.0
         self._lent: list[tuple[int, weakref.ref[Loan]]] = []
         self._freed = False
 
@@ -60,6 +63,15 @@ class Inbox:
                 held.append((offset, loan))
         self._lent = held
         return self._freed
+
+    def starve(self, size: int) -> None:
+        """The worker waits for so many bytes from now on; 0: for none."""
+        self.starved, self._since = size, time.monotonic()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the worker had better wait for room: more memory takes its time, too, and is not given back."""
+        return self._since + _PATIENCE * self.starved - time.monotonic()
 
     @property
     def size(self) -> int:

@@ -216,8 +216,7 @@ class Processes:
         """Block until workers have answered."""
         del until
         while not self._events:
-            self._feed()
-            self._hear()
+            self._hear(self._feed())
         events, self._events = self._events, []
         return events
 
@@ -255,7 +254,7 @@ class Processes:
             for answer in message.answers:
                 inbox.drop(answer)
             return
-        inbox.starved = message.starved
+        inbox.starve(message.starved)
         full = False
         for answer in message.answers:
             if answer.full and self._is_shared(member):
@@ -305,12 +304,15 @@ class Processes:
         done = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
         return Answered(client, attempt, place, done, answer.state)
 
-    def _feed(self) -> None:
+    def _feed(self) -> float | None:
         """Let workers go on that had no room for an update.
 
         If some of a worker's updates were folded, there is room now. If not, they wait for those of slower clients:
-        then it gets more memory, so that a slow client does not stop the others. Beyond the budget it has to wait,
-        unless it is the one that the others wait for, or nobody works any more.
+        then it gets more memory after a while, so that a slow client does not stop the others. Beyond the budget it
+        has to wait, unless it is the one that the others wait for, or nobody works any more.
+
+        Returns:
+            Seconds after which one may get more memory; None: not before something is heard.
         """
         starved = [member for member in self._pool.members if member.inbox.starved]
         for member in starved:
@@ -321,17 +323,24 @@ class Processes:
             first = min(waiting, key=lambda member: self._pool.board.doing(member.number)[0])
             first.inbox.grow()
             self._make_room(first)
+        return min((left for member in waiting if (left := member.inbox.patience) > 0), default=None)
 
     def _make_room(self, member: Member) -> None:
         member.send(Room(member.inbox.serve()))
 
     def _may_grow(self, member: Member) -> bool:
         inbox = member.inbox
+        if inbox.patience > 0 and self._holds_updates(inbox):
+            return False
         first = next((i for i, task in enumerate(self._tasks) if task.answer is None), -1)
         if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number)[0] != first:
             return False
         inbox.grow()
         return True
+
+    def _holds_updates(self, inbox: Inbox) -> bool:
+        """Are there updates that are not folded yet?"""
+        return any(task.inbox is inbox and task.answer is not None and task.answer.arrays for task in self._tasks)
 
     def _works(self, member: Member) -> bool:
         """Will something come of what it does without our help?"""
@@ -365,7 +374,7 @@ class Processes:
             self._pool.board.clear()
             self._pool.ending = {member.number for member in self._pool.members}
             for member in self._pool.members:
-                member.inbox.starved = 0
+                member.inbox.starve(0)
             self._pool.tell(End())
 
     # --- workers that die, and those that are too many ---------------------------------------

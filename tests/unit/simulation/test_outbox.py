@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_arrays_arrive_as_they_were_while_any_number_of_them_is_kept(steps: list
     for n, (size, keep) in enumerate(steps):
         arrays = Arrays({"w": np.full(size, n, np.float32), "n": np.int64(n)})
         while isinstance(put := outbox.put(arrays), int):
-            inbox.starved = put
+            inbox.starve(put)
             if not inbox.release():
                 inbox.grow()
             outbox.grow(inbox.serve())
@@ -57,6 +58,19 @@ def test_arrays_arrive_as_they_were_while_any_number_of_them_is_kept(steps: list
         del kept[: -keep or len(kept)]
         inbox.release()
         assert all(a["n"] == m and (a["w"] == m).all() and a["w"].size == s for a, m, s in kept)
+    close(inbox)
+
+
+def test_a_worker_waits_the_longer_the_more_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    _, inbox = pair()
+    inbox.starve(1 << 20)
+    little = inbox.patience
+    inbox.starve(1 << 30)
+    assert 0 < little < inbox.patience
+    now += inbox.patience
+    assert inbox.patience <= 0
     close(inbox)
 
 
