@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from typing import final
 
@@ -12,7 +13,7 @@ from umbel.simulation.arena import LINE
 from umbel.simulation.region import Loan
 
 _LARGE = 1 << 20  # bytes; below that the allocator of the C library recycles on its own
-_IDLE = 3  # pieces that may lie unused: a round makes a sum, a mean and a new model
+_IDLE = 2  # pieces that may lie unused: a round makes a sum, where the mean will lie, and a new model
 
 
 @final
@@ -28,12 +29,26 @@ class Recycler:
             return None
         free = [i for i, (_, loan) in enumerate(self._pieces) if loan() is None]
         fit = next((i for i in free if len(self._pieces[i][0]) == size + LINE), None)
-        memory = self._pieces.pop(fit)[0] if fit is not None else np.empty(size + LINE, np.uint8)
+        memory = self._pieces.pop(fit)[0] if fit is not None else _new(size + LINE)
         if fit is None and len(free) >= _IDLE:
             self._pieces.pop(free[0])
         loan = Loan(memory, memory.ctypes.data + (-memory.ctypes.data % LINE), size, writable=True)
         self._pieces.append((memory, weakref.ref(loan)))
         return np.asarray(loan)
+
+
+def _new(size: int) -> Array:
+    """So many bytes, in pages of the usual size.
+
+    NumPy asks for huge pages. They make sums quicker, by a twentieth of a round that does nothing else; but on a
+    virtual machine to touch 100 MB of them for the first time took 0.2 s, five times as long as usual pages.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return np.empty(size, np.uint8)
+    try:
+        return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+    except OSError as error:
+        raise MemoryError(f"{size:,} bytes of memory cannot be had: {error.strerror}") from error
 
 
 __all__ = ["Recycler"]
