@@ -37,6 +37,10 @@ class Clients(Protocol):
     def population(self) -> Population:
         """All names and labels."""
 
+    @property
+    def only_names(self) -> bool:
+        """Is nothing known of any client but its name?"""
+
     def __getitem__(self, name: str) -> ClientInfo: ...
 
 

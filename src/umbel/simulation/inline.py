@@ -122,6 +122,7 @@ class Inline:
 
     def close(self, close: Close) -> Reduced:
         """End the exchange."""
+        self._bench.rest()
         return self._folding.close(close)
 
 

@@ -218,7 +218,7 @@ class RayRunner:
         stateful = frozenset(client for client in names if self._states.has(client))
         order = Order(
             tasks=piece.tasks,
-            cohort=Cohort.of([self._clients[client] for client in names], stateful),
+            cohort=Cohort.of(list(names), self._clients, stateful),
             states={client: self._states.read(client) for client in stateful},
             folds=piece.folds,
             together=piece.together,
