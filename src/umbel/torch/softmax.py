@@ -35,21 +35,22 @@ class Softmax:
     def step(self, params: Sequence[Tensor], x: Tensor, y: Tensor, rate: float) -> Tensor:
         """Make one step of SGD, in place; the loss of each client before it."""
         values, outward, inputs = self._outward(params, x, y)
-        params[self.weight].baddbmm_(outward.transpose(1, 2), inputs, alpha=-rate)
+        params[self.weight].baddbmm_(outward.transpose(1, 2), inputs, alpha=-rate / x.shape[1])
         if self.bias is not None:
-            params[self.bias].add_(outward.sum(1), alpha=-rate)
+            params[self.bias].add_(outward.sum(1), alpha=-rate / x.shape[1])
         return values
 
     def gradients(self, params: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss of each client and its gradients."""
         values, outward, inputs = self._outward(params, x, y)
+        outward.div_(x.shape[1])
         made = [torch.bmm(outward.transpose(1, 2), inputs)] * len(params)
         if self.bias is not None:
             made[self.bias] = outward.sum(1)
         return values, tuple(made)
 
     def _outward(self, params: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The losses, the gradient of what the layer puts out, and what goes into it.
+        """The mean losses, the gradient of their sums by what the layer puts out, and what goes into it.
 
         Raises:
             RuntimeError: a target is no class, or one to be passed over: such clients are trained one by one.
@@ -62,9 +63,8 @@ class Softmax:
             scores = torch.baddbmm(params[self.bias].unsqueeze(1), inputs, into)
         logs = torch.log_softmax(scores, 2)
         values = logs.gather(2, targets).squeeze(2).mean(1).neg_()
-        outward = logs.exp_()
-        outward.scatter_add_(2, targets, outward.new_tensor(-1.0).expand(targets.shape))
-        return values, outward.div_(x.shape[1]), inputs
+        outward = logs.exp_().scatter_(2, targets, -1.0, reduce="add")
+        return values, outward, inputs
 
 
 def softmax(loss: Tensor, params: Sequence[Tensor], x: Tensor, y: Tensor) -> Softmax | None:

@@ -128,15 +128,17 @@ class Stacks:
         replica = self._replica
         replica.load(models[0])
         data = [replica.data(ctx) for ctx in contexts]
-        if any(_sample(d) != _sample(data[0]) for d in data) or not _alike(models, replica):
+        first, each = _sample(data[0]), sum(math.prod(t.shape[1:]) * t.element_size() for t in data[0])
+        if any(_sample(d) != first for d in data) or not _alike(models, replica):
             return None
-        sizes = [sum(t.numel() * t.element_size() for t in d) for d in data]
+        counts = [len(x) for x, _ in data]
+        sizes = [n * each for n in counts]
         width = width_of(sum(p.numel() * p.element_size() for p in replica.params), sizes)
         fit = self._fit(*data[0]) if width else _UNFIT
         if not (width := min(width, fit.most)):
             return None
         self._softmax = fit.softmax
-        order = sorted(range(len(data)), key=lambda k: (-(len(data[k][0]) // self._steps.batch), k))
+        order = sorted(range(len(data)), key=lambda k: (-(counts[k] // self._steps.batch), k))
         updates: dict[int, Update] = {}
         for part in parts(order, sizes, width):
             chosen = [models[k] for k in part], [contexts[k] for k in part], [data[k] for k in part]
@@ -348,7 +350,8 @@ def _convolves(loss: Tensor) -> bool:
 
 
 def _sample(data: tuple[Tensor, Tensor]) -> Key:
-    return tuple((t.shape[1:], t.dtype) for t in data)
+    x, y = data
+    return x.shape[1:], x.dtype, y.shape[1:], y.dtype
 
 
 def _alike(models: Sequence[Arrays], replica: Replica) -> bool:
