@@ -84,7 +84,7 @@ class Processes:
         has_data: does the app load clients' data, so that it matters who does which?
         spread: shares out what is to be added up among threads.
         chosen: did the user say how many workers there are?
-        grouped: are the clients of a shard trained together?
+        grouped: are clients trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
