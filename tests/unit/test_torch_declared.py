@@ -431,6 +431,34 @@ def test_bits_do_not_depend_on_who_does_a_group(monkeypatch: pytest.MonkeyPatch)
             assert arrays_of(together(at, question, groups[i])) == expected[i]
 
 
+class Scaled(nn.Module):
+    """A parameter without dimensions, and one without elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by, self.none = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.zeros(0, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.by + self.none.sum()
+
+
+def test_odd_parameters_are_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = drawn([8] * 20)
+    at, question = bench(Scaled, data), asked(made(Scaled))
+    widths = stacked(monkeypatch)
+    assert_same(together(at, question, data), alone(at, question, data))
+    assert widths == [20, 20]
+
+
+def test_a_stack_that_diverges_fails_as_its_clients_do() -> None:
+    data = drawn([8] * 9)
+    data["004"] = data["004"][0] * np.float32(1e25), data["004"][1]
+    at, question = bench(NETS["linear"], data, lr=1e8), asked(made(NETS["linear"]))
+    many, one = together(at, question, data), alone(at, question, data)
+    said = [[d.message.split(":")[0] for d in each if isinstance(d, Failure)] for each in (many, one)]
+    assert said[0] == said[1] != []
+
+
 @pytest.mark.parametrize("bad", ["target", "nan", "shape", "raises", "exits"])
 def test_a_client_with_bad_data_fails_alone(bad: str) -> None:
     data = drawn([8] * 9)

@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
 from umbel.client.declared import NARROWEST, Steps, made_of, parts, side_by_side, width_of
-from umbel.spec import STORAGE
+from umbel.elements import HARMLESS
+from umbel.spec import FLOATS, STORAGE
 from umbel.torch.module import over
 from umbel.torch.replica import Loss, Replica
 from umbel.torch.softmax import Softmax, softmax
@@ -38,6 +39,8 @@ from umbel.torch.training import terms_of
 from umbel.update import Update
 
 _VALUES = 64 << 20  # bytes of what one step of a stack keeps for its way back
+_LARGE = min(HARMLESS.values()) ** 0.5  # a norm that no weight makes too large
+_LOOKED_AT = (torch.float32, torch.float64)
 _ROWS = 2  # samples of the trial batch
 
 Key = tuple[Any, ...]
@@ -131,7 +134,7 @@ class Stacks:
         first, each = _sample(data[0]), sum(math.prod(t.shape[1:]) * t.element_size() for t in data[0])
         if any(_sample(d) != first for d in data) or not _alike(models, replica):
             return None
-        counts = [len(x) for x, _ in data]
+        counts = [x.shape[0] for x, _ in data]
         sizes = [n * each for n in counts]
         width = width_of(sum(p.numel() * p.element_size() for p in replica.params), sizes)
         fit = self._fit(*data[0]) if width else _UNFIT
@@ -211,7 +214,7 @@ class Stacks:
             torch.zeros(len(models), dtype=torch.float64, device=replica.device),
             steps.rate(contexts[0].config),
         )
-        sizes = _Sizes([len(x) for x, _ in data], steps.batch)
+        sizes = _Sizes([x.shape[0] for x, _ in data], steps.batch)
         batches = _Batches(data, sizes, steps, contexts)
         for epoch in range(steps.epochs):
             for begin, count, rows in batches.rounds():
@@ -219,11 +222,10 @@ class Stacks:
         for home, p in zip(homes, training.params, strict=True):
             if home is not p:  # on another device
                 home.copy_(p)
+        for a, harmless in zip(arrays, _are_harmless(replica, training.params), strict=True):
+            a.harmless = harmless
         sums = training.totals.tolist()
-        return [
-            Update(model=a.freeze(), **made_of(total, n, steps))
-            for a, total, n in zip(arrays, sums, sizes.sizes, strict=True)
-        ]
+        return [_update(a, total, n, steps) for a, total, n in zip(arrays, sums, sizes.sizes, strict=True)]
 
     def _step(self, training: _Training, x: Tensor, y: Tensor, rows: Any) -> None:
         """One step of the clients in ``rows``: a slice of the stack, which is stepped in place, or an index."""
@@ -410,6 +412,24 @@ def _stacked(block: Array, replica: Replica, name: str) -> Tensor:
     e = replica.out.by_name[name]
     part = block[:, e.offset : e.offset + e.nbytes]
     return over(part.view(STORAGE[e.dtype]).reshape(len(block), *e.shape), e.dtype)
+
+
+def _are_harmless(replica: Replica, params: Sequence[Tensor]) -> list[bool]:
+    """Of each client: are all that an update holds seen to be finite and far from overflow? See `Arrays.harmless`."""
+    floats = {e.name for e in replica.out.entries if e.dtype in FLOATS}
+    if not floats <= set(replica.names) or any(p.dtype not in _LOOKED_AT for p in params):
+        return [False] * len(params[0])
+    norms = torch.stack([torch.linalg.vector_norm(p.reshape(len(p), p[0].numel()), dim=1) for p in params])
+    seen: list[bool] = (norms < _LARGE).all(0).tolist()
+    return seen
+
+
+def _update(arrays: Arrays, total: float, size: int, steps: Steps) -> Update:
+    """The update of one client; the bench checks it."""
+    said = made_of(total, size, steps)
+    update = Update.made("model", arrays.freeze(), weight=said["weight"], metrics=said["metrics"], extra={})
+    update.steps = said["steps"]
+    return update
 
 
 def _terms(replica: Replica, contexts: Sequence[Context]) -> list[_Term | None]:
