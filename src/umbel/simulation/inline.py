@@ -29,7 +29,7 @@ class Inline:
         clients: who there is.
         bench: where tasks are done.
         states: where clients' states are kept.
-        grouped: are the clients of a shard trained together?
+        grouped: are clients trained together?
         debug: let the user's exceptions through.
     """
 

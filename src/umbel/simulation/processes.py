@@ -28,6 +28,7 @@ from umbel.errors import RunError
 from umbel.sample import Population
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY
+from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
 from umbel.simulation.inbox import Inbox
@@ -88,7 +89,7 @@ class Processes:
         has_data: does the app load clients' data, so that it matters who does which?
         spread: shares out what is to be added up among threads.
         chosen: did the user say how many workers there are?
-        grouped: are the clients of a shard trained together?
+        grouped: are clients trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
@@ -199,7 +200,8 @@ class Processes:
             cohort=cohort,
             units=list(self._units),
         )
-        self._pool.tell(self._opened)
+        with woken_apart([member.pid for member in self._pool.members]):
+            self._pool.tell(self._opened)
         self.spent["moving"] += time.perf_counter() - begin
 
     def _broadcaster(self) -> Any:

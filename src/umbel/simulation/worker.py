@@ -28,6 +28,7 @@ from umbel.engine.question import Question
 from umbel.errors import Failure
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, Board
+from umbel.simulation.cpus import let_others_first
 from umbel.simulation.messages import (
     Answer,
     Answers,
@@ -424,6 +425,7 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with_parent(lifeline)
+    let_others_first()
     faulthandler.enable(file=crash)
     path, hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
     for file in (connection.fileno(), lifeline, crash, *hello.board, hello.broadcast, hello.updates):
