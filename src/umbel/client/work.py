@@ -45,8 +45,9 @@ class Done(NamedTuple):
 
 @final
 class _Begun(NamedTuple):
-    """A task whose handler can be called: of whom, with what."""
+    """A task whose handler can be called: of whom, with what, and what seeds the generators before."""
 
+    key: int
     client: ClientInfo
     model: Arrays | None
     state: Mapping[str, Any]
@@ -167,7 +168,7 @@ class Bench:
     def _answered(self, asked: _Asked, task: _Begun) -> Update | Metrics:
         """What the handler returned."""
         try:
-            self._prepare(asked.doing, asked.key(task.client.name))
+            self._prepare(asked.doing, task.key)
             returned = asked.handler(task.model, task.ctx)
             self._doing = ""
             question = asked.question
@@ -239,7 +240,7 @@ class Bench:
                     done[client.name] = self._failure(question, client, error)
             if not tasks:
                 return None
-            self._prepare(asked.doing, asked.key(tasks[0].client.name))
+            self._prepare(asked.doing, tasks[0].key)
             try:
                 updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
             except KeyboardInterrupt:
@@ -328,14 +329,14 @@ class Bench:
             data=self._loads.data_of(client),
             correction=correction,
         )
-        return _Begun(client, model, state, ctx)
+        return _Begun(asked.key(client.name), client, model, state, ctx)
 
     def _finished(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Done:
         """What becomes of what a handler returned."""
         if isinstance(update, Metrics):
             return Done(update, None)
         question = asked.question
-        client, model, state, ctx = task
+        _, client, model, state, ctx = task
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",

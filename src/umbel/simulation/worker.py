@@ -21,7 +21,7 @@ from typing import Any, final
 
 from umbel.arrays import Array, Arrays, allocating
 from umbel.client.context import ClientInfo
-from umbel.client.determinism import isolated, seed_random_late
+from umbel.client.determinism import isolated, seed_late
 from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
@@ -157,7 +157,7 @@ class Worker:
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
         with isolated(self._threads), allocating(self._lend):
-            seed_random_late()
+            seed_late()
             while True:
                 self._hear(self._receive())
 

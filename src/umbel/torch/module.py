@@ -114,8 +114,8 @@ def _put(net: nn.Module, model: Arrays) -> tuple[Plan, list[Tensor | None]]:
     if plan.memories:
         for memory, values in zip(plan.memories, model.stored(), strict=True):
             memory[...] = values
-        for place in plan.once:
-            torch.autograd.graph.increment_version(tensors[place.index])  # type: ignore[arg-type]  # it is there
+        written = [t for p in plan.once if (t := tensors[p.index]) is not None]
+        torch.autograd.graph.increment_version(written)
     else:
         _put_with_care(plan, tensors, model, type(net).__name__)
     for t in tensors:
