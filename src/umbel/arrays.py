@@ -20,11 +20,25 @@ import numpy as np
 import numpy.typing as npt
 
 from umbel.bfloat16 import from_bfloat16
-from umbel.elements import as_storage, cast, in_blocks, numbers, scalar, spec_of_plain
+from umbel.elements import (
+    as_storage,
+    cast,
+    check_shapes,
+    copy,
+    entry_difference,
+    in_blocks,
+    is_harmless,
+    numbers,
+    scalar,
+    spec_of_plain,
+)
 from umbel.errors import EntryError, FormatError, UsageError
 from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned, layout, parse, resolve_role
 
 Array = npt.NDArray[Any]
+_TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
+_SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
+_CACHED = 1 << 18  # bytes that are still in the cache when all entries have been copied
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 Lend = Callable[[int], Array | None]
@@ -87,11 +101,10 @@ class Arrays:
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
-            filled = Arrays.blank(spec)
-            for e in spec.entries:
-                filled._storage(e)[...] = values[e.name]
-            filled._file.flags.writeable = False
-            self.spec, self._file, self._views, self._digest, self.harmless = spec, filled._file, {}, "", False
+            self.spec, self._file, self._views, self._digest, self.harmless = spec, _new_file(spec), {}, "", False
+            for name, shape, dtype, begin in spec.slots:
+                np.ndarray(shape, dtype, self._file, begin)[...] = values[name]
+            self._file.flags.writeable = False
             return
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
@@ -119,10 +132,25 @@ class Arrays:
         return made.freeze()
 
     @classmethod
+    def copied(cls, spec: Spec, values: Iterable[Array]) -> Self:
+        """Arrays of a given spec, copied from each entry's values in storage dtype, in the order of entries."""
+        made = cls.over(spec, _new_file(spec))
+        pairs = zip(made.stored(), values, strict=True)
+        if spec.size > _CACHED:
+            looked = [copy(value, out) for out, value in pairs]
+            made.harmless = all(looked)
+        else:
+            for out, value in pairs:
+                out[...] = value
+            made.harmless = all(is_harmless(made.flat(run)) for run in spec.runs)
+        made._file.flags.writeable = False
+        return made
+
+    @classmethod
     def blank(cls, spec: Spec, file: Array | None = None) -> Self:
         """Arrays whose values are not yet written, in memory for the whole file if that is given; then ``freeze``."""
-        file = _lender[0](spec.size) if file is None else file
-        file = aligned(spec.size) if file is None else file
+        if file is None:
+            return cls.over(spec, _new_file(spec))
         file[: len(spec.header)] = spec.head
         return cls.over(spec, file)
 
@@ -186,6 +214,10 @@ class Arrays:
     def raw(self, name: str) -> Array:
         """The stored array: like indexing, but bfloat16 as its bits and a payload as uint8."""
         return self._storage(self.spec.by_name[name])
+
+    def stored(self) -> list[Array]:
+        """The stored arrays of all entries, in their order."""
+        return [np.ndarray(shape, dtype, self._file, begin) for _, shape, dtype, begin in self.spec.slots]
 
     def flat(self, run: Run) -> Array:
         """Neighbouring entries as one flat array in storage dtype; see ``Spec.runs``."""
@@ -360,7 +392,7 @@ class Arrays:
         if text := self.spec.difference(other.spec):
             return text
         for e in self.spec.entries:
-            if text := _entry_difference(e, self.raw(e.name), other.raw(e.name), rtol, atol):
+            if text := entry_difference(e, self.raw(e.name), other.raw(e.name), rtol, atol):
                 return text
         return ""
 
@@ -423,12 +455,23 @@ class Arrays:
         return float(np.sqrt(total)) / scale
 
 
+def _new_file(spec: Spec) -> Array:
+    """Memory for a whole file, of which the header is written."""
+    size = spec.size
+    if size <= _TINY:
+        return spec.template.copy()
+    file = np.empty(size, np.uint8) if size <= _SMALL else _lender[0](size)
+    file = aligned(size) if file is None else file
+    file[: len(spec.header)] = spec.head
+    return file
+
+
 def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
     """An elementwise function of arrays and numbers, laid out like the first arrays among them."""
     first = next(o for o in operands if isinstance(o, Arrays))
     for other in operands:
         if isinstance(other, Arrays) and other.spec is not first.spec:
-            _check_shapes(first.spec, other.spec)
+            check_shapes(first.spec, other.spec)
         elif not isinstance(other, Arrays | int | float | np.number):
             raise UsageError(f"arithmetic of Arrays with {type(other).__name__} has no meaning")
 
@@ -447,33 +490,6 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
         return False
 
     return Arrays.build(first.spec, write)
-
-
-def _check_shapes(mine: Spec, its: Spec) -> None:
-    for name in (*mine.names, *its.names):
-        a, b = mine.by_name.get(name), its.by_name.get(name)
-        if a is not None and b is None and a.role not in ("trained", "buffer"):
-            continue  # an update has only what clients train
-        if a is None or b is None or a.shape != b.shape:
-            raise EntryError(
-                f"arithmetic: entry {name!r} is {a.shape if a else 'missing'} and {b.shape if b else 'missing'}",
-                entry=name,
-                advice="both sides need the same names and shapes",
-            )
-
-
-def _entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: float) -> str:
-    if mine.tobytes() == its.tobytes():
-        return ""
-    a, b = (numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
-    if e.dtype in FLOATS and (rtol or atol) and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
-        return ""
-    bits = f"<u{mine.itemsize}"
-    unlike = mine.reshape(-1).view(bits) != its.reshape(-1).view(bits)  # equal NaNs are alike, 0.0 and -0.0 are not
-    wide = np.float64 if e.dtype in FLOATS else object
-    with np.errstate(all="ignore"):
-        gap = np.abs(a[unlike].astype(wide) - b[unlike].astype(wide)).max()
-    return f"entry {e.name!r} differs in {np.count_nonzero(unlike)} of {e.size} elements, by up to {gap:.6g}"
 
 
 __all__ = ["BLOCK", "Array", "Arrays"]

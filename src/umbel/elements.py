@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from umbel.bfloat16 import from_bfloat16, to_bfloat16
 from umbel.errors import EntryError
-from umbel.spec import STORAGE, Entry, Spec, layout, resolve_role
+from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout, resolve_role, spec_of
 
 Array = npt.NDArray[Any]
 STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at again
@@ -96,11 +96,55 @@ def in_blocks(compute: Callable[..., object], out: Array, *inputs: Any) -> bool:
     return harmless
 
 
+def copy(values: Array, out: Array) -> bool:
+    """Copy, and see whether the values are harmless; False: nobody looked."""
+    if values.flags.c_contiguous:
+        return in_blocks(np.copyto, out, values)
+    np.copyto(out, values)
+    return False
+
+
+def entry_difference(e: Entry, mine: Array, its: Array, rtol: float, atol: float) -> str:
+    """How two arrays of one entry differ, in words; "" when they do not."""
+    if mine.tobytes() == its.tobytes():
+        return ""
+    a, b = (numbers(e.dtype, raw.reshape(-1)) for raw in (mine, its))
+    if e.dtype in FLOATS and (rtol or atol) and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
+        return ""
+    bits = f"<u{mine.itemsize}"
+    unlike = mine.reshape(-1).view(bits) != its.reshape(-1).view(bits)  # equal NaNs are alike, 0.0 and -0.0 are not
+    wide = np.float64 if e.dtype in FLOATS else object
+    with np.errstate(all="ignore"):
+        gap = np.abs(a[unlike].astype(wide) - b[unlike].astype(wide)).max()
+    return f"entry {e.name!r} differs in {np.count_nonzero(unlike)} of {e.size} elements, by up to {gap:.6g}"
+
+
+def check_shapes(mine: Spec, its: Spec) -> None:
+    """Can arithmetic be done on arrays of these two specs?
+
+    Raises:
+        EntryError: no; names the entry.
+    """
+    for name in (*mine.names, *its.names):
+        a, b = mine.by_name.get(name), its.by_name.get(name)
+        if a is not None and b is None and a.role not in ("trained", "buffer"):
+            continue  # an update has only what clients train
+        if a is None or b is None or a.shape != b.shape:
+            raise EntryError(
+                f"arithmetic: entry {name!r} is {a.shape if a else 'missing'} and {b.shape if b else 'missing'}",
+                entry=name,
+                advice="both sides need the same names and shapes",
+            )
+
+
 def spec_of_plain(values: Mapping[str, Any]) -> Spec | None:
     """The spec of arrays of the usual kinds; it is looked up, for clients make the same one again and again."""
-    if not all(type(value) is np.ndarray for value in values.values()):
-        return None
-    return _look_up(tuple([(name, value.dtype, value.shape) for name, value in values.items()]))
+    found = []
+    for name, value in values.items():
+        if type(value) is not np.ndarray:
+            return None
+        found.append((name, value.dtype, value.shape))
+    return _look_up(tuple(found))
 
 
 @lru_cache(maxsize=256)
@@ -108,7 +152,8 @@ def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> 
     if not all(type(name) is str and dtype in _CODE for name, dtype, _ in values):
         return None
     codes = [(name, _CODE[dtype], shape) for name, dtype, shape in values]
-    return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
+    made = layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
+    return spec_of(made.header)  # the one that a model has, too, which came from elsewhere
 
 
 __all__ = [
@@ -116,6 +161,9 @@ __all__ = [
     "STRETCH",
     "as_storage",
     "cast",
+    "check_shapes",
+    "copy",
+    "entry_difference",
     "in_blocks",
     "is_harmless",
     "numbers",

@@ -16,7 +16,7 @@ import numpy as np
 from umbel import rng
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
-from umbel.client.context import ClientInfo, Context, pick_device
+from umbel.client.context import ClientInfo, Conditions, Context, pick_device
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import trace, words
 from umbel.codec import Json
@@ -243,10 +243,12 @@ class Session:
         key = self._prepare("central", n, round)
         ctx = Context(
             ClientInfo(name="server"),
-            kind="server.evaluate",
-            key=lambda: key,
-            round=round,
-            device=lambda: pick_device(self._place.devices),
+            Conditions(
+                kind="server.evaluate",
+                key=lambda _: key,
+                round=round,
+                device=lambda: pick_device(self._place.devices),
+            ),
         )
         try:
             returned = test.function(model, ctx)

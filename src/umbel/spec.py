@@ -181,6 +181,18 @@ class Spec:
         return len(self.header) + self.nbytes
 
     @cached_property
+    def slots(self) -> tuple[tuple[str, tuple[int, ...], np.dtype[Any], int], ...]:
+        """Of each entry its name, shape, dtype as stored, and where it begins in the file."""
+        return tuple((e.name, e.shape, STORAGE[e.dtype], len(self.header) + e.offset) for e in self.entries)
+
+    @cached_property
+    def template(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """A file of zeros, to copy."""
+        made = np.zeros(self.size, np.uint8)
+        made[: len(self.header)] = self.head
+        return made
+
+    @cached_property
     def head(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """The header as an array of bytes."""
         return np.frombuffer(self.header, np.uint8)

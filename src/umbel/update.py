@@ -13,6 +13,7 @@ from umbel.arrays import Arrays
 from umbel.errors import BadUpdate, EntryError
 
 Kind = Literal["model", "delta", "value"]
+_KINDS = frozenset(get_args(Kind))
 Metric = Any  # a float, or a small float64 array
 _LIGHTEST, _HEAVIEST = 1e-12, 1e12  # one client's weight can neither drown the others nor vanish in float32
 _LONGEST_NAME = 64
@@ -141,12 +142,14 @@ def check_update(update: Update) -> Update:
     Raises:
         BadUpdate: it is no update any more.
     """
-    if update.kind not in get_args(Kind):
+    if update.kind not in _KINDS:
         raise BadUpdate(f"its kind is {update.kind!r}", advice='make a new Update, or set "model", "delta" or "value"')
     update.arrays = _as_arrays(update.arrays, "arrays")
-    update.extra = _as_extra(update.extra)
     update.weight = check_weight(update.weight)
-    update.metrics = check_metrics(update.metrics)
+    if update.extra != {}:
+        update.extra = _as_extra(update.extra)
+    if update.metrics != {}:
+        update.metrics = check_metrics(update.metrics)
     update.steps = None if update.steps is None else whole(update.steps, "steps", least=0)
     return update
 
@@ -161,7 +164,7 @@ def _as_extra(extra: Any) -> dict[str, Arrays]:
 def _as_arrays(given: Any, where: str) -> Arrays:
     if isinstance(given, Arrays):
         return given
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):  # the second is slow
         raise BadUpdate(
             f"{where} is a {type(given).__name__}",
             advice="return a mapping of names to arrays, or what umbel.torch.arrays(net) gives",
@@ -178,6 +181,8 @@ def check_weight(weight: Any) -> float:
     Raises:
         BadUpdate: it is negative, not finite, no number, or out of any proportion.
     """
+    if type(weight) in (int, float) and _LIGHTEST <= weight <= _HEAVIEST:  # quick, as nearly all are
+        return float(weight)
     try:
         number = math.nan if isinstance(weight, str | bytes | bytearray) else float(weight)
     except (TypeError, ValueError, OverflowError):

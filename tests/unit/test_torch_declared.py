@@ -29,6 +29,7 @@ from umbel.correction import Correction, LocalRule, LocalTask, Proximal
 from umbel.engine.question import Question
 from umbel.errors import EntryError, Failure, UsageError
 from umbel.recipe import code_digest
+from umbel.torch.stack import Stacks
 from umbel.transforms import Chain
 
 cross_entropy = nn.functional.cross_entropy
@@ -70,6 +71,7 @@ class Head(nn.Module):
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(4, 4),
+    "unbiased": lambda: nn.Linear(4, 4, bias=False),
     "deep": lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 4)),
     "tied": Tied,
     "head": Head,
@@ -137,21 +139,16 @@ def assert_same(many: Sequence[Done | Failure], one: Sequence[Done | Failure], t
         assert mine.metrics == pytest.approx(its.metrics, rel=1e-4)
 
 
-def stacked(at: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many clients each call of vmap gets, from now on."""
+def stacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clients make each step, from now on."""
     widths: list[int] = []
-    vmap = torch.func.vmap
+    step = Stacks._step
 
-    def counted(function: Any) -> Any:
-        inner = vmap(function)
+    def counted(self: Stacks, training: Any, x: Tensor, y: Tensor, rows: Any) -> None:
+        widths.append(len(x))
+        step(self, training, x, y, rows)
 
-        def call(params: Any, x: Tensor, y: Tensor) -> Any:
-            widths.append(len(x))
-            return inner(params, x, y)
-
-        return call
-
-    monkeypatch.setattr(torch.func, "vmap", counted)
+    monkeypatch.setattr(Stacks, "_step", counted)
     return widths
 
 
@@ -373,16 +370,16 @@ def test_together_as_alone(sizes: list[int], steps: dict[str, Any], rule: LocalR
 def test_small_dense_modules_are_stacked(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn([8] * 70)
     at = bench(NETS[net], data)
-    widths = stacked(at, monkeypatch)
+    widths = stacked(monkeypatch)
     arrays_of(together(at, asked(made(NETS[net])), data))
-    assert widths == [2, 64, 64, 6, 6]  # the trial, then two steps of each stack
+    assert widths == [64, 64, 6, 6]  # two steps of each stack
 
 
 @pytest.mark.parametrize("net", sorted(LONELY))
 def test_others_are_not(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn([8] * 9)
     at = bench(LONELY[net], data)
-    widths = stacked(at, monkeypatch)
+    widths = stacked(monkeypatch)
     question = asked(made(LONELY[net]))
     many = together(at, question, data)
     assert widths == []
@@ -395,9 +392,15 @@ def test_large_modules_are_not_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     data = drawn([2] * 3)
     at = bench(large, data)
-    widths = stacked(at, monkeypatch)
+    widths = stacked(monkeypatch)
     arrays_of(together(at, asked(made(large)), data))
     assert widths == []
+
+
+def test_clients_whose_loss_passes_over_samples_are_trained_all_the_same() -> None:
+    data = {name: (x, np.where(np.arange(len(y)) % 3, y, -100)) for name, (x, y) in drawn([8] * 9).items()}
+    at, question = bench(NETS["linear"], data), asked(made(NETS["linear"]))
+    assert_same(together(at, question, data), alone(at, question, data))
 
 
 def test_a_loss_that_cannot_be_batched_is_trained_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,6 +429,34 @@ def test_bits_do_not_depend_on_who_does_a_group(monkeypatch: pytest.MonkeyPatch)
             if i:
                 alone(at, question, groups[0])
             assert arrays_of(together(at, question, groups[i])) == expected[i]
+
+
+class Scaled(nn.Module):
+    """A parameter without dimensions, and one without elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by, self.none = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.zeros(0, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.by + self.none.sum()
+
+
+def test_odd_parameters_are_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = drawn([8] * 20)
+    at, question = bench(Scaled, data), asked(made(Scaled))
+    widths = stacked(monkeypatch)
+    assert_same(together(at, question, data), alone(at, question, data))
+    assert widths == [20, 20]
+
+
+def test_a_stack_that_diverges_fails_as_its_clients_do() -> None:
+    data = drawn([8] * 9)
+    data["004"] = data["004"][0] * np.float32(1e25), data["004"][1]
+    at, question = bench(NETS["linear"], data, lr=1e8), asked(made(NETS["linear"]))
+    many, one = together(at, question, data), alone(at, question, data)
+    said = [[d.message.split(":")[0] for d in each if isinstance(d, Failure)] for each in (many, one)]
+    assert said[0] == said[1] != []
 
 
 @pytest.mark.parametrize("bad", ["target", "nan", "shape", "raises", "exits"])

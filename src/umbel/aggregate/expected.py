@@ -10,7 +10,7 @@ import numpy as np
 
 from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
-from umbel.elements import HARMLESS, STRETCH
+from umbel.elements import STRETCH, is_harmless
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, Entry, Role, Spec, layout
 from umbel.update import Update
@@ -141,15 +141,16 @@ def check_finite(
     """
     if arrays.harmless:  # it was looked at when it was made
         return
+    looked_at = [run for run in arrays.spec.runs if run.dtype in FLOATS and run.role in roles]
+    if all(run.size <= STRETCH and is_harmless(arrays.flat(run)) for run in looked_at):
+        return
     with np.errstate(all="ignore"):
-        for run in arrays.spec.runs:
-            if run.dtype not in FLOATS or run.role not in roles:
-                continue
+        for run in looked_at:
             flat = arrays.flat(run)
             most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
             for i in range(0, run.size, STRETCH):
                 block = from_bfloat16(flat[i : i + STRETCH]) if run.dtype == "BF16" else flat[i : i + STRETCH]
-                if block.dtype in HARMLESS and np.vdot(block, block) < HARMLESS[block.dtype]:
+                if is_harmless(block):
                     continue  # one look, and what it gives is small enough where nothing is wrong
                 largest = float(np.maximum.reduce(block)), -float(np.minimum.reduce(block))
                 if not (largest[0] <= most and largest[1] <= most):  # as floats: float16 would make infinity of most

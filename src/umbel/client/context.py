@@ -18,7 +18,8 @@ from umbel.client.state import ReadOnly, unshared
 from umbel.correction import Correction
 from umbel.errors import UsageError
 
-_EMPTY: Mapping[str, Any] = {}
+MISSING: Any = object()
+"""Stands for what an app has no handler for."""
 _STATE = "a client's state is written in train and in queries; its changes count when the update does"
 _NO_DATA = {
     "setup": "setup is done once per process, for no client in particular: load what is a client's in @client.data",
@@ -27,7 +28,7 @@ _NO_DATA = {
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ClientInfo:
     """Who this client is.
 
@@ -45,6 +46,28 @@ class ClientInfo:
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What the contexts of all clients of an exchange have in common.
+
+    Attributes:
+        kind: what is done, in words.
+        key: of a client's own stream of random numbers, by its name.
+        device: where to compute.
+        scratch: gives the directory for temporary files; None: the system's.
+        config, extra, round: as in the context.
+    """
+
+    kind: str
+    key: Callable[[str], int]
+    device: Callable[[], str]
+    scratch: Callable[[], str] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Arrays] = field(default_factory=dict)
+    round: int = 0  # the field's word
+
+
+@final
 class Context:
     """What a handler knows besides the model.
 
@@ -59,32 +82,23 @@ class Context:
         device: where to compute, such as "cpu" or "cuda:0".
     """
 
+    _rng: np.random.Generator | None = None
+    _scratch: tempfile.TemporaryDirectory[str] | None = None
+
     def __init__(
         self,
         client: ClientInfo,
+        given: Conditions,
         *,
-        kind: str,
-        key: Callable[[], int],
-        device: Callable[[], str],
-        config: Mapping[str, Any] = _EMPTY,
-        extra: Mapping[str, Arrays] = _EMPTY,
-        round: int = 0,  # the field's word
         state: MutableMapping[str, Any] | None = None,
-        shared: Callable[[], Any] | None = None,
-        data: Callable[[], Any] | None = None,
+        shared: Any = MISSING,
+        data: Any = MISSING,
         correction: Correction | None = None,
-        scratch: Callable[[], str] | None = None,
     ) -> None:
-        self._client, self.round = client, round
-        self._config, self._extra = config, extra
-        self._state = state if state is not None else ReadOnly({}, f"ctx.state in {kind}", _STATE)
-        self._kind, self._key, self._device = kind, key, device
-        self._shared, self._data = shared, data
+        self._client, self._given, self._shared, self._data = client, given, shared, data
+        self._state = state if state is not None else ReadOnly({}, f"ctx.state in {given.kind}", _STATE)
         self._correction = correction
         self.corrected = correction is None
-        self._rng: np.random.Generator | None = None
-        self._scratch_in = scratch
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @cached_property
     def client(self) -> ClientInfo:
@@ -96,15 +110,20 @@ class Context:
         """Settings of the data's owner."""
         return ReadOnly(unshared(dict(self._client.site)), "ctx.site", "its owner sets it")
 
+    @property
+    def round(self) -> int:
+        """The round, from 1."""
+        return self._given.round
+
     @cached_property
     def config(self) -> ReadOnly:
         """Settings of this round."""
-        return ReadOnly(unshared(dict(self._config)), "ctx.config", "copy it: dict(ctx.config)")
+        return ReadOnly(unshared(dict(self._given.config)), "ctx.config", "copy it: dict(ctx.config)")
 
     @cached_property
     def extra(self) -> Mapping[str, Arrays]:
         """More named arrays that the server sent."""
-        return ReadOnly(dict(self._extra), "ctx.extra", "send arrays back with Update(extra=)")
+        return ReadOnly(dict(self._given.extra), "ctx.extra", "send arrays back with Update(extra=)")
 
     @property
     def shared(self) -> Any:
@@ -116,11 +135,12 @@ class Context:
         """What ``@client.data`` returned for this client."""
         return self._get("data", self._data, "data")
 
-    def _get(self, what: str, value: Callable[[], Any] | None, handler: str) -> Any:
-        if value is None:
+    def _get(self, what: str, value: Any, handler: str) -> Any:
+        if value is MISSING:
+            kind = self._given.kind
             advice = f"write a function with @client.{handler} in front of it; its result is ctx.{what}"
-            raise UsageError(f"ctx.{what} is not there in {self._kind}", advice=_NO_DATA.get(self._kind, advice))
-        return value()
+            raise UsageError(f"ctx.{what} is not there in {kind}", advice=_NO_DATA.get(kind, advice))
+        return value
 
     @property
     def state(self) -> MutableMapping[str, Any]:
@@ -137,13 +157,13 @@ class Context:
     def rng(self) -> np.random.Generator:
         """This task's own stream of random numbers; the same when the task is done again."""
         if self._rng is None:
-            self._rng = rng.stream(self._key(), "ctx.rng")
+            self._rng = rng.stream(self._given.key(self._client.name), "ctx.rng")
         return self._rng
 
     @property
     def device(self) -> str:
         """Where to compute."""
-        return self._device()
+        return self._given.device()
 
     @property
     def correction(self) -> Correction | None:
@@ -155,7 +175,7 @@ class Context:
     def scratch(self) -> Path:
         """An empty directory for temporary files; it is removed when the task ends."""
         if self._scratch is None:
-            where = self._scratch_in() if self._scratch_in is not None else None
+            where = self._given.scratch() if self._given.scratch is not None else None
             self._scratch = tempfile.TemporaryDirectory(prefix="umbel-", dir=where, ignore_cleanup_errors=True)
         return Path(self._scratch.name)
 
@@ -166,7 +186,9 @@ class Context:
             self._scratch = None
 
     def __repr__(self) -> str:
-        return f"Context({self._kind}, client={self.client.name!r}, round={self.round}, config={dict(self.config)})"
+        return (
+            f"Context({self._given.kind}, client={self.client.name!r}, round={self.round}, config={dict(self.config)})"
+        )
 
 
 def pick_device(devices: str, number: int = 0) -> str:
@@ -188,4 +210,4 @@ def gpus() -> int:
     return torch.cuda.device_count() if torch is not None and torch.cuda.is_available() else 0
 
 
-__all__ = ["ClientInfo", "Context", "gpus", "pick_device"]
+__all__ = ["MISSING", "ClientInfo", "Conditions", "Context", "gpus", "pick_device"]

@@ -101,6 +101,8 @@ def pair(ctx: Context) -> tuple[Any, Any]:
         UsageError: ``ctx.data`` is no pair of two equally long things, and has no ``.train`` that is.
     """
     data = ctx.data
+    if type(data) is tuple and len(data) == 2:  # as mostly
+        return data
     data = getattr(data, "train", data)
     if not isinstance(data, Sequence) or isinstance(data, str | bytes) or len(data) != 2:
         raise UsageError(
@@ -117,13 +119,13 @@ def check_lengths(inputs: Any, targets: Any) -> int:
     Raises:
         UsageError: the two have not one length.
     """
-    shapes = [tuple(a.shape) for a in (inputs, targets)]
-    if not all(shapes) or shapes[0][0] != shapes[1][0]:
+    mine, its = inputs.shape, targets.shape
+    if not mine or not its or mine[0] != its[0]:
         raise UsageError(
-            f"inputs have shape {shapes[0]} and targets {shapes[1]}",
+            f"inputs have shape {tuple(mine)} and targets {tuple(its)}",
             advice="let both have one row for each sample",
         )
-    return int(shapes[0][0])
+    return int(mine[0])
 
 
 def width_of(parameters: int, data: Sequence[int]) -> int:

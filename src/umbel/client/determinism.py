@@ -19,16 +19,65 @@ from typing import Any, final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-_last_key: list[int] = []  # for PyTorch, if a handler imports it after it was seeded
+_last_key: list[int] = []  # for who is seeded late: PyTorch when a handler imports it, `random` when it is touched
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def seed_all(key: int) -> None:
     """Seed ``random``, ``numpy.random`` and, where imported, PyTorch from a 128-bit key."""
-    random.seed(key)
-    np.random.seed(key & 0xFFFFFFFF)  # one word: four take 10 us more
     _last_key[:] = [key]
+    for module, seed in _SEEDED:
+        if type(module) is not _Untouched:
+            seed(key)
     _seed_torch(key)
+
+
+def _seed_random(key: int) -> None:
+    random.seed(key)
+
+
+def _seed_numpy(key: int) -> None:
+    np.random.seed(key & 0xFFFFFFFF)  # one word: four take 10 us more
+
+
+_SEEDED: tuple[tuple[ModuleType, Callable[[int], None]], ...] = ((random, _seed_random), (np.random, _seed_numpy))
+_PARTS: tuple[tuple[ModuleType, ...], ...] = ((random,), (np.random, np.random.mtrand))
+_OWN_STATE = {  # who makes one of these has a generator of its own
+    *("Random", "SystemRandom", "RandomState", "Generator", "default_rng", "SeedSequence"),
+    *("BitGenerator", "MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"),
+}
+
+
+@final
+class _Untouched(ModuleType):
+    """`random` or `numpy.random` as long as nobody has used, or taken, any of its functions."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in _OWN_STATE and (name == "__dict__" or not name.startswith("__")):
+            _touched(self)
+        return ModuleType.__getattribute__(self, name)
+
+
+def _touched(module: ModuleType) -> None:
+    """From now on it is a module like others; and seeded as if it had always been."""
+    for (whole, seed), parts in zip(_SEEDED, _PARTS, strict=True):
+        if module in parts and type(whole) is _Untouched:
+            for part in parts:
+                part.__class__ = ModuleType
+            for key in _last_key:
+                seed(key)
+
+
+def seed_late() -> None:
+    """Do not seed ``random`` and ``numpy.random`` before somebody touches them: the same numbers, for less.
+
+    Between two trainings, whose code leaves nothing in the caches, their seeding takes a tenth of a small task.
+    Only for a process in which nobody has taken a function from them yet: ``from random import shuffle`` is not seen
+    later on.
+    """
+    for parts in _PARTS:
+        for part in parts:
+            part.__class__ = _Untouched
 
 
 def _seed_torch(key: int) -> None:
@@ -36,7 +85,7 @@ def _seed_torch(key: int) -> None:
     if torch is not None and hasattr(torch, "default_generator"):
         # not torch.manual_seed, which takes 200 us: it visits every kind of device
         torch.default_generator.manual_seed(key & 0x7FFFFFFFFFFFFFFF)
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(key & 0x7FFFFFFFFFFFFFFF)
 
 
@@ -144,4 +193,4 @@ def _environment(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-__all__ = ["isolated", "seed_all", "set_threads"]
+__all__ = ["isolated", "seed_all", "seed_late", "set_threads"]

@@ -17,18 +17,18 @@ from umbel.spec import FLOATS, Spec
 from umbel.update import Update
 
 
-def with_local_entries(question: Question, state: Mapping[str, Any]) -> tuple[Arrays | None, Mapping[str, Any]]:
+def with_local_entries(question: Question, state: Mapping[str, Any]) -> Arrays | None:
     """The model as the handler sees it: entries that never leave this client come from its state."""
     mine = state.get(LOCAL)
     if question.model is None or not isinstance(mine, Arrays):
-        return question.model, state
+        return question.model
     local = {e.name for e in question.model.spec.entries if e.role == "local"}
     model = question.model
 
     def write(name: str, out: Any) -> None:
         np.copyto(out, (mine if name in local and name in mine.spec.by_name else model).raw(name))
 
-    return (Arrays.build(model.spec, write) if local else model), state
+    return Arrays.build(model.spec, write) if local else model
 
 
 def _moved(model: Arrays, change: Arrays) -> Arrays:
@@ -49,7 +49,7 @@ def _check_local(sent: Arrays, mine: Arrays) -> None:
 
 
 @lru_cache(maxsize=256)
-def _all_leaves(sent: Spec, got: Spec) -> bool:
+def all_leaves(sent: Spec, got: Spec) -> bool:
     """Is there nothing in an update that stays at the client, or at the server?"""
     roles = {name: e.role for name, e in sent.by_name.items()}
     return "local" not in roles.values() and all(roles.get(e.name, "trained") in FOLDED for e in got.entries)
@@ -57,7 +57,7 @@ def _all_leaves(sent: Spec, got: Spec) -> bool:
 
 def take_local_entries(question: Question, model: Arrays | None, update: Update, after: dict[str, Any]) -> Update:
     """Keep local entries in the client's state, and let only those leave that are sent back."""
-    if question.sent is None or model is None or _all_leaves(question.sent.spec, update.arrays.spec):
+    if question.sent is None or model is None or all_leaves(question.sent.spec, update.arrays.spec):
         return update
     roles = {name: e.role for name, e in question.sent.spec.by_name.items()}
     mine = update.arrays.select(lambda e: roles.get(e.name) == "local")
@@ -85,4 +85,4 @@ def take_local_entries(question: Question, model: Arrays | None, update: Update,
     return update.replace(update.arrays.select(lambda e: roles.get(e.name, "trained") in FOLDED))
 
 
-__all__ = ["take_local_entries", "with_local_entries"]
+__all__ = ["all_leaves", "take_local_entries", "with_local_entries"]

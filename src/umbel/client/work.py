@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from umbel import rng
 from umbel.arrays import Arrays
-from umbel.client.app import ClientApp
-from umbel.client.context import ClientInfo, Context, pick_device
+from umbel.client.app import ClientApp, Handler
+from umbel.client.context import ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
-from umbel.client.kept import Kept
-from umbel.client.local_entries import take_local_entries, with_local_entries
-from umbel.client.memory import resident
+from umbel.client.loads import Loads
+from umbel.client.local_entries import all_leaves, take_local_entries, with_local_entries
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
-from umbel.codec import fingerprint
 from umbel.correction import LocalRule, LocalTask
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
 from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
-_CACHED_CLIENTS = 1024
-_CACHED_BYTES = 1 << 30  # in each process: much beside what PyTorch takes, little beside what machines have per core
-_DATA_SEED = 0  # a client's data is its own, and the same in every run: a split drawn there does not move
-_CACHED_SITES = 64
 _HEAD, _TAIL = 1500, 300  # characters of a message that shows a value of the user's; the advice stands at its end
 _EVALUATING = "write to it in train or in a query: an evaluation changes nothing"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """What a task gave.
 
     Attributes:
@@ -53,14 +44,36 @@ class Done:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """A task whose handler can be called: of whom, with what."""
+class _Begun(NamedTuple):
+    """A task whose handler can be called: of whom, with what, and what seeds the generators before."""
 
+    key: int
     client: ClientInfo
     model: Arrays | None
     state: Mapping[str, Any]
     ctx: Context
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question, and what follows from it for all clients.
+
+    Attributes:
+        question: the question.
+        handler: what is called, inside its middleware.
+        doing: the handler in words, for errors.
+        key: what seeds the generators before a client's handler, by its name.
+        conditions: what all contexts have in common.
+        whole: can an update of the model's own spec leave as it is, without a look at its entries?
+    """
+
+    question: Question
+    handler: Handler
+    doing: str
+    key: Callable[[str], int]
+    conditions: Conditions
+    whole: bool
 
 
 @final
@@ -93,10 +106,9 @@ class Bench:
         self._app, self._seed, self._threads, self._devices = app, seed, threads, devices
         self._number, self._scratch = number, scratch
         self.device, self.full = "", False
-        self._shared: OrderedDict[str, Any] = OrderedDict()  # one for all clients, or one for each site
-        self._site_matters = False  # does setup look at the site?
-        self._data = Kept(_CACHED_CLIENTS, _CACHED_BYTES)
         self._doing = ""  # the user's code that runs, for errors; "" in between
+        self._loads = Loads(app, seed, device=self._where, scratch=scratch, prepare=self._prepare, done=self._returned)
+        self._last: _Asked | None = None
 
     def do(
         self, question: Question, client: ClientInfo, state: Mapping[str, Any], *, debug: bool = False
@@ -110,8 +122,9 @@ class Bench:
             debug: let the user's exceptions through, for a debugger.
         """
         self.full = False
+        self._doing = ""
         try:
-            return self._do(question, client, state)
+            return self._do(self._asked(question), client, state)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the task ends here; sys.exit() in it ends no more than that
@@ -123,19 +136,45 @@ class Bench:
     def ask(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Update | Metrics:
         """What the client's handler returns, and nothing of what the engine makes of it; exceptions are let through."""
         self._doing = ""
-        task = self._begun(question, client, state)
+        asked = self._asked(question)
+        return self._answered(asked, self._begun(asked, client, state))
+
+    def rest(self) -> None:
+        """There is no task for now: let go of the last question, and so of the model that was sent with it."""
+        self._last = None
+
+    def _asked(self, question: Question) -> _Asked:
+        """What follows from a question; worked out once, as its tasks come one after the other."""
+        if self._last is None or self._last.question is not question:
+            label, names = question.label, _names(question)
+            self._last = _Asked(
+                question,
+                self._app.handler(question.name),
+                f"{label} handler",
+                rng.family(self._seed, ("task", label), names),
+                Conditions(
+                    kind=label,
+                    key=rng.family(self._seed, ("ctx",), names),
+                    device=self._where,
+                    scratch=self._scratch,
+                    config=question.config,
+                    extra=question.extra,
+                    round=question.round,
+                ),
+                question.sent is not None and all_leaves(question.sent.spec, question.sent.spec),
+            )
+        return self._last
+
+    def _answered(self, asked: _Asked, task: _Begun) -> Update | Metrics:
+        """What the handler returned."""
         try:
-            return self._asked(question, task)
+            self._prepare(asked.doing, task.key)
+            returned = asked.handler(task.model, task.ctx)
+            self._doing = ""
+            question = asked.question
+            return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
         finally:
             task.ctx.close()
-
-    def _asked(self, question: Question, task: _Begun) -> Update | Metrics:
-        handler = self._app.handler(question.name)
-        key = _keys(self._seed, question.label, _asked(question))(task.client.name)
-        self._prepare(f"{question.label} handler", key)
-        returned = handler(task.model, task.ctx)
-        self._doing = ""
-        return _as_metrics(returned) if question.kind == "evaluate" else _as_update(returned, question)
 
     def do_many(
         self,
@@ -149,10 +188,10 @@ class Bench:
         """Do the tasks of a group, with declared training at once where that is faster; else `do` for each.
 
         Which group a client is in may change the last bits of its update. So a caller that wants the same bits forms
-        groups by what the cohort is, and not by who works: all clients of a shard that were asked when the exchange
-        opened, in the order of their places (at most 64), and who is asked later (spares) alone. A group that was
-        lost with its worker is done again as a whole. Within a group the handler cuts its own, smaller stacks, whose
-        memory is bounded; see ``umbel.torch.local_sgd``.
+        groups by what the cohort is, and not by who works (`umbel.simulation.folding.groups`): clients that were asked
+        when the exchange opened, in the order of their places, at most 64; and who is asked later (spares) alone. A
+        group that was lost with its worker is done again as a whole. Within a group the handler cuts its own, smaller
+        stacks, whose memory is bounded; see ``umbel.torch.local_sgd``.
 
         A client whose context cannot be made (its data handler raises) fails alone, and the others are a group. If
         anything fails in the group as a whole, its clients are done one by one, so that whose fault it was fails alone.
@@ -188,20 +227,20 @@ class Bench:
     ) -> list[Done | Failure] | None:
         done: dict[str, Done | Failure] = {}
         tasks: list[_Begun] = []
+        asked = self._asked(question)
         try:
             for i, client in enumerate(clients):
                 self._doing = ""
                 begin(i)
                 try:
-                    tasks.append(self._begun(question, client, state(client.name)))
+                    tasks.append(self._begun(asked, client, state(client.name)))
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
                     done[client.name] = self._failure(question, client, error)
             if not tasks:
                 return None
-            key = _keys(self._seed, question.label, _asked(question))(tasks[0].client.name)
-            self._prepare(f"{question.label} handler", key)
+            self._prepare(asked.doing, tasks[0].key)
             try:
                 updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
             except KeyboardInterrupt:
@@ -216,36 +255,101 @@ class Bench:
         for task, update in zip(tasks, updates, strict=True):
             self._doing = ""
             try:
-                done[task.client.name] = self._finished(question, task, _as_update(update, question))
+                done[task.client.name] = self._finished(asked, task, _as_update(update, question))
             except Exception as error:  # noqa: BLE001  # as in do: the task ends here
                 done[task.client.name] = self._failure(question, task.client, error)
         return [done[client.name] for client in clients]
 
-    def _do(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Done:
-        self._doing = ""
-        task = self._begun(question, client, state)
-        try:
-            update = self._asked(question, task)
-        finally:
-            task.ctx.close()
-        return Done(update, None) if isinstance(update, Metrics) else self._finished(question, task, update)
+    def do_in_turn(
+        self,
+        question: Question,
+        clients: Sequence[ClientInfo],
+        state: Callable[[str], Mapping[str, Any]],
+        *,
+        begin: Callable[[int], object],
+    ) -> Iterator[Done | Failure]:
+        """Do `do` for some clients whose tasks take next to no time, which takes less time like this.
 
-    def _begun(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
-        model, state = with_local_entries(question, state)
-        return _Begun(client, model, state, self._context(question, client, model, state))
+        Their contexts are made, then their handlers called, then what these returned is checked: between two
+        trainings the caches hold nothing of our code, and it takes several times as long. All the updates are in
+        memory at once.
 
-    def _finished(self, question: Question, task: _Begun, update: Update) -> Done:
+        Args:
+            question: what is asked.
+            clients: of whom.
+            state: gives a client's state by its name, as for `do`.
+            begin: called with a client's place among them before any code runs for it.
+
+        Yields:
+            What came of each, in their order.
+        """
+        self.full = False
+        asked = self._asked(question)
+        full: set[int] = set()
+
+        def attempted(i: int, part: Callable[..., Any], *given: Any) -> Any:
+            self._doing = ""
+            begin(i)
+            try:
+                return part(asked, *given)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
+                failure = self._failure(question, clients[i], error)
+                full.update([i] if self.full else [])
+                return failure
+
+        tasks = [attempted(i, self._begun, client, state(client.name)) for i, client in enumerate(clients)]
+        answers = [
+            task if isinstance(task, Failure) else attempted(i, self._answered, task) for i, task in enumerate(tasks)
+        ]
+        for i, (task, answer) in enumerate(zip(tasks, answers, strict=True)):
+            made = answer if isinstance(answer, Failure) else attempted(i, self._finished, task, answer)
+            self.full = i in full
+            yield made
+
+    def _do(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> Done:
+        task = self._begun(asked, client, state)
+        return self._finished(asked, task, self._answered(asked, task))
+
+    def _begun(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
+        """A task with its context, for which set-up and data are loaded if they are not there."""
+        question = asked.question
+        model = with_local_entries(question, state) if state else question.model
+        correction = None
+        if question.rule is not None and model is not None:
+            correction = question.rule.correction(_local_task(question, client, model, state))
+        writable = question.kind != "evaluate"
+        visible = opened(state, writable=writable) if state else {}
+        ctx = Context(
+            client,
+            asked.conditions,
+            state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
+            shared=self._loads.shared_of(client),
+            data=self._loads.data_of(client),
+            correction=correction,
+        )
+        return _Begun(asked.key(client.name), client, model, state, ctx)
+
+    def _finished(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Done:
         """What becomes of what a handler returned."""
-        client, model, state, ctx = task.client, task.model, task.state, task.ctx
+        if isinstance(update, Metrics):
+            return Done(update, None)
+        question = asked.question
+        _, client, model, state, ctx = task
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",
                 advice="put the loop into `with umbel.torch.local(net, model, ctx) as local:`, or apply ctx.correction",
             )
-        after = closed(ctx.state) | {name: value for name, value in state.items() if name.startswith(OURS)}
-        update = take_local_entries(question, model, update, after)
+        after = closed(ctx.state) if ctx.state else {}
+        if state:
+            after |= {name: value for name, value in state.items() if name.startswith(OURS)}
+        if not (asked.whole and model is not None and update.arrays.spec is model.spec):
+            update = take_local_entries(question, model, update, after)
         question.check(update)
-        update, after = self._concluded(question, client, update, after)
+        if question.rule is not None:
+            update, after = self._concluded(question, client, update, after)
         if question.chain.steps:
             update, after = self._transformed(question, client, update, after)
         return Done(update, after if after or state else None)
@@ -302,114 +406,22 @@ class Bench:
         self.device = pick_device(self._devices, self._number)
         return self.device
 
-    def _context(
-        self, question: Question, client: ClientInfo, model: Arrays | None, state: Mapping[str, Any]
-    ) -> Context:
-        correction = None
-        if question.rule is not None and model is not None:
-            correction = question.rule.correction(_local_task(question, client, model, state))
-        writable = question.kind != "evaluate"
-        visible = opened(state, writable=writable)
-        return Context(
-            client,
-            kind=question.label,
-            key=lambda: rng.derive(self._seed, "ctx", *_task(question, client)),
-            config=question.config,
-            extra=question.extra,
-            round=question.round,
-            state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
-            device=self._where,
-            scratch=self._scratch,
-            shared=self._once_shared(client),
-            data=self._cached_data(client),
-            correction=correction,
-        )
+    def _returned(self) -> None:
+        self._doing = ""
 
     def _prepare(self, doing: str, key: int) -> None:
         self._doing = doing
         seed_all(key)
         set_threads(self._threads)
 
-    def _once_shared(self, client: ClientInfo) -> Callable[[], Any] | None:
-        setup = self._app.handlers.get("setup")
-        if setup is None:
-            return None
-        site = fingerprint(client.site) if self._site_matters else ""
-        if site not in self._shared:
-            ctx = Context(
-                ClientInfo(name="", site=client.site),
-                kind="setup",
-                key=lambda: rng.derive(self._seed, "ctx", "setup"),
-                device=self._where,
-                scratch=self._scratch,
-            )
-            shared = self._load(setup, ctx, "setup")
-            if ctx.site.used and not self._site_matters:
-                self._site_matters, site = True, fingerprint(client.site)
-            _keep(self._shared, site, shared, _CACHED_SITES)
-        shared = self._shared[site]
-        return lambda: shared
-
-    def _cached_data(self, client: ClientInfo) -> Callable[[], Any] | None:
-        load = self._app.handlers.get("data")
-        if load is None:
-            return None
-        if client.name not in self._data:
-            ctx = Context(
-                client,
-                kind="data",
-                key=lambda: rng.derive(_DATA_SEED, "ctx", "data", client.name),
-                device=self._where,
-                scratch=self._scratch,
-                shared=self._once_shared(client),
-            )
-            before = resident()
-            self._data.keep(client.name, self._load(load, ctx, "data", client.name), resident() - before)
-        data = self._data[client.name]
-        return lambda: data
-
-    def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
-        seed = _DATA_SEED if kind == "data" else self._seed
-        self._prepare(f"{kind} handler", rng.derive(seed, "task", kind, *names))
-        try:
-            loaded = handler(ctx)
-        finally:
-            ctx.close()
-        if _used_up(loaded):
-            getattr(loaded, "close", lambda: None)()
-            raise UsageError(
-                f"its {kind} handler returned a {type(loaded).__name__}, which can be used once",
-                advice="return what can be used again in every round, for example a list",
-            )
-        self._doing = ""
-        return loaded
-
-
-def _used_up(loaded: Any) -> bool:
-    """Is it empty, or useless, when it was used once: a generator, a coroutine, what zip, map, open or iter gave?"""
-    own = isinstance(loaded, Iterator) and type(loaded).__module__ in ("builtins", "_io", "_csv")
-    return own or inspect.iscoroutine(loaded) or inspect.isasyncgen(loaded)
-
-
-def _keep(cache: OrderedDict[str, Any], name: str, value: Any, most: int) -> None:
-    cache[name] = value
-    if len(cache) > most:
-        cache.popitem(last=False)
-
 
 def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
     """What names a task's streams of random numbers."""
-    return client.name, *_asked(question)
+    return client.name, *_names(question)
 
 
-def _asked(question: Question) -> tuple[str, int, int, int]:
+def _names(question: Question) -> tuple[str, int, int, int]:
     return question.name, question.round, question.call, question.attempt
-
-
-@lru_cache(maxsize=16)
-def _keys(seed: int, label: str, asked: tuple[str, int, int, int]) -> Callable[[str], int]:
-    """What seeds the generators before a client's handler, by the client's name."""
-    return rng.family(seed, ("task", label), asked)
 
 
 def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Mapping[str, Any]) -> LocalTask:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, final
 
 from umbel.client.app import ClientApp
@@ -37,6 +38,10 @@ class Clients(Protocol):
     def population(self) -> Population:
         """All names and labels."""
 
+    @property
+    def only_names(self) -> bool:
+        """Is nothing known of any client but its name?"""
+
     def __getitem__(self, name: str) -> ClientInfo: ...
 
 
@@ -50,13 +55,21 @@ def is_grouped(app: ClientApp) -> bool:
 
 
 def groups(tasks: Sequence[tuple[str, int]], *, together: bool) -> list[Group]:
-    """Tasks by who is trained with whom: each alone, or with all of its shard.
+    """Tasks by who is trained with whom: each alone, or in groups of at most 64.
 
     Groups are a matter of the cohort and not of who works, since the last bits may depend on them; see
     `umbel.client.work.Bench.do_many`. Who is asked later, a spare, is alone.
+
+    They are shards, so that one who does a group can fold it, but for the end of the cohort: there the last whole
+    shard and the rest make two equal groups, so that of 100 clients two workers get 50 each, and not 64 and 36.
     """
-    size = SHARD if together else 1
-    return [tasks[i : i + size] for i in range(0, len(tasks), size)]
+    if not together:
+        return [[task] for task in tasks]
+    whole, rest = divmod(len(tasks), SHARD)
+    begins = [*range(0, len(tasks), SHARD), len(tasks)]
+    if whole and rest:
+        begins[-2] = (begins[-3] + len(tasks) + 1) // 2
+    return [tasks[begin:end] for begin, end in pairwise(begins)]
 
 
 @final

@@ -9,8 +9,8 @@ from typing import final
 from umbel.arrays import Arrays
 from umbel.simulation.arena import LINE
 from umbel.simulation.messages import Answer, Stored
+from umbel.simulation.outbox import FREE
 from umbel.simulation.region import Loan, Region
-from umbel.simulation.worker import FREE
 from umbel.spec import Spec
 
 _SMALL = 1 << 12  # bytes

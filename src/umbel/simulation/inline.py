@@ -29,7 +29,7 @@ class Inline:
         clients: who there is.
         bench: where tasks are done.
         states: where clients' states are kept.
-        grouped: are the clients of a shard trained together?
+        grouped: are clients trained together?
         debug: let the user's exceptions through.
     """
 
@@ -122,6 +122,7 @@ class Inline:
 
     def close(self, close: Close) -> Reduced:
         """End the exchange."""
+        self._bench.rest()
         return self._folding.close(close)
 
 

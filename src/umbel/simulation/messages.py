@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, final
 
 from umbel.client.context import ClientInfo
 from umbel.errors import Failure
+from umbel.simulation.folding import Clients
 from umbel.simulation.region import Handle
+from umbel.simulation.rows import Rows
 from umbel.spec import Spec
 
 # --- to a worker -----------------------------------------------------------------------------
@@ -79,14 +81,15 @@ class Cohort:
     stateful: frozenset[str]
 
     @classmethod
-    def of(cls, clients: Sequence[ClientInfo], stateful: frozenset[str]) -> Cohort:
+    def of(cls, names: list[str], clients: Clients, stateful: frozenset[str]) -> Cohort:
         """The cohort of these clients."""
-        parts = [c.part for c in clients]
+        known = [] if clients.only_names else [clients[name] for name in names]
+        parts = [c.part for c in known]
         return cls(
-            names=[c.name for c in clients],
+            names=names,
             parts=parts if any(p is not None for p in parts) else None,
-            sites={c.name: c.site for c in clients if c.site},
-            labels={c.name: c.labels for c in clients if c.labels},
+            sites={c.name: c.site for c in known if c.site},
+            labels={c.name: c.labels for c in known if c.labels},
             stateful=stateful,
         )
 
@@ -195,6 +198,7 @@ class Answers:
     Attributes:
         number: of the exchange.
         answers: one per task.
+        rows: those that are tiny updates.
         specs: specs of arrays that it did not name before.
         seconds: what it spent on what: "training", "moving", "waiting".
         idle: has it found nothing more to do?
@@ -205,6 +209,7 @@ class Answers:
 
     number: int
     answers: list[Answer]
+    rows: list[Rows]
     specs: list[Spec]
     seconds: Mapping[str, float]
     idle: bool = False

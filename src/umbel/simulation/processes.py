@@ -27,6 +27,7 @@ from umbel.errors import RunError
 from umbel.sample import Population
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY
+from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
 from umbel.simulation.inbox import Inbox
@@ -46,12 +47,14 @@ from umbel.simulation.messages import (
     State,
 )
 from umbel.simulation.pool import Died, Member, Pool
+from umbel.simulation.rows import Rows
 from umbel.simulation.shipping import pack
 from umbel.spread import in_parts
 from umbel.update import Metrics, Update
 
 logger = logging.getLogger("umbel")
-_AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.work
+_AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.loads
+_WHOLE = Answer(-1, "whole")  # stands for one of which nothing lies in the worker's memory, or does any more
 _BUDGET = 1 << 30  # bytes that a worker's updates may take while they wait for those of slower clients before them
 
 
@@ -64,12 +67,14 @@ class Task:
         client, attempt: who, and how often it was asked.
         answer: what came of it.
         inbox: where its arrays lie.
+        update: the answer, where it came with its values.
     """
 
     client: str
     attempt: int
     answer: Answer | None = None
     inbox: Inbox | None = None
+    update: Update | None = None
 
 
 @final
@@ -83,7 +88,7 @@ class Processes:
         states: where clients' states are kept.
         has_data: does the app load clients' data, so that it matters who does which?
         chosen: did the user say how many workers there are?
-        grouped: are the clients of a shard trained together?
+        grouped: are clients trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
@@ -165,7 +170,7 @@ class Processes:
         self._by_client |= {client: begin + i for i, (client, _) in enumerate(tasks)}
         self._units += itertools.pairwise(itertools.accumulate(map(len, left), initial=begin))
         stateful = frozenset(client for client, _ in tasks if self._states.has(client))
-        cohort = Cohort.of([self._clients[client] for client, _ in tasks], stateful)
+        cohort = Cohort.of([client for client, _ in tasks], self._clients, stateful)
         if self._opened is None:
             assert self._question is not None
             self._begin(self._question, cohort)
@@ -193,7 +198,8 @@ class Processes:
             cohort=cohort,
             units=list(self._units),
         )
-        self._pool.tell(self._opened)
+        with woken_apart([member.pid for member in self._pool.members]):
+            self._pool.tell(self._opened)
         self.spent["moving"] += time.perf_counter() - begin
 
     def _broadcaster(self) -> Any:
@@ -260,17 +266,25 @@ class Processes:
             if answer.full and self._is_shared(member):
                 full = True
             elif self._tasks[answer.task].answer is None:
-                self._note(member, answer)
+                self._note(member, answer.task, answer)
             else:
                 inbox.drop(answer)
+        for rows in message.rows:
+            self._take_rows(member, rows)
         if full:
             self._make_room_on(member)
-        elif message.answers and not self._measured:
+        elif (message.answers or message.rows) and not self._measured:
             self._measured = True
             self._fit(message.resident)
 
-    def _note(self, member: Member, answer: Answer) -> None:
-        task, worker = self._tasks[answer.task], member.number
+    def _take_rows(self, member: Member, rows: Rows) -> None:
+        for number, update in zip(rows.tasks, rows.updates(member.inbox.specs[rows.spec]), strict=True):
+            if self._tasks[number].answer is None:
+                self._tasks[number].update = update
+                self._note(member, number, _WHOLE)
+
+    def _note(self, member: Member, number: int, answer: Answer) -> None:
+        task, worker = self._tasks[number], member.number
         task.answer, task.inbox = answer, member.inbox
         self._deaths.none_since()
         if answer.failure is not None:
@@ -300,8 +314,8 @@ class Processes:
         answer, inbox = task.answer, task.inbox
         assert answer is not None
         assert inbox is not None
-        task.answer = Answer(answer.task, "folded")
-        done = _metrics(answer) if answer.arrays is None else _update(answer, inbox)
+        done = task.update or (_metrics(answer) if answer.arrays is None else _update(answer, inbox))
+        task.answer, task.update = _WHOLE, None
         return Answered(client, attempt, place, done, answer.state)
 
     def _feed(self) -> float | None:
@@ -352,6 +366,7 @@ class Processes:
         task = self._tasks[self._by_client[client]]
         if task.answer is not None and task.inbox is not None:
             task.inbox.drop(task.answer)
+            task.update = None
 
     def revoke(self, clients: Sequence[str]) -> None:
         """Nobody starts with these any more."""
@@ -392,7 +407,7 @@ class Processes:
         lost, number = sum(len(self._unanswered(u)) for u in mine), len(self._units)
         if failure := self._deaths.judge(died, self._question, client, lost=lost):
             assert unit is not None
-            self._note(member, Answer(doing, "failure", failure=failure))
+            self._note(member, doing, Answer(doing, "failure", failure=failure))
             self._split.add(unit)  # without that client it is no longer the group that it was
             self._units += [(task, task + 1) for task in self._unanswered(unit)]
         self._pool.board.again(member.number, [u for u in self._left() if u < number])

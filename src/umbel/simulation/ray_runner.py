@@ -6,8 +6,9 @@ its updates come to this process, which folds them one after the other as the in
 are refused. The same way is taken by clients that make up no whole shard, by spares, by evaluations, and where an
 aggregator's own `admit` may look at more than specs.
 
-Where local training is declared, the clients of a shard are a group, whose last bits depend on who is in it. Such a
-group is one piece, and stays one when it is done again.
+Where local training is declared, clients are trained in groups, whose last bits depend on who is in them. A group is
+one piece, and stays one when it is done again. It is a shard, or the beginning of one, or, at the end of a cohort, of
+two shards; then its updates come to this process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from typing import Any, final
 
 from umbel.aggregate import Aggregator
@@ -52,7 +53,7 @@ class RayRunner:
         crew: the actors.
         key: of the app.
         states: where clients' states are kept.
-        grouped: are the clients of a shard trained together?
+        grouped: are clients trained together?
 
     Attributes:
         spent: seconds by what they went to, over all processes.
@@ -96,11 +97,10 @@ class RayRunner:
         self._leased = True
         placed = [(client, attempt, first + i) for i, (client, attempt) in enumerate(tasks)]
         if opening and self._grouped and self._question.kind == "train":
-            folds, sizes = self._can_fold, [len(group) for group in groups(tasks, together=True)]
-            ends = accumulate(sizes)
+            ends = accumulate((len(group) for group in groups(tasks, together=True)), initial=0)
+            parts = [placed[begin:end] for begin, end in pairwise(ends)]
             pieces = [
-                self._piece(placed[end - size : end], folds=folds, together=True)
-                for size, end in zip(sizes, ends, strict=True)
+                self._piece(part, folds=self._can_fold and _is_in_one_shard(part), together=True) for part in parts
             ]
         else:
             whole = self._whole_shards(len(placed)) * SHARD if opening else 0
@@ -218,7 +218,7 @@ class RayRunner:
         stateful = frozenset(client for client in names if self._states.has(client))
         order = Order(
             tasks=piece.tasks,
-            cohort=Cohort.of([self._clients[client] for client in names], stateful),
+            cohort=Cohort.of(list(names), self._clients, stateful),
             states={client: self._states.read(client) for client in stateful},
             folds=piece.folds,
             together=piece.together,
@@ -397,6 +397,10 @@ class RayRunner:
             )
             piece.made = None
             self._done(piece, Report(failures={client: failure}))
+
+
+def _is_in_one_shard(tasks: Sequence[Asked]) -> bool:
+    return tasks[0][2] // SHARD == tasks[-1][2] // SHARD
 
 
 def _parts(tasks: Sequence[Asked], size: int) -> list[Sequence[Asked]]:

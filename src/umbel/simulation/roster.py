@@ -17,7 +17,12 @@ from umbel.sample import Population
 
 @final
 class Roster:
-    """The clients of a simulation, by name."""
+    """The clients of a simulation, by name.
+
+    Attributes:
+        population: all names and labels.
+        only_names: is nothing known of any client but its name?
+    """
 
     def __init__(
         self,
@@ -36,8 +41,11 @@ class Roster:
         indexes = [_part(name, part) for name, part in zip(names, parts, strict=True)] if parts is not None else []
         self._parts = dict(zip(names, indexes, strict=False))
         self._sites = sites or {}
+        self.only_names = not (self._parts or self._sites or self.population.labels)
 
     def __getitem__(self, name: str) -> ClientInfo:
+        if self.only_names:
+            return ClientInfo(name)
         part = self._parts.get(name)
         return ClientInfo(
             name=name,

@@ -16,20 +16,19 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
-
-import numpy as np
 
 from umbel.arrays import Array, Arrays, allocating
 from umbel.client.context import ClientInfo
-from umbel.client.determinism import isolated
+from umbel.client.determinism import isolated, seed_late
 from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
 from umbel.errors import Failure
-from umbel.simulation.arena import LINE, Arena
+from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, Board
+from umbel.simulation.cpus import let_others_first
 from umbel.simulation.messages import (
     Answer,
     Answers,
@@ -47,88 +46,20 @@ from umbel.simulation.messages import (
     State,
     Stored,
 )
+from umbel.simulation.outbox import LOANS, Outbox
 from umbel.simulation.region import Loan, Region
+from umbel.simulation.rows import TINY, Rows
 from umbel.simulation.scratch import Scratch
 from umbel.simulation.shipping import ByFile, unpack
 from umbel.spec import Spec
-from umbel.update import Metrics
+from umbel.update import Metrics, Update
 
 SMALL = 1 << 20  # bytes that are broadcast, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
-_OFTEN = 1e-2  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
-_AT_ONCE = 2e-3  # seconds that the tasks take, about, which it takes from the board at once
-_LOANS = 1 << 16  # bytes from which on an update is made where it will lie
+_OFTEN = 5e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
+_AT_ONCE = 4e-3  # seconds that the tasks take, about, which it takes from the board at once
 _LARGE = 1 << 20  # bytes from which on it waits for that
-IN_USE, FREE = 1, 0
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
-
-
-@final
-class Outbox:
-    """Where this worker's updates lie until the main process has folded them."""
-
-    def __init__(self, region: Region) -> None:
-        self._region = region
-        self._arena = Arena(region.size, self._is_free)
-        self._loans: dict[int, weakref.ref[Loan]] = {}  # who looks at a piece, by its offset
-        self._lent: dict[int, int] = {}  # pieces made for updates of the task, by their address
-        self._put: list[int] = []  # pieces with arrays of the task
-        self._specs: dict[Spec, int] = {}
-        self.fresh: list[Spec] = []
-
-    def grow(self, size: int) -> None:
-        """The region has so many bytes now."""
-        self._region.resize(size)
-        self._arena.grow(self._region.size)
-
-    def lend(self, size: int) -> Array | None:
-        """Memory for an update that is being made; None where there is none."""
-        if size < _LOANS or (offset := self._arena.take(LINE + size)) is None:
-            return None
-        self._region.words[offset >> 3] = FREE
-        piece, self._loans[offset] = self._region.lend(offset + LINE, size, writable=True)
-        self._lent[piece.ctypes.data] = offset
-        return piece
-
-    def put(self, arrays: Arrays) -> Stored | int:
-        """Put arrays where the main process sees them; the bytes that are needed where there is no room."""
-        size = arrays.spec.size
-        offset = self._lent.get(np.frombuffer(arrays.to_bytes(), np.uint8).ctypes.data) if self._lent else None
-        if offset is None:
-            offset = self._arena.take(LINE + size)
-            if offset is None:
-                return LINE + size
-            self._region.piece(offset + LINE, size)[:] = arrays.to_bytes()
-        self._region.words[offset >> 3] = IN_USE
-        self._put.append(offset)
-        return Stored(self._number(arrays.spec), offset)
-
-    def task_done(self) -> None:
-        """What was lent and not used is free as soon as nobody looks at it."""
-        self._lent.clear()
-        self._put.clear()
-
-    def task_given_up(self) -> None:
-        """Nobody will hear of the task."""
-        for offset in self._put:
-            self._region.words[offset >> 3] = FREE
-        self.task_done()
-
-    def _number(self, spec: Spec) -> int:
-        number = self._specs.get(spec)
-        if number is None:
-            number = self._specs[spec] = len(self._specs)
-            self.fresh.append(spec)
-        return number
-
-    def _is_free(self, offset: int) -> bool:
-        if self._region.words[offset >> 3] != FREE:
-            return False
-        loan = self._loans.get(offset)
-        if loan is not None and loan() is not None:
-            return False
-        self._loans.pop(offset, None)
-        return True
 
 
 @final
@@ -217,6 +148,7 @@ class Worker:
         self._exchange: Exchange
         self._bench: Bench
         self._answers: list[Answer] = []
+        self._rows: dict[tuple[str, Spec], Rows] = {}
         self._seconds = {"training": 0.0, "moving": 0.0, "waiting": 0.0}
         self._over = False  # has the exchange ended while a task waited for the main process?
         self._said = self._since = time.perf_counter()
@@ -225,6 +157,7 @@ class Worker:
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
         with isolated(self._threads), allocating(self._lend):
+            seed_late()
             while True:
                 self._hear(self._receive())
 
@@ -275,6 +208,7 @@ class Worker:
 
     def _end(self) -> None:
         self._exchange.question = None
+        self._bench.rest()
         self._send(Ended(self._exchange.number, self._heard.held()))
 
     # --- tasks -------------------------------------------------------------------------------
@@ -294,48 +228,61 @@ class Worker:
 
     def _work_on(self) -> None:
         while units := self._board.take(self._number, self._chunk()):
-            for unit in units:
-                while (tasks := self._exchange.unit(unit)) is None:  # the board was quicker than the message
-                    self._exchange.extend(self._receive_this(More))
+            todo = [self._tasks(unit) for unit in units]
+            if len(todo) > 1 and self._in_turn(todo):
+                todo = [[task for tasks in todo for task in tasks]]
+            for tasks in todo:
                 self._do(tasks)
                 if self._over:
                     return
         self._board.note(self._number, NOBODY, 0.0)
         self._flush(idle=True)
 
+    def _tasks(self, unit: int) -> Sequence[int]:
+        while (tasks := self._exchange.unit(unit)) is None:  # the board was quicker than the message
+            self._exchange.extend(self._receive_this(More))
+        return tasks
+
+    def _in_turn(self, todo: Sequence[Sequence[int]]) -> bool:
+        """Are these units so small that they are done as one, and does no clock run for each?"""
+        question = self._exchange.question
+        assert question is not None
+        small = question.model is None or question.model.spec.size <= LOANS
+        return small and self._limit is None and all(len(tasks) == 1 for tasks in todo)
+
     def _chunk(self) -> int:
         return 1 if self._pace > _AT_ONCE else min(64, int(_AT_ONCE / max(self._pace, 1e-6)))
 
-    def _do(self, tasks: range) -> None:
-        """Do one task, or several together."""
+    def _do(self, tasks: Sequence[int]) -> None:
+        """Do one task, or several that come one after the other or as a group."""
         question = self._exchange.question
         assert question is not None
-        results = self._alone(question, tasks[0]) if len(tasks) == 1 else self._together(question, tasks)
+        results = self._alone(question, tasks[0]) if len(tasks) == 1 else self._several(question, tasks)
+        started = time.perf_counter()
         for task in tasks:
             begin = time.perf_counter()
             done = self._next(results, len(tasks))
             trained = time.perf_counter()
-            self._board.note(self._number, task, time.monotonic())
-            answer = self._answer(task, done)
-            self._answers.append(answer)  # not in one line: making the answer may send those before it
+            self._keep(task, done)
             del done
             self._outbox.task_done()
             said = time.perf_counter()
             self._seconds["training"] += trained - begin
             self._seconds["moving"] += said - trained
-            self._pace += (said - begin - self._pace) / 8
             if said - self._said > _OFTEN:
                 self._flush()
+        self._pace += ((time.perf_counter() - started) / len(tasks) - self._pace) / 4
 
     def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
         client, has_state = self._exchange.client(task)
         self._board.note(self._number, task, time.monotonic())
         yield self._bench.do(question, client, self._state(task) if has_state else {})
 
-    def _together(self, question: Question, tasks: range) -> Iterator[Done | Failure]:
+    def _several(self, question: Question, tasks: Sequence[int]) -> Iterator[Done | Failure]:
         known = [self._exchange.client(task) for task in tasks]
         stateful = {client.name: task for task, (client, has_state) in zip(tasks, known, strict=True) if has_state}
-        return self._bench.do_many(
+        do = self._bench.do_many if isinstance(tasks, range) else self._bench.do_in_turn
+        return do(
             question,
             [client for client, _ in known],
             lambda name: self._state(stateful[name]) if name in stateful else {},
@@ -351,6 +298,20 @@ class Worker:
             return next(results)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _keep(self, task: int, done: Done | Failure) -> None:
+        """What came of a task, for the next message."""
+        update = done.update if isinstance(done, Done) and done.state is None else None
+        if isinstance(update, Update) and not update.extra and update.arrays.spec.size <= TINY:
+            form = update.kind, update.arrays.spec
+            rows = self._rows.get(form)
+            if rows is None:
+                rows = self._rows[form] = Rows(update.kind, self._outbox.number(update.arrays.spec), [], [], [], [])
+            rows.add(task, update)
+            return
+        self._board.note(self._number, task, time.monotonic())
+        answer = self._answer(task, done)
+        self._answers.append(answer)  # not in one line: making the answer may send those before it
 
     def _answer(self, task: int, done: Done | Failure) -> Answer:
         if isinstance(done, Failure):
@@ -410,6 +371,7 @@ class Worker:
             Answers(
                 self._exchange.number,
                 self._answers,
+                list(self._rows.values()),
                 self._outbox.fresh,
                 dict(self._seconds),
                 idle=idle,
@@ -418,7 +380,7 @@ class Worker:
                 resident=resident(),
             )
         )
-        self._answers, self._outbox.fresh = [], []
+        self._answers, self._rows, self._outbox.fresh = [], {}, []
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._said = time.perf_counter()
 
@@ -463,6 +425,7 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _die_with_parent(lifeline)
+    let_others_first()
     faulthandler.enable(file=crash)
     path, hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
     for file in (connection.fileno(), lifeline, crash, *hello.board, hello.broadcast, hello.updates):
@@ -484,4 +447,4 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
     os._exit(0)  # not a tidy end, which may take long, and which user code may keep from coming
 
 
-__all__ = ["FREE", "IN_USE", "ROOM", "SMALL", "Exchange", "Heard", "Outbox", "Worker", "run"]
+__all__ = ["ROOM", "SMALL", "Exchange", "Heard", "Worker", "run"]

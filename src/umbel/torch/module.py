@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from umbel.arrays import Array, Arrays
-from umbel.elements import in_blocks
 from umbel.errors import EntryError, UsageError
 from umbel.spec import Entries, Entry, Spec, entries, layout
 from umbel.torch.plan import CODES, Named, Place, Plan, default_role, first_names, make_plan, walk
@@ -90,12 +89,17 @@ def into(net: Module, model: Arrays) -> Module:
         EntryError: an entry that the module does not have, or has with another shape or dtype. Nothing
             was written then. Dtypes are not converted, since that would lose precision unseen.
     """
-    load(net, model)
+    _put(net, model)
     return net
 
 
 def load(net: nn.Module, model: Arrays) -> dict[str, Tensor]:
     """Do what `into` does, and say which tensor each name of the model is."""
+    plan, tensors = _put(net, model)
+    return {p.name: t for p in plan.places if (t := tensors[p.index]) is not None}
+
+
+def _put(net: nn.Module, model: Arrays) -> tuple[Plan, list[Tensor | None]]:
     net = _bare(net)
     if not isinstance(model, Arrays):
         raise UsageError(
@@ -107,10 +111,25 @@ def load(net: nn.Module, model: Arrays) -> dict[str, Tensor]:
     plan = plans.incoming
     if plan is None or plan.spec != model.spec or not plan.fits(keys, tensors):
         plan = plans.incoming = plan_incoming(Named(net), model.spec)
+    if plan.memories:
+        for memory, values in zip(plan.memories, model.stored(), strict=True):
+            memory[...] = values
+        written = [t for p in plan.once if (t := tensors[p.index]) is not None]
+        torch.autograd.graph.increment_version(written)
+    else:
+        _put_with_care(plan, tensors, model, type(net).__name__)
+    for t in tensors:
+        if t is not None and t.is_leaf and t.grad is not None:
+            t.grad = None
+    return plan, tensors
+
+
+def _put_with_care(plan: Plan, tensors: Sequence[Tensor | None], model: Arrays, kind: str) -> None:
+    """Write a model's values into tensors of which some are tied, expanded, or on another device."""
     for a, b in plan.tied:
         if model.raw(a.entry.name).tobytes() != model.raw(b.entry.name).tobytes():
             raise EntryError(
-                f"{a.name!r} and {b.name!r} are one tensor in {type(net).__name__} and differ in the model",
+                f"{a.name!r} and {b.name!r} are one tensor in {kind} and differ in the model",
                 entry=b.name,
                 advice="untie them in the module, or make the model from a module where they are tied",
             )
@@ -119,27 +138,22 @@ def load(net: nn.Module, model: Arrays) -> dict[str, Tensor]:
             _check_repeated(place, model.raw(place.entry.name))
     for place in plan.once:
         _write(place, tensors[place.index], model.raw(place.entry.name))
-    for t in tensors:
-        if isinstance(t, nn.Parameter) and t.grad is not None:
-            t.grad = None
-    return {p.name: t for p in plan.places if (t := tensors[p.index]) is not None}
 
 
 def _gather(plan: Plan, tensors: Sequence[Tensor | None]) -> Arrays:
     """Arrays of the plan's spec from the values of the module's tensors."""
+    if plan.memories:
+        return Arrays.copied(plan.spec, plan.memories)
     places = {p.entry.name: p for p in plan.once}
 
-    def write(name: str, out: Array) -> bool:
+    def write(name: str, out: Array) -> None:
         place = places[name]
-        if place.memory is not None and place.memory.flags.c_contiguous:
-            return in_blocks(np.copyto, out, place.memory)
         if place.memory is not None:
             np.copyto(out, place.memory)
         else:
             t = tensors[place.index]
             assert t is not None
             over(out, place.entry.dtype).copy_(t.detach())
-        return False
 
     return Arrays.build(plan.spec, write)
 

@@ -216,6 +216,7 @@ class Plan:
         spec: what the arrays consist of.
         once: the places without those of a tensor that stands here already: what is copied.
         tied: pairs of places of one tensor that are two entries; they must hold the same values.
+        memories: the values of all entries, in their order, where each is one tensor in main memory; else empty.
     """
 
     keys: list[str]
@@ -223,6 +224,7 @@ class Plan:
     spec: Spec
     once: tuple[Place, ...]
     tied: tuple[tuple[Place, Place], ...]
+    memories: tuple[Array, ...]
 
     def fits(self, keys: list[str], tensors: list[Tensor | None]) -> bool:
         """Is the module still the one that the plan was made for?"""
@@ -231,7 +233,7 @@ class Plan:
         try:
             for p in self.places:
                 t = tensors[p.index]
-                if t is None or _stamp(t) != p.stamp:
+                if t is None or (t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()) != p.stamp:
                     return False
         except (NotImplementedError, RuntimeError, ValueError):  # a tensor that has no memory any more
             return False
@@ -247,7 +249,10 @@ def make_plan(named: Named, spec: Spec, names: Iterable[str]) -> Plan:
         other = first.setdefault(id(named.tensors[p.name]), p)
         if other.entry is not p.entry:
             tied.append((other, p))
-    return Plan(named.keys, places, spec, tuple(first.values()), tuple(tied))
+    once = tuple(first.values())
+    memories = tuple(p.memory for p in once if p.memory is not None and not p.repeated)
+    plain = not tied and len(memories) == len(once) and [p.entry for p in once] == list(spec.entries)
+    return Plan(named.keys, places, spec, once, tuple(tied), memories if plain else ())
 
 
 def first_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, str]:

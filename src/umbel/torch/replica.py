@@ -137,7 +137,8 @@ class Replica:
 
     def data(self, ctx: Context) -> tuple[Tensor, Tensor]:
         """A client's inputs and targets, where the module computes."""
-        inputs, targets = (as_tensor(a, self.device) for a in pair(ctx))
+        inputs, targets = pair(ctx)
+        inputs, targets = as_tensor(inputs, self.device), as_tensor(targets, self.device)
         check_lengths(inputs, targets)
         return inputs, targets
 
@@ -185,7 +186,7 @@ def _corrected(p: Tensor, gradient: Tensor, term: Term | None, pull: float) -> T
 def as_tensor(values: Any, device: str) -> Tensor:
     """An array or a tensor as a tensor on a device, without a copy if it lies there."""
     if isinstance(values, Tensor):
-        mine: Tensor = values.detach()
+        mine: Tensor = values.detach() if values.requires_grad else values
         return mine if mine.device.type == device else mine.to(device)
     array: Array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
     t: Tensor = torch.from_numpy(array) if array.flags.writeable else borrow(array, "")

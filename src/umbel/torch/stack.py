@@ -9,6 +9,8 @@ Clients of different sizes: they are sorted by how many full batches they have, 
 the first rows; last batches are done for all clients that have one of the same size. A client's own steps keep their
 order. Nothing is padded, so nothing is masked.
 
+Softmax regression needs none of that; see `umbel.torch.softmax`.
+
 Whether a module is stacked, and how many clients at once, follows from the module, the shapes of the data and the
 constants below, which were measured (docs/adr/0019-declared-local-training.md); never from a clock.
 """
@@ -28,13 +30,17 @@ from torch import Tensor, nn
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
 from umbel.client.declared import NARROWEST, Steps, made_of, parts, side_by_side, width_of
-from umbel.spec import STORAGE
+from umbel.elements import HARMLESS
+from umbel.spec import FLOATS, STORAGE
 from umbel.torch.module import over
 from umbel.torch.replica import Loss, Replica
+from umbel.torch.softmax import Softmax, softmax
 from umbel.torch.training import terms_of
 from umbel.update import Update
 
 _VALUES = 64 << 20  # bytes of what one step of a stack keeps for its way back
+_LARGE = min(HARMLESS.values()) ** 0.5  # a norm that no weight makes too large
+_LOOKED_AT = (torch.float32, torch.float64)
 _ROWS = 2  # samples of the trial batch
 
 Key = tuple[Any, ...]
@@ -65,6 +71,23 @@ class _Training:
     terms: list[_Term | None]
     totals: Tensor
     rate: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """What a trial of a module showed.
+
+    Attributes:
+        most: how many clients a stack may have for what a step keeps; 0: the module cannot be stacked.
+        softmax: its closed form, if it has one.
+    """
+
+    most: int
+    softmax: Softmax | None
+
+
+_UNFIT = _Fit(0, None)
 
 
 @final
@@ -99,7 +122,8 @@ class Stacks:
 
     def __init__(self, replica: Replica, loss: Loss, steps: Steps) -> None:
         self._replica, self._loss, self._steps = replica, loss, steps
-        self._limits: dict[Key, int] = {}  # by the shapes that they depend on
+        self._fits: dict[Key, _Fit] = {}  # by the shapes that they depend on
+        self._softmax: Softmax | None = None  # of the group that is being trained
         self._slots: list[tuple[dict[str, Any], str, int]] = []
 
     def train(self, models: Sequence[Arrays], contexts: Sequence[Context]) -> list[Update] | None:
@@ -107,14 +131,17 @@ class Stacks:
         replica = self._replica
         replica.load(models[0])
         data = [replica.data(ctx) for ctx in contexts]
-        if any(_sample(d) != _sample(data[0]) for d in data) or not _alike(models, replica):
+        first, each = _sample(data[0]), sum(math.prod(t.shape[1:]) * t.element_size() for t in data[0])
+        if any(_sample(d) != first for d in data) or not _alike(models, replica):
             return None
-        sizes = [sum(t.numel() * t.element_size() for t in d) for d in data]
+        counts = [x.shape[0] for x, _ in data]
+        sizes = [n * each for n in counts]
         width = width_of(sum(p.numel() * p.element_size() for p in replica.params), sizes)
-        width = min(width, self._limit(*data[0]) if width else 0)
-        if not width:
+        fit = self._fit(*data[0]) if width else _UNFIT
+        if not (width := min(width, fit.most)):
             return None
-        order = sorted(range(len(data)), key=lambda k: (-(len(data[k][0]) // self._steps.batch), k))
+        self._softmax = fit.softmax
+        order = sorted(range(len(data)), key=lambda k: (-(counts[k] // self._steps.batch), k))
         updates: dict[int, Update] = {}
         for part in parts(order, sizes, width):
             chosen = [models[k] for k in part], [contexts[k] for k in part], [data[k] for k in part]
@@ -127,18 +154,16 @@ class Stacks:
 
     # --- may it be stacked, and how many at once? ------------------------------------------------
 
-    def _limit(self, inputs: Tensor, targets: Tensor) -> int:
-        """How many clients a stack may have for what a step keeps; 0: the module cannot be stacked."""
+    def _fit(self, inputs: Tensor, targets: Tensor) -> _Fit:
+        """What a trial of such data showed."""
         key = (self._replica.spec, _sample((inputs, targets)))
-        limit = self._limits.get(key)
-        if limit is None:
-            values = self._tried(inputs, targets)
-            limit = 0 if values is None else _VALUES // max(1, values * self._steps.batch // _ROWS)
-            self._limits[key] = limit = limit if limit >= NARROWEST else 0
-        return limit
+        fit = self._fits.get(key)
+        if fit is None:
+            fit = self._fits[key] = self._tried(inputs, targets) or _UNFIT
+        return fit
 
-    def _tried(self, inputs: Tensor, targets: Tensor) -> int | None:
-        """Bytes that a trial batch keeps for its way back; None if the module cannot be stacked.
+    def _tried(self, inputs: Tensor, targets: Tensor) -> _Fit | None:
+        """What is seen when a module is tried; None if it cannot be stacked.
 
         The trial is of made-up numbers, the same in every process.
         """
@@ -146,8 +171,10 @@ class Stacks:
         if any(isinstance(m, nn.RNNBase) for m in net.modules()):  # holds its parameters a second time
             return None
         x, y = _trial(inputs), _trial(targets)
+        unchanged = x._version
         buffers = [(b, b._version) for b in net.buffers()]
         seen = _Seen(self._replica.device)
+        self._softmax = None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # vmap warns of what it can only do in a loop
@@ -155,16 +182,22 @@ class Stacks:
                     alone = self._loss(net(x), y)
                 if seen.unfit(alone) or any(b._version != version for b, version in buffers):
                     return None
+                form = softmax(alone, params, x, y) if x._version == unchanged else None
                 gradients = torch.autograd.grad(alone, params, allow_unused=True)
-                stacked = [torch.stack([p.detach(), p.detach() / 2]).requires_grad_() for p in params]
-                _, both = self._gradients(stacked, torch.stack([x, x]), torch.stack([y, y]))
+                stacked = [torch.stack([p.detach(), p.detach() / 2]) for p in params]
+                twice = torch.stack([x, x]), torch.stack([y, y])
+                _, both = self._gradients(stacked, *twice)  # it says, too, whether anything depends on values
+                if form is not None:
+                    _, both = form.gradients([p.detach() for p in stacked], *twice)
         except Exception:  # noqa: BLE001  # what cannot be stacked is trained one by one, where errors find their client
             return None
         finally:
             self._put_back()
             self._replica.restore()
-        fits = all(g is not None and _close(b[0], g) for b, g in zip(both, gradients, strict=True))
-        return seen.nbytes if fits else None
+        if not all(g is not None and _close(b[0], g) for b, g in zip(both, gradients, strict=True)):
+            return None
+        most = _VALUES // max(1, seen.nbytes * self._steps.batch // _ROWS)
+        return _Fit(most, form) if most >= NARROWEST else None
 
     # --- training --------------------------------------------------------------------------------
 
@@ -181,7 +214,7 @@ class Stacks:
             torch.zeros(len(models), dtype=torch.float64, device=replica.device),
             steps.rate(contexts[0].config),
         )
-        sizes = _Sizes([len(x) for x, _ in data], steps.batch)
+        sizes = _Sizes([x.shape[0] for x, _ in data], steps.batch)
         batches = _Batches(data, sizes, steps, contexts)
         for epoch in range(steps.epochs):
             for begin, count, rows in batches.rounds():
@@ -189,26 +222,28 @@ class Stacks:
         for home, p in zip(homes, training.params, strict=True):
             if home is not p:  # on another device
                 home.copy_(p)
+        for a, harmless in zip(arrays, _are_harmless(replica, training.params), strict=True):
+            a.harmless = harmless
         sums = training.totals.tolist()
-        return [
-            Update(model=a.freeze(), **made_of(total, n, steps))
-            for a, total, n in zip(arrays, sums, sizes.sizes, strict=True)
-        ]
+        return [_update(a, total, n, steps) for a, total, n in zip(arrays, sums, sizes.sizes, strict=True)]
 
     def _step(self, training: _Training, x: Tensor, y: Tensor, rows: Any) -> None:
         """One step of the clients in ``rows``: a slice of the stack, which is stepped in place, or an index."""
-        mine = [p[rows].requires_grad_() for p in training.params]
-        values, gradients = self._gradients(mine, x, y)
-        with torch.no_grad():
-            training.totals[rows] += values.detach().double() * x.shape[1]
-            changes = [
-                g if t is None else t.corrected(p, g, rows)
-                for p, g, t in zip(mine, gradients, training.terms, strict=True)
-            ]
-            torch._foreach_add_(mine, changes, alpha=-training.rate)
-            if not isinstance(rows, slice):
-                for p, new in zip(training.params, mine, strict=True):
-                    p[rows] = new
+        mine, form = [p[rows] for p in training.params], self._softmax
+        if form is not None and not any(training.terms):
+            values = form.step(mine, x, y, training.rate)
+        else:
+            values, gradients = self._gradients(mine, x, y) if form is None else form.gradients(mine, x, y)
+            with torch.no_grad():
+                changes = [
+                    g if t is None else t.corrected(p, g, rows)
+                    for p, g, t in zip(mine, gradients, training.terms, strict=True)
+                ]
+                torch._foreach_add_(mine, changes, alpha=-training.rate)
+        training.totals[rows] += values.detach().double() * x.shape[1]
+        if not isinstance(rows, slice):
+            for p, new in zip(training.params, mine, strict=True):
+                p[rows] = new.detach()
 
     def _gradients(self, params: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss of each client and its gradients."""
@@ -219,7 +254,8 @@ class Stacks:
                 table[key] = mine[i]
             return self._loss(self._replica.net(inputs), targets)
 
-        values = torch.func.vmap(one)(list(params), x, y)
+        params = [p.requires_grad_() for p in params]
+        values = torch.func.vmap(one)(params, x, y)
         return values, torch.autograd.grad(values, params, torch.ones_like(values))
 
     def _put_back(self) -> None:
@@ -316,7 +352,8 @@ def _convolves(loss: Tensor) -> bool:
 
 
 def _sample(data: tuple[Tensor, Tensor]) -> Key:
-    return tuple((t.shape[1:], t.dtype) for t in data)
+    x, y = data
+    return x.shape[1:], x.dtype, y.shape[1:], y.dtype
 
 
 def _alike(models: Sequence[Arrays], replica: Replica) -> bool:
@@ -375,6 +412,24 @@ def _stacked(block: Array, replica: Replica, name: str) -> Tensor:
     e = replica.out.by_name[name]
     part = block[:, e.offset : e.offset + e.nbytes]
     return over(part.view(STORAGE[e.dtype]).reshape(len(block), *e.shape), e.dtype)
+
+
+def _are_harmless(replica: Replica, params: Sequence[Tensor]) -> list[bool]:
+    """Of each client: are all that an update holds seen to be finite and far from overflow? See `Arrays.harmless`."""
+    floats = {e.name for e in replica.out.entries if e.dtype in FLOATS}
+    if not floats <= set(replica.names) or any(p.dtype not in _LOOKED_AT for p in params):
+        return [False] * len(params[0])
+    norms = torch.stack([torch.linalg.vector_norm(p.reshape(len(p), p[0].numel()), dim=1) for p in params])
+    seen: list[bool] = (norms < _LARGE).all(0).tolist()
+    return seen
+
+
+def _update(arrays: Arrays, total: float, size: int, steps: Steps) -> Update:
+    """The update of one client; the bench checks it."""
+    said = made_of(total, size, steps)
+    update = Update.made("model", arrays.freeze(), weight=said["weight"], metrics=said["metrics"], extra={})
+    update.steps = said["steps"]
+    return update
 
 
 def _terms(replica: Replica, contexts: Sequence[Context]) -> list[_Term | None]:

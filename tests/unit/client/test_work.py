@@ -3,6 +3,7 @@
 # ruff: noqa: ARG005  # handlers take what they are given
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import umbel
 from umbel import aggregate
-from umbel.client import work
+from umbel.client import loads
 from umbel.client.context import ClientInfo
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
@@ -82,7 +83,7 @@ def test_set_up_is_done_once_and_data_once_per_client() -> None:
 
 
 def test_data_that_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "_CACHED_CLIENTS", 2)
+    monkeypatch.setattr(loads, "_CACHED_CLIENTS", 2)
     loaded: list[str] = []
     client = umbel.ClientApp()
 
@@ -219,3 +220,70 @@ def test_ctrl_c_is_the_users_and_ends_the_run() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         Bench(client, 1).do(question(), ClientInfo(name="a"), {})
+
+
+def keeping() -> Bench:
+    """Clients that draw, keep a state, and fail if their name is odd."""
+    client = umbel.ClientApp()
+
+    @client.data
+    def load(ctx: Any) -> Any:
+        if ctx.client.name == "13":
+            raise ValueError("no data")
+        return np.random.rand()
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        if int(ctx.client.name) % 2:
+            raise OutOfMemoryError if ctx.client.name == "5" else RuntimeError("odd")
+        ctx.state["seen"] = ctx.state.get("seen", 0) + 1
+        return umbel.Update(model=model + np.random.rand() + ctx.data, metrics={"rng": ctx.rng.random()})
+
+    return Bench(client, 1)
+
+
+class OutOfMemoryError(RuntimeError):
+    """As the frameworks call it."""
+
+
+def told(done: Done | Failure) -> Any:
+    if isinstance(done, Failure):
+        return done.client, done.message
+    assert isinstance(done.update, umbel.Update)
+    return done.update.arrays.digest(), done.update.metrics, done.state
+
+
+@given(st.lists(st.integers(0, 20), unique=True), st.integers(1, 3))
+def test_tasks_in_turn_give_what_they_give_alone(numbers: list[int], round: int) -> None:
+    clients, asked = [ClientInfo(name=str(n)) for n in numbers], question(round=round)
+    states: dict[str, dict[str, Any]] = {str(n): {"seen": n} for n in numbers if n % 3 == 0}
+    begun: list[int] = []
+    bench, full, found = keeping(), [], []
+    for done in bench.do_in_turn(asked, clients, lambda name: states.get(name, {}), begin=begun.append):
+        found.append(told(done))
+        full.append(bench.full)
+    assert found == [told(keeping().do(asked, client, states.get(client.name, {}))) for client in clients]
+    assert full == [n == 5 for n in numbers]
+    assert set(begun) == set(range(len(numbers)))
+
+
+def test_ctrl_c_ends_tasks_in_turn() -> None:
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        raise KeyboardInterrupt
+
+    clients = [ClientInfo(name=name) for name in "ab"]
+    with pytest.raises(KeyboardInterrupt):
+        list(Bench(client, 1).do_in_turn(question(), clients, lambda _: {}, begin=lambda _: None))
+
+
+def test_between_exchanges_nothing_of_the_question_is_held() -> None:
+    bench = drawing()
+    asked = question(extra={"more": umbel.Arrays({"x": np.ones(3)})})
+    bench.do(asked, ClientInfo(name="a"), {})
+    gone = weakref.ref(asked.extra["more"])
+    bench.rest()
+    del asked
+    assert gone() is None

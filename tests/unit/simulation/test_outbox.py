@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from umbel.arrays import Arrays, allocating
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Answer, Stored
+from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Region
-from umbel.simulation.worker import Heard, Outbox
+from umbel.simulation.worker import Heard
 from umbel.update import Update
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")

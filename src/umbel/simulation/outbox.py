@@ -1,0 +1,89 @@
+"""Where a worker's updates lie until the main process has folded them."""
+
+from __future__ import annotations
+
+import weakref
+from typing import final
+
+import numpy as np
+
+from umbel.arrays import Array, Arrays
+from umbel.simulation.arena import LINE, Arena
+from umbel.simulation.messages import Stored
+from umbel.simulation.region import Loan, Region
+from umbel.spec import Spec
+
+LOANS = 1 << 16  # bytes from which on an update is made where it will lie
+IN_USE, FREE = 1, 0
+
+
+@final
+class Outbox:
+    """Where this worker's updates lie until the main process has folded them."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._arena = Arena(region.size, self._is_free)
+        self._loans: dict[int, weakref.ref[Loan]] = {}  # who looks at a piece, by its offset
+        self._lent: dict[int, int] = {}  # pieces made for updates of the task, by their address
+        self._put: list[int] = []  # pieces with arrays of the task
+        self._specs: dict[Spec, int] = {}
+        self.fresh: list[Spec] = []
+
+    def grow(self, size: int) -> None:
+        """The region has so many bytes now."""
+        self._region.resize(size)
+        self._arena.grow(self._region.size)
+
+    def lend(self, size: int) -> Array | None:
+        """Memory for an update that is being made; None where there is none."""
+        if size < LOANS or (offset := self._arena.take(LINE + size)) is None:
+            return None
+        self._region.words[offset >> 3] = FREE
+        piece, self._loans[offset] = self._region.lend(offset + LINE, size, writable=True)
+        self._lent[piece.ctypes.data] = offset
+        return piece
+
+    def put(self, arrays: Arrays) -> Stored | int:
+        """Put arrays where the main process sees them; the bytes that are needed where there is no room."""
+        size = arrays.spec.size
+        offset = self._lent.get(np.frombuffer(arrays.to_bytes(), np.uint8).ctypes.data) if self._lent else None
+        if offset is None:
+            offset = self._arena.take(LINE + size)
+            if offset is None:
+                return LINE + size
+            self._region.piece(offset + LINE, size)[:] = arrays.to_bytes()
+        self._region.words[offset >> 3] = IN_USE
+        self._put.append(offset)
+        return Stored(self.number(arrays.spec), offset)
+
+    def task_done(self) -> None:
+        """What was lent and not used is free as soon as nobody looks at it."""
+        self._lent.clear()
+        self._put.clear()
+
+    def task_given_up(self) -> None:
+        """Nobody will hear of the task."""
+        for offset in self._put:
+            self._region.words[offset >> 3] = FREE
+        self.task_done()
+
+    def number(self, spec: Spec) -> int:
+        """What the main process knows this spec by; it is told of a `fresh` one with the next message."""
+        number = self._specs.get(spec)
+        if number is None:
+            number = self._specs[spec] = len(self._specs)
+            self.fresh.append(spec)
+        return number
+
+    def _is_free(self, offset: int) -> bool:
+        if self._region.words[offset >> 3] != FREE:
+            return False
+        loan = self._loans.get(offset)
+        if loan is not None and loan() is not None:
+            return False
+        self._loans.pop(offset, None)
+        return True
+
+
+__all__ = ["FREE", "IN_USE", "LOANS", "Outbox"]

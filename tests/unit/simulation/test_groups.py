@@ -1,0 +1,34 @@
+"""Who is trained with whom."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.simulation.folding import groups
+
+
+def sizes(count: int) -> list[int]:
+    return [len(group) for group in groups([(str(i), 1) for i in range(count)], together=True)]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, []), (1, [1]), (64, [64]), (65, [33, 32]), (100, [50, 50]), (128, [64, 64]), (170, [64, 53, 53])],
+)
+def test_groups_are_shards_and_the_last_two_are_equal(count: int, expected: list[int]) -> None:
+    assert sizes(count) == expected
+
+
+@given(count=st.integers(0, 1000))
+def test_all_are_in_a_group_in_their_order(count: int) -> None:
+    tasks = [(str(i), 1) for i in range(count)]
+    found = groups(tasks, together=True)
+    assert [task for group in found for task in group] == tasks
+    assert all(1 <= len(group) <= 64 for group in found)
+    assert len(found) == -(-count // 64)
+
+
+def test_others_are_alone() -> None:
+    assert groups([("a", 1), ("b", 2)], together=False) == [[("a", 1)], [("b", 2)]]
