@@ -223,7 +223,7 @@ def decode(data: Json, fetch: Fetch, *, allow: Callable[[str], bool] = own_class
         return _decode(data, fetch, allow)
     except FormatError:
         raise
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
         raise FormatError(f"this is not what Umbel writes: {error}") from error
 
 
@@ -259,7 +259,8 @@ def _decode_numpy(data: Json, fetch: Fetch) -> Any:
         case {"$turned": {"$blob": _} | {"$array": _} as rows}:
             return _decode_numpy(rows, fetch).T
         case {"$scalar": [str(dtype), bool() | int() | float() as number]} if _is_number(np.dtype(dtype)):
-            return np.dtype(dtype).type(number)
+            with np.errstate(over="raise"):  # a number that it cannot hold is none that was written
+                return np.dtype(dtype).type(number)
     raise FormatError(f"this is no {next(iter(data))!r} that Umbel writes")
 
 

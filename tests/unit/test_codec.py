@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -133,6 +133,7 @@ json_values = st.recursive(
 )
 
 
+@example({"$scalar": ["<f4", 1e300]})
 @given(json_values)
 def test_anything_else_is_refused_and_nothing_worse_happens(data: Any) -> None:
     def fetch(name: str) -> Arrays:
