@@ -5,6 +5,7 @@ Only public names of Umbel are used here.
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from workloads import bump, cohort, data, flatten, init_params, weight_of
 
 import umbel
 
-args = recorder.args(engine="processes", declared="")
+args = recorder.args(engine="processes", declared="", durable="")
 w = args.w
 client = umbel.ClientApp()
 
@@ -86,6 +87,8 @@ place = umbel.Simulation(
     clients=w.clients, engine=args.engine, workers=1 if args.engine == "inline" else args.workers, threads=args.threads
 )
 recorder.mark("ready")
-result = umbel.run(server, client, on=place, seed=1, callbacks=[ended])
+with tempfile.TemporaryDirectory() as directory:
+    kept = f"{directory}/run" if args.durable else None
+    result = umbel.run(server, client, on=place, seed=1, callbacks=[ended], dir=kept)
 recorder.finish(flatten(dict(result.model.items() if result.model is not None else [])))
 print({name: round(seconds, 3) for name, seconds in result.timing.items()})

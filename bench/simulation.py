@@ -22,7 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = Path(os.environ.setdefault("BENCH_RESULTS", str(Path(tempfile.gettempdir()) / "umbel-bench")))
 VENVS = os.environ.setdefault("BENCH_VENVS", str(Path(tempfile.gettempdir()) / "venv-bench-"))
-OURS = ("umbel", "umbel-inline", "umbel-declared")
+OURS = ("umbel", "umbel-inline", "umbel-durable", "umbel-declared")
 YARDSTICKS = ("plain", "pool-2proc", "pool-2proc-lean", "vmap-torch", "vmap-jax-1core")
 PEERS = {
     "Flower": ("flwr-2x1",),
@@ -70,6 +70,7 @@ def budgets() -> list[Line]:
         Line("W5", "umbel", "round", flower, 1 / 500),
         Line("W5", "umbel", "round", pfl, 1 / 10),
     ]
+    lines.append(Line("W2", "umbel-durable", "round", ("umbel",), 1.05))
     for workload in ("W2", "W3"):
         lines += [
             Line(workload, "umbel", "round", ("pool-2proc",), 1.08),

@@ -1,4 +1,4 @@
-"""What it costs to import and to install Umbel.
+"""What it costs to import Umbel, to begin a run, and to install it.
 
 python bench/startup.py [--no-install]
 
@@ -9,6 +9,7 @@ ours taken in turn, so that both see the same machine. --no-install leaves out w
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -72,6 +73,49 @@ def python(program: str) -> str:
     return done.stdout.strip()
 
 
+FIRST = """
+import time
+import numpy as np
+import umbel
+import {module}
+
+client = umbel.ClientApp()
+
+@client.train
+def train(model, ctx):
+    {module}.__name__  # its import is a worker's first work
+    return umbel.Update(model=model, metrics={{"at": time.time() - begin}})
+
+server = umbel.ServerApp(
+    model={{"w": np.zeros(10)}}, strategy=umbel.fed_avg(cohort=umbel.sample.count(1)), rounds=1
+)
+begin = time.time()
+result = umbel.run(server, client, on=umbel.Simulation(4, engine="processes", workers=2), seed=1)
+print(result.history["at"][0])
+"""
+
+
+def first_client() -> Iterator[Figure]:
+    """Measure the time from `umbel.run` until the first client is trained in a worker, imports of the user's apart."""
+    for module in ("numpy", "torch"):
+        if importlib.util.find_spec(module) is None:
+            continue
+        first, imported = [], []
+        for _ in range(REPEATS):
+            first.append(float(python(FIRST.format(module=module))))
+            imported.append(import_seconds_together(module) if module != "numpy" else 0.0)
+        over = statistics.median(first) - statistics.median(imported)
+        yield Figure(figure=f"first client trained, {module}", value=statistics.median(first), unit="s")
+        yield Figure(figure=f"... over the import of {module}", value=over, unit="s", budget=0.3)
+
+
+def import_seconds_together(name: str) -> float:
+    """Import a module in two fresh interpreters at once, after NumPy, as two workers do; until both have."""
+    program = f"import numpy, time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
+    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return max(float(process.communicate()[0]) for process in both)
+
+
 def command_line() -> Iterator[Figure]:
     """Measure `umbel --help`, from process start to its end."""
     command = [str(Path(sys.executable).parent / "umbel"), "--help"]
@@ -102,7 +146,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--no-install", action="store_true", help="leave out what needs a package index")
     options = parser.parse_args()
-    measures = (imports, command_line) if options.no_install else (imports, command_line, installation)
+    measures = (imports, command_line, first_client, *([] if options.no_install else [installation]))
     missed: int = report(measure() for measure in measures)
     return missed
 
