@@ -11,9 +11,9 @@ from umbel.simulation.arena import LINE
 from umbel.simulation.messages import Answer, Stored
 from umbel.simulation.outbox import FREE
 from umbel.simulation.region import Loan, Region
+from umbel.simulation.rows import TINY
 from umbel.spec import Spec
 
-_SMALL = 1 << 12  # bytes
 _PATIENCE = 2e-9  # seconds for a byte: more than it takes to touch memory that is new
 
 
@@ -40,7 +40,7 @@ class Inbox:
     def arrays(self, stored: Stored) -> Arrays:
         """The arrays that the worker stored, where they lie."""
         spec = self.specs[stored.spec]
-        if spec.size <= _SMALL:  # to say who looks at it costs more than a copy
+        if spec.size <= TINY:  # to say who looks at it costs more than a copy
             piece = self.region.piece(stored.offset + LINE, spec.size).copy()
             self._free(stored.offset)
             return Arrays.over(spec, piece).freeze()

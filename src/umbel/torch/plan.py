@@ -231,7 +231,7 @@ class Plan:
         if keys != self.keys:
             return False
         try:
-            for p in self.places:
+            for p in self.places:  # as `_stamp` has it, without a call for each
                 t = tensors[p.index]
                 if t is None or (t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()) != p.stamp:
                     return False
