@@ -11,7 +11,7 @@ from typing import Any, Literal, final
 
 from umbel.client.app import ClientApp
 from umbel.errors import RunError
-from umbel.simulation.member import LIMITS
+from umbel.simulation.member import surroundings
 from umbel.simulation.ray_actor import KEPT, Actor, Asked, Report
 from umbel.simulation.shipping import pack_app
 
@@ -103,7 +103,7 @@ class RayCrew:
             num_gpus=gpus,
             max_restarts=0,  # a lost actor is replaced by us: a new one needs the app
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": dict.fromkeys(LIMITS, str(threads))},
+            runtime_env={"env_vars": surroundings(threads)},
         )
         self.members: list[Member] = []
         self.exchanges = itertools.count()
