@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from umbel.bfloat16 import from_bfloat16, to_bfloat16
 from umbel.errors import EntryError
-from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout, resolve_role, spec_of
+from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout, resolve_role
 
 Array = npt.NDArray[Any]
 STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at again
@@ -152,8 +152,7 @@ def _look_up(values: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> 
     if not all(type(name) is str and dtype in _CODE for name, dtype, _ in values):
         return None
     codes = [(name, _CODE[dtype], shape) for name, dtype, shape in values]
-    made = layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
-    return spec_of(made.header)  # the one that a model has, too, which came from elsewhere
+    return layout(Entry(n, code, shape, resolve_role(n, code, (), payload=False)) for n, code, shape in codes)
 
 
 __all__ = [

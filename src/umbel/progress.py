@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, final
 
@@ -19,8 +19,8 @@ class Display(Protocol):
     def round_opened(self, round: int, cohort: int) -> None:  # the field's word
         """An exchange with so many clients began."""
 
-    def client_done(self) -> None:
-        """One client answered."""
+    def clients_done(self, count: int) -> None:
+        """So many clients answered, or failed."""
 
     def committed(self, history: History) -> None:
         """A round was committed."""
@@ -36,7 +36,7 @@ class Quiet:
     def round_opened(self, round: int, cohort: int) -> None:
         """Nothing."""
 
-    def client_done(self) -> None:
+    def clients_done(self, count: int) -> None:
         """Nothing."""
 
     def committed(self, history: History) -> None:
@@ -73,9 +73,9 @@ class Bar:
         self._asked, self._answered = cohort, 0
         self._show_cohort()
 
-    def client_done(self) -> None:
-        """Count an answer."""
-        self._answered += 1
+    def clients_done(self, count: int) -> None:
+        """Count answers."""
+        self._answered += count
         self._show_cohort()
 
     def _show_cohort(self) -> None:
@@ -119,10 +119,9 @@ class Watch:
         """Pass on."""
         self._shown.round_opened(round, cohort)
 
-    def client_done(self, client: str) -> None:
+    def clients_done(self, clients: Sequence[str]) -> None:
         """Pass on."""
-        del client
-        self._shown.client_done()
+        self._shown.clients_done(len(clients))
 
     def committed(self, history: History) -> str:
         """Show the round, then call the callbacks."""

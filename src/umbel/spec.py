@@ -277,7 +277,9 @@ def _layout(wanted: tuple[Entry, ...], aliases: tuple[tuple[str, str], ...], nam
         placed[i] = Entry(e.name, e.dtype, e.shape, e.role, offset)
         offset += e.nbytes
     stored = tuple(placed[i] for i in range(len(wanted)))
-    return Spec(stored, aliases, names, _header([placed[i] for i in order], aliases, names))
+    made = Spec(stored, aliases, names, _header([placed[i] for i in order], aliases, names))
+    known = spec_of(made.header)  # which came from elsewhere, perhaps: equal ones had better be one object
+    return known if known.entries == stored else made
 
 
 def _check_names(wanted: tuple[Entry, ...], aliases: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> None:

@@ -64,7 +64,7 @@ class Right(Summing):
     def uniform(self) -> bool:
         return True
 
-    def weight(self, update: Update) -> float:
+    def weight(self, stated: float) -> float:
         return 1.0
 
     def finish(self, acc: WeightedSum) -> Arrays | None:
@@ -103,8 +103,8 @@ class Forgetful(Right):
 class Unfair(Right):
     """Says that it is uniform, and is not."""
 
-    def weight(self, update: Update) -> float:
-        return update.weight
+    def weight(self, stated: float) -> float:
+        return stated
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Forgetful:
 class Wandering(Summing):
     """Moves the model though nobody trained it."""
 
-    def weight(self, update: Update) -> float:
+    def weight(self, stated: float) -> float:
         return 1.0
 
     def finish(self, acc: WeightedSum) -> Arrays | None:

@@ -96,8 +96,9 @@ def test_any_history_folds_each_client_at_most_once_and_closes_exactly_once(data
     while not world.closes:  # the drawing ended first: everybody answers
         refused = world.obey(exchange.step(events), refuse)
         world.failed |= {e.client for e in refused if isinstance(e, Failed)}
-        events = refused or [Arrived(c, a) for c, a in world.leased.items() if c not in world.arrived]
-        world.arrived |= {e.client: e.attempt for e in events if isinstance(e, Arrived)}
+        left = [(c, a) for c, a in world.leased.items() if c not in world.arrived]
+        events = refused or [Arrived(left)]
+        world.arrived |= {} if refused else dict(left)
 
     check(world, exchange, n, quorum, bound=bound)
 
@@ -109,17 +110,18 @@ def draw_events(data: st.DataObject, world: World) -> list[Event]:
         if kind == "deadline":
             events.append(DeadlinePassed())
         elif kind == "stranger":
-            events.append(Arrived("nobody", 1))
+            events.append(Arrived([("nobody", 1)]))
         elif kind == "duplicate" and world.arrived:
             client = data.draw(st.sampled_from(sorted(world.arrived)))
-            events.append(Arrived(client, world.arrived[client]))
+            events.append(Arrived([(client, world.arrived[client])]))
         elif open_tasks:
             client = data.draw(st.sampled_from(open_tasks))
             attempt = world.leased[client]
             if kind == "arrive":
-                events.append(Arrived(client, attempt))
-                world.arrived[client] = attempt
-                open_tasks.remove(client)
+                clients = data.draw(st.lists(st.sampled_from(open_tasks), min_size=1, unique=True))
+                events.append(Arrived([(name, world.leased[name]) for name in clients]))
+                world.arrived |= {name: world.leased[name] for name in clients}
+                open_tasks = [name for name in open_tasks if name not in clients]
             elif kind == "fail":
                 events.append(Failed(client, attempt, failure(client)))
                 world.failed.add(client)
@@ -128,7 +130,7 @@ def draw_events(data: st.DataObject, world: World) -> list[Event]:
                 events.append(Lost(client, attempt, failure(client)))
                 open_tasks.remove(client)
             elif kind == "stale":
-                events.append(Arrived(client, attempt - 1))
+                events.append(Arrived([(client, attempt - 1)]))
     return events
 
 
@@ -146,7 +148,7 @@ def check(world: World, exchange: Exchange, n: int, quorum: float, *, bound: boo
     assert all(count <= 3 for count in world.leases.values())
     # what comes after the close changes nothing
     for client in exchange.places:
-        out = exchange.step([Arrived(client, world.leased.get(client, 1)), DeadlinePassed()])
+        out = exchange.step([Arrived([(client, world.leased.get(client, 1))]), DeadlinePassed()])
         assert all(isinstance(i, Drop) for i in out)
 
 
@@ -159,7 +161,7 @@ def test_the_order_of_arrival_does_not_change_the_order_of_folding(n: int, rando
     random.shuffle(order)  # type: ignore[attr-defined]  # Hypothesis' own Random
     folded: list[str] = []
     for client in order:
-        for i in exchange.step([Arrived(client, 1)]):
+        for i in exchange.step([Arrived([(client, 1)])]):
             folded += [c for c, _, _ in i.clients] if isinstance(i, Fold) else []
     assert folded == cohort
     assert n == 0 or isinstance(exchange.step()[-1], Close)

@@ -92,8 +92,8 @@ class Recorder:
     def round_opened(self, round: int, cohort: int) -> None:
         self.seen.append(f"round {round} of {cohort}")
 
-    def client_done(self) -> None:
-        self.seen.append("done")
+    def clients_done(self, count: int) -> None:
+        self.seen.append(f"{count} done")
 
     def committed(self, history: History) -> None:
         self.seen.append(f"{len(history)} committed")
@@ -111,9 +111,9 @@ def test_the_watch_passes_on_and_asks_the_callbacks_after_the_round_is_shown() -
 
     watch = Watch(recorder, after)
     watch.round_opened(3, 5)
-    watch.client_done("a")
+    watch.clients_done(["a", "b"])
     assert watch.committed(History([Row(round=1)])) == "enough"
-    assert recorder.seen == ["round 3 of 5", "done", "1 committed", "callbacks"]
+    assert recorder.seen == ["round 3 of 5", "2 done", "1 committed", "callbacks"]
     assert Watch().committed(History()) == ""
 
 
@@ -122,7 +122,7 @@ def test_into_a_file_there_is_no_display(monkeypatch: pytest.MonkeyPatch) -> Non
     shown = display("run", 3)
     assert isinstance(shown, Quiet)
     shown.round_opened(1, 2)
-    shown.client_done()
+    shown.clients_done(1)
     shown.committed(History())
     shown.close()
 

@@ -10,6 +10,7 @@ import pytest
 from umbel import Arrays, Update, aggregate, optimize, spread
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Array
+from umbel.rows import Rows
 from umbel.simulation.threads import Threads
 from umbel.spread import in_parts, spreading
 
@@ -81,7 +82,7 @@ def round_of(dtype: str) -> list[Array]:
 
     sent = drawn()
     total, other = WeightedSum.empty(sent), WeightedSum.empty(sent)
-    total.add_alike([Update(model=drawn()) for _ in range(3)], sent, [1.0, 0.3, 2.0])
+    total.add_rows(Rows.over([Update(model=drawn()) for _ in range(3)]), sent, [1.0, 0.3, 2.0])
     other.add(Update(model=drawn()), sent, 1.5)
     total.merge(other)
     mean = aggregate.mean().finish(total)

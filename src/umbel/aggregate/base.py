@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from umbel.aggregate.expected import Expected
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Arrays
+from umbel.rows import Rows
 from umbel.update import Update
 
 
@@ -84,8 +84,8 @@ class Summing(Aggregator):
         return type(self).fold is Summing.fold and type(self).admit is Summing.admit
 
     @abstractmethod
-    def weight(self, update: Update) -> float:
-        """What the update is multiplied with."""
+    def weight(self, stated: float) -> float:
+        """What an update is multiplied with whose client states this weight."""
 
     def expects(self, sent: Arrays | None) -> Expected:
         """Whole models, or any values."""
@@ -101,12 +101,12 @@ class Summing(Aggregator):
 
     def fold(self, acc: WeightedSum, update: Update, sent: Arrays | None) -> WeightedSum:
         """Add weight * update."""
-        acc.add(update, sent, self.weight(update))
+        acc.add(update, sent, self.weight(update.weight))
         return acc
 
-    def fold_alike(self, acc: WeightedSum, updates: Sequence[Update], sent: Arrays | None) -> WeightedSum:
+    def fold_rows(self, acc: WeightedSum, rows: Rows, sent: Arrays | None) -> WeightedSum:
         """Add weight * update, for each of some updates of one kind and one spec: the same as folding each in turn."""
-        acc.add_alike(updates, sent, [self.weight(update) for update in updates])
+        acc.add_rows(rows, sent, [self.weight(stated) for stated in rows.weights])
         return acc
 
     def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:

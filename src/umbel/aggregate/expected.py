@@ -54,6 +54,16 @@ class Expected:
         Raises:
             BadUpdate: names the entry that is wrong.
         """
+        self.check_form(update)
+        if self.finite:
+            check_finite(update.arrays, update.weight)
+
+    def check_form(self, update: Update) -> None:
+        """Refuse what does not fit, without a look at the values of its elements.
+
+        Raises:
+            BadUpdate: names the entry that is wrong.
+        """
         if self.sent is None:
             self._check_value(update)
         elif update.kind == "value":
@@ -63,8 +73,6 @@ class Expected:
             )
         elif update.arrays.spec is not self.sent and update.arrays.spec != self.sent:
             self._check_entries(self.sent, update)
-        if self.finite:
-            check_finite(update.arrays, update.weight)
 
     def as_delta(self, sent: Arrays | None, update: Update) -> Update:
         """The update as the change of the model, in the precision of sums; values stay as they are."""

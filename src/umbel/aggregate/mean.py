@@ -28,9 +28,9 @@ class Mean(Summing):
         """Does every client count the same?"""
         return self.equal
 
-    def weight(self, update: Update) -> float:
+    def weight(self, stated: float) -> float:
         """What the client states, or 1."""
-        return 1.0 if self.equal else update.weight
+        return 1.0 if self.equal else stated
 
     def finish(self, acc: WeightedSum) -> Arrays | None:
         """The sum over the sum of weights."""

@@ -8,7 +8,6 @@ from typing import ClassVar, final
 from umbel.aggregate.base import Aggregator, Summing
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Arrays
-from umbel.update import Update
 
 
 @final
@@ -24,9 +23,9 @@ class Sum(Summing):
         """Yes: weights play no part."""
         return True
 
-    def weight(self, update: Update) -> float:
+    def weight(self, stated: float) -> float:
         """One."""
-        del update
+        del stated
         return 1.0
 
     def finish(self, acc: WeightedSum) -> Arrays | None:

@@ -19,6 +19,7 @@ from umbel.arrays import Array, Arrays
 from umbel.bfloat16 import from_bfloat16
 from umbel.elements import in_blocks
 from umbel.errors import BadUpdate
+from umbel.rows import Rows
 from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
 from umbel.spread import in_parts
 from umbel.update import Update
@@ -139,28 +140,27 @@ class WeightedSum:
 
     def add(self, update: Update, sent: Arrays | None, weight: float) -> None:
         """Add one update, in place; it was admitted. A model has ``sent`` subtracted from it."""
-        self.add_alike([update], sent, [weight])
+        self.add_rows(Rows.over([update]), sent, [weight])
 
-    def add_alike(self, updates: Sequence[Update], sent: Arrays | None, weights: Sequence[float]) -> None:
-        """Add updates of one kind and one spec, in turn.
+    def add_rows(self, rows: Rows, sent: Arrays | None, weights: Sequence[float]) -> None:
+        """Add some updates of one kind and one spec, in turn.
 
         Several are added in one go, for the same sum to the bit: small ones as one matrix, of large ones a block of
         each while that block of the sum is in the cache.
         """
-        spec = updates[0].arrays.spec
-        total = self.writable(spec)
-        base = sent if updates[0].kind == "model" else None
-        found = _pieces(spec, base.spec if base is not None else None, total.spec)
-        if len(updates) > 1 and spec.size <= _SMALL:
-            rows = np.array([update.arrays.stretch(0, spec.nbytes, "U8") for update in updates])
+        total = self.writable(rows.spec)
+        base = sent if rows.kind == "model" else None
+        found = _pieces(rows.spec, base.spec if base is not None else None, total.spec)
+        if len(rows) > 1 and rows.spec.size <= _SMALL:
+            matrix = np.asarray(rows.values)
             with np.errstate(all="ignore"):
                 for piece in found:
-                    _add_rows(piece, rows, base, total, weights)
+                    _add_matrix(piece, matrix, base, total, weights)
         else:
             for piece in found:
-                _add_piece(piece, [update.arrays for update in updates], base, total, weights)
+                _add_piece(piece, rows.values, base, total, weights)
         self.weight = reduce(add, weights, self.weight)
-        self.count += len(updates)
+        self.count += len(rows)
 
     def merge(self, later: WeightedSum) -> None:
         """Add another sum, in place."""
@@ -234,9 +234,10 @@ def _add_to(mine: Array, its: Array) -> None:
 
 
 def _add_piece(
-    piece: _Piece, updates: Sequence[Arrays], sent: Arrays | None, total: Arrays, weights: Sequence[float]
+    piece: _Piece, rows: Sequence[Array] | Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]
 ) -> None:
-    xs = [update.stretch(piece.update, piece.size, piece.dtype) for update in updates]
+    storage = STORAGE[piece.dtype]
+    xs = [row[piece.update : piece.update + piece.size * storage.itemsize].view(storage) for row in rows]
     base = sent.stretch(piece.sent, piece.size, piece.dtype) if sent is not None else None
     out = total.stretch(piece.total, piece.size, piece.wide)
     ws = [out.dtype.type(weight) for weight in weights]
@@ -265,7 +266,7 @@ def _add_stretch(xs: Sequence[Array], base: Array | None, out: Array, dtype: str
             np.add(total, block, out=total)
 
 
-def _add_rows(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
+def _add_matrix(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
     """Add one piece of each row, from the first row to the last."""
     out = total.stretch(piece.total, piece.size, piece.wide)
     storage = STORAGE[piece.dtype]

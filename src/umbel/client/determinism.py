@@ -19,6 +19,8 @@ from typing import Any, final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from umbel.client.labels import leave_unheard, only_heard
+
 _last_key: list[int] = []  # for who is seeded late: PyTorch when a handler imports it, `random` when it is touched
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -106,6 +108,7 @@ def isolated(threads: int) -> Iterator[None]:
     with (
         _torch_given_back(),
         _torch_seeded_late(threads),
+        only_heard(),
         _environment(threads),
         threadpool_limits(limits=threads),
         np.errstate(),  # gives back what handlers make of NumPy's warnings
@@ -141,6 +144,7 @@ def _torch_seeded_late(threads: int) -> Iterator[None]:
 
     def imported() -> None:
         set_threads(threads)
+        leave_unheard()
         for key in _last_key:
             _seed_torch(key)
 

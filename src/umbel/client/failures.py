@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-_OURS = {str(Path(__file__).with_name(name)) for name in ("work.py", "app.py")}
+_OURS = {str(Path(__file__).with_name(name)) for name in ("work.py", "in_turn.py", "app.py")}
 _TEXT = 500  # characters of a message; journals keep it
 _HEAD, _TAIL = 4_000, 12_000  # characters of a traceback; what broke stands at its end
 

@@ -11,18 +11,20 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from umbel import rng
-from umbel.arrays import Arrays
+from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp, Handler
 from umbel.client.context import ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
+from umbel.client.in_turn import SMALL, Form, Stages, side_by_side
 from umbel.client.loads import Loads
 from umbel.client.local_entries import all_leaves, take_local_entries, with_local_entries
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
 from umbel.correction import LocalRule, LocalTask
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, ClientFailed, Failure, UmbelError, UsageError
+from umbel.rows import Rows
 from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
@@ -66,6 +68,7 @@ class _Asked:
         key: what seeds the generators before a client's handler, by its name.
         conditions: what all contexts have in common.
         whole: can an update of the model's own spec leave as it is, without a look at its entries?
+        plain: is that so, and nothing else done with an update before it is folded?
     """
 
     question: Question
@@ -74,6 +77,7 @@ class _Asked:
     key: Callable[[str], int]
     conditions: Conditions
     whole: bool
+    plain: bool
 
 
 @final
@@ -147,6 +151,7 @@ class Bench:
         """What follows from a question; worked out once, as its tasks come one after the other."""
         if self._last is None or self._last.question is not question:
             label, names = question.label, _names(question)
+            whole = question.sent is not None and all_leaves(question.sent.spec, question.sent.spec)
             self._last = _Asked(
                 question,
                 self._app.handler(question.name),
@@ -161,7 +166,8 @@ class Bench:
                     extra=question.extra,
                     round=question.round,
                 ),
-                question.sent is not None and all_leaves(question.sent.spec, question.sent.spec),
+                whole,
+                (whole or question.kind == "query") and question.rule is None and not question.chain.steps,
             )
         return self._last
 
@@ -267,7 +273,8 @@ class Bench:
         state: Callable[[str], Mapping[str, Any]],
         *,
         begin: Callable[[int], object],
-    ) -> Iterator[Done | Failure]:
+        room: Callable[[int], Array],
+    ) -> Iterator[tuple[list[int], Rows | Done | Failure]]:
         """Do `do` for some clients whose tasks take next to no time, which takes less time like this.
 
         Their contexts are made, then their handlers called, then what these returned is checked: between two
@@ -278,35 +285,59 @@ class Bench:
             question: what is asked.
             clients: of whom.
             state: gives a client's state by its name, as for `do`.
-            begin: called with a client's place among them before any code runs for it.
+            begin: called with a client's place among them before any code of the user's runs for it.
+            room: gives so many bytes for updates side by side.
 
         Yields:
-            What came of each, in their order.
+            What came of each, with the places among them of whom: side by side where there is nothing but an update,
+            else of each on its own.
         """
         self.full = False
         asked = self._asked(question)
         full: set[int] = set()
 
-        def attempted(i: int, part: Callable[..., Any], *given: Any) -> Any:
+        def failed(i: int, error: BaseException) -> Failure:
+            failure = self._failure(question, clients[i], error)
+            full.update([i] if self.full else [])
+            return failure
+
+        def started(i: int) -> _Begun:
             self._doing = ""
             begin(i)
-            try:
-                return part(asked, *given)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
-                failure = self._failure(question, clients[i], error)
-                full.update([i] if self.full else [])
-                return failure
+            return self._begun(asked, clients[i], state(clients[i].name))
 
-        tasks = [attempted(i, self._begun, client, state(client.name)) for i, client in enumerate(clients)]
-        answers = [
-            task if isinstance(task, Failure) else attempted(i, self._answered, task) for i, task in enumerate(tasks)
-        ]
-        for i, (task, answer) in enumerate(zip(tasks, answers, strict=True)):
-            made = answer if isinstance(answer, Failure) else attempted(i, self._finished, task, answer)
+        def answered(i: int) -> Update | Metrics:
+            begin(i)
+            return self._answered(asked, tasks[i])
+
+        def finished(i: int) -> Done:
+            self._doing = ""
+            return self._finished(asked, tasks[i], answers[i])
+
+        stages = Stages(failed)
+        tasks: dict[int, _Begun] = stages.stage(range(len(clients)), started)
+        answers: dict[int, Any] = stages.stage(tasks, answered)
+        self._doing = ""
+        forms = stages.stage(answers, lambda i: self._form(asked, tasks[i], answers[i]))
+        rows, rest = side_by_side(question, answers, forms, room)
+        done = stages.stage(rest, finished)
+        for i, one in sorted((done | stages.failures).items()):
             self.full = i in full
-            yield made
+            yield [i], one
+        self.full = False
+        yield from rows
+
+    def _form(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Form | None:
+        """What an update has in common with those that it can lie side by side with; None if it had better not."""
+        question, model = asked.question, task.model
+        if not asked.plain or isinstance(update, Metrics) or update.extra or task.state or task.ctx.state:
+            return None
+        spec = update.arrays.spec
+        if spec.size > SMALL or (model is not None and question.sent is not None and spec is not model.spec):
+            return None
+        assert question.expected is not None
+        question.expected.check_form(update)
+        return update.kind, spec
 
     def _do(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> Done:
         task = self._begun(asked, client, state)

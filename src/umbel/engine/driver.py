@@ -151,8 +151,10 @@ def _gather(effect: Gather, runner: Runner) -> Population:
 def _wait(effect: Wait, runner: Runner, clock: Clock, observer: Observer) -> list[Event]:
     events = list(runner.wait(effect.until))
     for event in events:
-        if isinstance(event, Arrived | Failed):
-            observer.client_done(event.client)
+        if isinstance(event, Arrived):
+            observer.clients_done([client for client, _ in event.tasks])
+        elif isinstance(event, Failed):
+            observer.clients_done([event.client])
     if not runner.punctual and clock.now() >= effect.until:
         events.append(DeadlinePassed())
     return events

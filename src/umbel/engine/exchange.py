@@ -36,10 +36,13 @@ from umbel.errors import Failure, UsageError
 @final
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """An answer is here, checked and acknowledged."""
+    """Answers are here, checked and acknowledged.
 
-    client: str
-    attempt: int
+    Attributes:
+        tasks: whose, each (client, attempt), as they were leased.
+    """
+
+    tasks: Sequence[tuple[str, int]]
 
 
 @final
@@ -210,15 +213,10 @@ class Exchange:
         for event in events:
             if isinstance(event, DeadlinePassed):
                 deadline = True
-            elif (place := self._current(event)) is None:
-                if isinstance(event, Arrived):
-                    out.append(Drop(event.client, event.attempt))
             elif isinstance(event, Arrived):
-                if self._race and self._arrived() >= self._size:
-                    self._move(place, _REVOKED)
-                    out.append(Drop(event.client, event.attempt))
-                else:
-                    self._move(place, _WAITING)
+                self._arrive(event.tasks, out)
+            elif (place := self._current(event)) is None:
+                continue
             elif isinstance(event, Lost) and self._attempt[place] < self._attempts:
                 again.append(place)
             else:
@@ -233,7 +231,22 @@ class Exchange:
         c = self._count
         return Snapshot(c[_LEASED], c[_WAITING], c[_FOLDED], c[_FAILED], self._closed)
 
-    def _current(self, event: Arrived | Failed | Lost) -> int | None:
+    def _arrive(self, tasks: Sequence[tuple[str, int]], out: list[Instruction]) -> None:
+        arrived = 0
+        for client, attempt in tasks:
+            place = self._place.get(client, -1)
+            if place < 0 or self._attempt[place] != attempt or self._states[place] is not _LEASED or self._closed:
+                out.append(Drop(client, attempt))
+            elif self._race and self._arrived() + arrived >= self._size:
+                self._move(place, _REVOKED)
+                out.append(Drop(client, attempt))
+            else:
+                self._states[place] = _WAITING
+                arrived += 1
+        self._count[_LEASED] -= arrived
+        self._count[_WAITING] += arrived
+
+    def _current(self, event: Failed | Lost) -> int | None:
         """The event's place, if it is about the attempt that is under way and still counts."""
         place = self._place.get(event.client)
         if self._closed or place is None or self._attempt[place] != event.attempt:
@@ -270,43 +283,39 @@ class Exchange:
             len(self.places) if self._race else self._size + min(self._count[_FAILED], len(self.places) - self._size)
         )
         fresh = range(self._called, max(wanted, self._called))
-        for place in fresh:
-            self._move(place, _LEASED)
-        self._called = max(wanted, self._called)
-        tasks = []
+        self._states[fresh.start : fresh.stop] = [_LEASED] * len(fresh)
+        self._count[_IDLE] -= len(fresh)
+        self._count[_LEASED] += len(fresh)
+        self._called = fresh.stop
         for place in (*again, *fresh):
             self._attempt[place] += 1
-            tasks.append((self.places[place], self._attempt[place]))
-        if tasks:
-            out.append(Lease(tuple(tasks)))
+        if again or fresh:
+            out.append(Lease(tuple((self.places[place], self._attempt[place]) for place in (*again, *fresh))))
 
     def _fold(self, out: list[Instruction]) -> bool:
         """Fold the unbroken prefix. Was there something to fold?"""
-        ready: list[tuple[str, int, int]] = []
+        begin = self._prefix
         while self._prefix < self._called and self._states[self._prefix] is not _LEASED:
-            if self._states[self._prefix] is _WAITING:
-                self._move(self._prefix, _FOLDED)
-                ready.append((self.places[self._prefix], self._attempt[self._prefix], self._prefix))
             self._prefix += 1
+        ready = [place for place in range(begin, self._prefix) if self._states[place] is _WAITING]
+        for place in ready:
+            self._states[place] = _FOLDED
+        self._count[_WAITING] -= len(ready)
+        self._count[_FOLDED] += len(ready)
         if ready:
-            out.append(Fold(tuple(ready)))
+            out.append(Fold(tuple((self.places[place], self._attempt[place], place) for place in ready)))
         return bool(ready)
 
     def _close(self, out: list[Instruction]) -> None:
         self._closed = True
-        by_state: dict[State, list[str]] = {state: [] for state in State}
-        for name, state in zip(self.places, self._states, strict=True):
-            by_state[state].append(name)
-        if by_state[_REVOKED]:
-            out.append(Revoke(tuple(by_state[_REVOKED])))
-        out.append(
-            Close(
-                folded=tuple(by_state[_FOLDED]),
-                failures=tuple(self._failures[i] for i in sorted(self._failures)),
-                revoked=tuple(by_state[_REVOKED]),
-                met=len(by_state[_FOLDED]) >= self._need,
-            )
-        )
+        if revoked := self._who_are(_REVOKED):
+            out.append(Revoke(revoked))
+        folded = self._who_are(_FOLDED)
+        failures = tuple(self._failures[i] for i in sorted(self._failures))
+        out.append(Close(folded=folded, failures=failures, revoked=revoked, met=len(folded) >= self._need))
+
+    def _who_are(self, state: State) -> tuple[str, ...]:
+        return tuple(name for name, its in zip(self.places, self._states, strict=True) if its is state)
 
 
 __all__ = [

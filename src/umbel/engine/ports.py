@@ -147,8 +147,8 @@ class Observer(Protocol):
     def round_opened(self, round: int, cohort: int) -> None:
         """An exchange with so many clients began."""
 
-    def client_done(self, client: str) -> None:
-        """One client answered, or failed."""
+    def clients_done(self, clients: Sequence[str]) -> None:
+        """These clients answered, or failed."""
 
     def committed(self, history: History) -> str:
         """A round was committed; a reason to end the run here, or ""."""

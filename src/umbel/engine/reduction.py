@@ -6,6 +6,7 @@ merged from left to right. Rounding therefore depends on the cohort alone.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -18,6 +19,7 @@ from umbel.aggregate.base import Summing
 from umbel.arrays import Arrays
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate
+from umbel.rows import Rows
 from umbel.spec import Spec
 from umbel.update import Kind, Update
 
@@ -98,43 +100,81 @@ class Reduction:
             Who was refused, and why; what does not fit the others, or could not be folded at all.
         """
         refused: list[tuple[str, Exception]] = []
-        for _, group in groupby(items, key=lambda item: item[1] // SHARD):
-            shard = list(group)
-            if len(shard) > 1 and self._are_alike([update for _, _, update in shard]):
-                refused += self._fold_alike(shard)
+        for shard, group in groupby(items, key=lambda item: item[1] // SHARD):
+            mine = list(group)
+            if len(mine) > 1 and self._are_alike([update for _, _, update in mine]):
+                refused += self._fold_rows([c for c, _, _ in mine], shard, Rows.over([u for _, _, u in mine]))
                 continue
-            for client, place, update in shard:
-                try:
-                    self.fold(client, place, update)
-                except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
-                    refused.append((client, error))
+            for client, place, update in mine:
+                refused += self._tried(client, place, update)
         return refused
 
+    def fold_rows(self, clients: Sequence[str], places: Sequence[int], rows: Rows) -> list[tuple[str, Exception]]:
+        """Fold updates that came side by side, as `fold_all` does.
+
+        Args:
+            clients: whose they are.
+            places: of these, in rising order.
+            rows: their updates.
+        """
+        refused: list[tuple[str, Exception]] = []
+        if not self._only_adds:
+            for i, (client, place) in enumerate(zip(clients, places, strict=True)):
+                refused += self._tried(client, place, rows.update(i))
+            return refused
+        begin = 0
+        while begin < len(places):
+            shard = places[begin] // SHARD
+            end = bisect_left(places, (shard + 1) * SHARD, begin)
+            refused += self._fold_rows(clients[begin:end], shard, rows[begin:end])
+            begin = end
+        return refused
+
+    def _tried(self, client: str, place: int, update: Update) -> list[tuple[str, Exception]]:
+        try:
+            self.fold(client, place, update)
+        except Exception as error:  # noqa: BLE001  # a task ends here: one update never ends a run
+            return [(client, error)]
+        return []
+
+    @property
+    def _only_adds(self) -> bool:
+        """Are changes of the model added up and no more, so that updates of one form cannot but fit each other?"""
+        aggregator = self._question.aggregator
+        return isinstance(aggregator, Summing) and aggregator.plain and self._question.sent is not None
+
     def _are_alike(self, updates: Sequence[Update]) -> bool:
-        """Is each a change of the model, in one form, so that they cannot but fit each other?"""
-        first, question = updates[0], self._question
-        plain = isinstance(question.aggregator, Summing) and question.aggregator.plain and question.sent is not None
-        return plain and all(
+        first = updates[0]
+        return self._only_adds and all(
             u.arrays.spec is first.arrays.spec and u.kind == first.kind and not u.extra for u in updates
         )
 
-    def _fold_alike(self, items: Sequence[tuple[str, int, Update]]) -> list[tuple[str, Exception]]:
-        self._enter(items[0][1] // SHARD)
-        refused: list[tuple[str, Exception]] = []
-        good: list[Update] = []
-        for client, _, update in items:
-            try:
-                self.note(client, update.weight, update.metrics)
-                good.append(update)
-            except BadUpdate as error:
-                refused.append((client, error))
-        if good:
+    def _fold_rows(self, clients: Sequence[str], shard: int, rows: Rows) -> list[tuple[str, Exception]]:
+        self._enter(shard)
+        rows, refused = self._note_rows(clients, rows)
+        if len(rows):
             aggregator = self._aggregator(None)
             assert isinstance(aggregator, Summing)
-            self._open[None] = aggregator.fold_alike(self._acc(None), good, self._question.sent)
-            first = good[0]
-            self._forms.setdefault((None, first.kind, first.arrays.spec), (first.weight, first.metrics))
+            self._open[None] = aggregator.fold_rows(self._acc(None), rows, self._question.sent)
+            metrics = rows.metrics[0] if rows.metrics else {}
+            self._forms.setdefault((None, rows.kind, rows.spec), (rows.weights[0], metrics))
         return refused
+
+    def _note_rows(self, clients: Sequence[str], rows: Rows) -> tuple[Rows, list[tuple[str, Exception]]]:
+        """Keep metrics; gives those back whose metrics fit, and who was refused."""
+        if not rows.metrics:
+            self._reduced.names += clients
+            self._reduced.rows += [(weight, {}) for weight in rows.weights]
+            return rows, []
+        refused: list[tuple[str, Exception]] = []
+        good = []
+        for i, client in enumerate(clients):
+            try:
+                self.note(client, rows.weights[i], rows.metrics[i])
+                good.append(i)
+            except BadUpdate as error:
+                refused.append((client, error))
+        return (rows.take(good) if refused else rows), refused
 
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
         """Keep a client's metrics.

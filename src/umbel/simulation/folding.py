@@ -14,6 +14,7 @@ from umbel.engine.exchange import Close, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import SHARD, Part, Reduced, Reduction
 from umbel.errors import BadUpdate, Failure, UmbelError
+from umbel.rows import Rows
 from umbel.sample import Population
 from umbel.update import Metrics, Update
 
@@ -90,6 +91,16 @@ class Answered(NamedTuple):
 
 
 @final
+class AnsweredRows(NamedTuple):
+    """The answers of several clients, none of whom has a new state; the same as `Answered`, side by side."""
+
+    clients: Sequence[str]
+    attempts: Sequence[int]
+    places: Sequence[int]
+    rows: Rows
+
+
+@final
 class Folding:
     """The answers to one question, on their way into one whole.
 
@@ -115,10 +126,23 @@ class Folding:
                 self._note(a.client, a.done, reasons)
             if a.state is not None and a.client not in reasons:
                 self._after[a.client] = a.state
-        if not reasons:
-            return []
+        return self._refused([(a.client, a.attempt) for a in answers], reasons) if reasons else []
+
+    def fold_rows(self, answers: AnsweredRows) -> list[Failed]:
+        """Fold answers that came side by side."""
+        clients, attempts, places, rows = answers
+        if self._question.chain.steps:
+            states = [None] * len(clients)
+            updates = [rows.update(i) for i in range(len(clients))]
+            return self.fold([*map(Answered, clients, attempts, places, updates, states)])
+        reasons = dict(self._reduction.fold_rows(clients, places, rows))
+        return self._refused([*zip(clients, attempts, strict=True)], reasons) if reasons else []
+
+    def _refused(self, tasks: Sequence[tuple[str, int]], reasons: Mapping[str, Exception]) -> list[Failed]:
         return [
-            Failed(a.client, a.attempt, self._refusal(a.client, e)) for a in answers if (e := reasons.get(a.client))
+            Failed(client, attempt, self._refusal(client, reasons[client]))
+            for client, attempt in tasks
+            if client in reasons
         ]
 
     def _ingested(
@@ -167,4 +191,4 @@ class Folding:
         return self._reduction.finish()
 
 
-__all__ = ["Answered", "ClientStates", "Clients", "Folding", "Group", "groups", "is_grouped"]
+__all__ = ["Answered", "AnsweredRows", "ClientStates", "Clients", "Folding", "Group", "groups", "is_grouped"]

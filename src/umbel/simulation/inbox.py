@@ -6,12 +6,14 @@ import time
 import weakref
 from typing import final
 
-from umbel.arrays import Arrays
+import numpy as np
+
+from umbel.arrays import Array, Arrays
+from umbel.rows import Rows
 from umbel.simulation.arena import LINE
-from umbel.simulation.messages import Answer, Stored
+from umbel.simulation.messages import Answer, Lot, Stored
 from umbel.simulation.outbox import FREE
 from umbel.simulation.region import Loan, Region
-from umbel.simulation.rows import TINY
 from umbel.spec import Spec
 
 _PATIENCE = 2e-9  # seconds for a byte: more than it takes to touch memory that is new
@@ -40,13 +42,21 @@ class Inbox:
     def arrays(self, stored: Stored) -> Arrays:
         """The arrays that the worker stored, where they lie."""
         spec = self.specs[stored.spec]
-        if spec.size <= TINY:  # to say who looks at it costs more than a copy
-            piece = self.region.piece(stored.offset + LINE, spec.size).copy()
-            self._free(stored.offset)
-            return Arrays.over(spec, piece).freeze()
-        piece, loan = self.region.lend(stored.offset + LINE, spec.size, writable=False)
-        self._lent.append((stored.offset, loan))
-        return Arrays.over(spec, piece)
+        return Arrays.over(spec, self._lend(stored.offset, spec.size))
+
+    def rows(self, lot: Lot) -> Rows:
+        """The updates of several tasks, where they lie."""
+        spec, count = self.specs[lot.spec], len(lot.tasks)
+        if isinstance(lot.values, int):
+            values = self._lend(lot.values, count * spec.nbytes)
+        else:
+            values = np.frombuffer(lot.values, np.uint8)
+        return Rows(lot.kind, spec, values.reshape(count, spec.nbytes), lot.weights, lot.metrics)
+
+    def _lend(self, offset: int, size: int) -> Array:
+        piece, loan = self.region.lend(offset + LINE, size, writable=False)
+        self._lent.append((offset, loan))
+        return piece
 
     def drop(self, answer: Answer) -> None:
         """Nobody wants these arrays."""

@@ -90,7 +90,7 @@ class Inline:
                 yield Failed(client, attempt, done)
             else:
                 self._done[client] = done
-                yield Arrived(client, attempt)
+                yield Arrived([(client, attempt)])
             begin = time.perf_counter()
 
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:

@@ -10,8 +10,8 @@ from umbel.client.context import ClientInfo
 from umbel.errors import Failure
 from umbel.simulation.folding import Clients
 from umbel.simulation.region import Handle
-from umbel.simulation.rows import Rows
 from umbel.spec import Spec
+from umbel.update import Kind
 
 # --- to a worker -----------------------------------------------------------------------------
 
@@ -191,25 +191,45 @@ class Answer(NamedTuple):
 
 
 @final
+class Lot(NamedTuple):
+    """What came of several tasks: updates side by side.
+
+    Attributes:
+        tasks: which.
+        kind: of the updates.
+        spec: what each consists of, by the worker's number.
+        weights, metrics: of each; no metrics if none has any.
+        values: their bytes, or where they lie in the worker's memory.
+    """
+
+    tasks: list[int]
+    kind: Kind
+    spec: int
+    weights: Sequence[float]
+    metrics: Sequence[Mapping[str, Any]]
+    values: bytes | int
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What a worker did since it last said something.
 
     Attributes:
         number: of the exchange.
-        answers: one per task.
-        rows: those that are tiny updates.
+        answers: of one task each.
+        lots: of several tasks each.
         specs: specs of arrays that it did not name before.
         seconds: what it spent on what: "training", "moving", "waiting".
         idle: has it found nothing more to do?
         starved: bytes that it needs to go on and has no room for; 0: it goes on.
         device: where it computes, if its code has asked.
-        resident: bytes of memory that its process takes; 0: unknown.
+        resident: bytes of memory that its process takes, said until something was done; 0: unknown.
     """
 
     number: int
     answers: list[Answer]
-    rows: list[Rows]
+    lots: list[Lot]
     specs: list[Spec]
     seconds: Mapping[str, float]
     idle: bool = False
@@ -273,6 +293,7 @@ __all__ = [
     "Hello",
     "Load",
     "Loaded",
+    "Lot",
     "More",
     "Open",
     "Room",

@@ -26,6 +26,7 @@ class Outbox:
         self._arena = Arena(region.size, self._is_free)
         self._loans: dict[int, weakref.ref[Loan]] = {}  # who looks at a piece, by its offset
         self._lent: dict[int, int] = {}  # pieces made for updates of the task, by their address
+        self._reserved: dict[int, int] = {}  # pieces for updates side by side, by their address
         self._put: list[int] = []  # pieces with arrays of the task
         self._specs: dict[Spec, int] = {}
         self.fresh: list[Spec] = []
@@ -44,6 +45,22 @@ class Outbox:
         self._lent[piece.ctypes.data] = offset
         return piece
 
+    def reserve(self, size: int) -> Array | None:
+        """Memory for updates side by side; None where there is none. What is not claimed is free after the task."""
+        offset = self._arena.take(LINE + size)
+        if offset is None:
+            return None
+        self._region.words[offset >> 3] = IN_USE
+        piece = self._region.piece(offset + LINE, size)
+        self._reserved[piece.ctypes.data] = offset
+        return piece
+
+    def claim(self, piece: Array) -> int:
+        """Where a piece lies that was reserved, and now has updates in it."""
+        offset = self._reserved.pop(piece.ctypes.data)
+        self._put.append(offset)
+        return offset
+
     def put(self, arrays: Arrays) -> Stored | int:
         """Put arrays where the main process sees them; the bytes that are needed where there is no room."""
         size = arrays.spec.size
@@ -59,6 +76,9 @@ class Outbox:
 
     def task_done(self) -> None:
         """What was lent and not used is free as soon as nobody looks at it."""
+        for offset in self._reserved.values():
+            self._region.words[offset >> 3] = FREE
+        self._reserved.clear()
         self._lent.clear()
         self._put.clear()
 

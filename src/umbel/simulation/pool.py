@@ -21,7 +21,7 @@ from umbel.simulation.messages import Hello, Load
 from umbel.simulation.output import Output
 from umbel.simulation.region import Region
 from umbel.simulation.shipping import modules_by_file
-from umbel.simulation.worker import ROOM, SMALL
+from umbel.simulation.worker import BROADCAST, ROOM
 
 _FAREWELL = 2.0  # seconds that workers have to end by themselves, with what they want to do at their end
 _Selector = selectors.PollSelector if hasattr(select, "poll") else selectors.SelectSelector
@@ -56,7 +56,7 @@ class Pool:
         try:
             self._output = self._closed_last(Output())
             self.board = self._closed_last(Board(workers))
-            self.broadcast = self._closed_last(Region(SMALL))
+            self.broadcast = self._closed_last(Region(BROADCAST))
             for number in range(workers):
                 self.members.append(self._start(number))
         except BaseException:

@@ -13,7 +13,7 @@ import time
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -29,8 +29,7 @@ from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY
 from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
-from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
-from umbel.simulation.inbox import Inbox
+from umbel.simulation.folding import AnsweredRows, Clients, ClientStates, Folding, Group, groups
 from umbel.simulation.messages import (
     Answer,
     Answers,
@@ -41,40 +40,20 @@ from umbel.simulation.messages import (
     Ended,
     Load,
     Loaded,
+    Lot,
     More,
     Open,
     Room,
     State,
 )
 from umbel.simulation.pool import Died, Member, Pool
-from umbel.simulation.rows import Rows
 from umbel.simulation.shipping import pack
+from umbel.simulation.tasks import Tasks
 from umbel.spread import in_parts
-from umbel.update import Metrics, Update
 
 logger = logging.getLogger("umbel")
 _AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.loads
-_WHOLE = Answer(-1, "whole")  # stands for one of which nothing lies in the worker's memory, or does any more
 _BUDGET = 1 << 30  # bytes that a worker's updates may take while they wait for those of slower clients before them
-
-
-@final
-@dataclass(slots=True)
-class Task:
-    """One client's part of an exchange.
-
-    Attributes:
-        client, attempt: who, and how often it was asked.
-        answer: what came of it.
-        inbox: where its arrays lie.
-        update: the answer, where it came with its values.
-    """
-
-    client: str
-    attempt: int
-    answer: Answer | None = None
-    inbox: Inbox | None = None
-    update: Update | None = None
 
 
 @final
@@ -116,8 +95,7 @@ class Processes:
         self._warned_of: set[str] = set()  # devices that were full
         self._question: Question | None = None
         self._folding: Folding
-        self._tasks: list[Task] = []
-        self._by_client: dict[str, int] = {}
+        self._tasks = Tasks()
         self._events: list[Event] = []
         self._opened: Open | None = None
         self._told: list[More] = []  # since it was opened
@@ -154,7 +132,7 @@ class Processes:
 
     def _start(self, question: Question, folding: Folding) -> None:
         self._question, self._folding = question, folding
-        self._tasks, self._by_client, self._events = [], {}, []
+        self._tasks, self._events = Tasks(), []
         self._opened, self._told = None, []
         self._units, self._split = [], set()
 
@@ -164,13 +142,12 @@ class Processes:
         self._lease(groups(tasks, together=self._grouped and self._question.kind == "train" and self._opened is None))
 
     def _lease(self, left: Sequence[Group]) -> None:
-        tasks = [task for group in left for task in group]
+        tasks = [*itertools.chain.from_iterable(left)]
+        names = [client for client, _ in tasks]
         begin, number = len(self._tasks), len(self._units)
-        self._tasks += [Task(client, attempt) for client, attempt in tasks]
-        self._by_client |= {client: begin + i for i, (client, _) in enumerate(tasks)}
+        self._tasks.add(tasks)
         self._units += itertools.pairwise(itertools.accumulate(map(len, left), initial=begin))
-        stateful = frozenset(client for client, _ in tasks if self._states.has(client))
-        cohort = Cohort.of([client for client, _ in tasks], self._clients, stateful)
+        cohort = Cohort.of(names, self._clients, frozenset(filter(self._states.has, names)))
         if self._opened is None:
             assert self._question is not None
             self._begin(self._question, cohort)
@@ -233,7 +210,7 @@ class Processes:
                     self._take(member, message)
                 case AskState():
                     if self._is_open(message.number):
-                        member.send(State(self._states.read(self._tasks[message.task].client)))
+                        member.send(State(self._states.read(self._tasks[message.task][0])))
                 case Ended():
                     self._pool.ending.discard(member.number)
                     self._pool.held[member.number] = message.held
@@ -259,64 +236,69 @@ class Processes:
         if not self._is_open(message.number):
             for answer in message.answers:
                 inbox.drop(answer)
+            for lot in message.lots:
+                inbox.rows(lot)  # and let go of them
             return
         inbox.starve(message.starved)
         full = False
         for answer in message.answers:
             if answer.full and self._is_shared(member):
                 full = True
-            elif self._tasks[answer.task].answer is None:
+            elif self._tasks.is_open(answer.task):
                 self._note(member, answer.task, answer)
             else:
                 inbox.drop(answer)
-        for rows in message.rows:
-            self._take_rows(member, rows)
+        for lot in message.lots:
+            self._note_rows(member, lot)
         if full:
             self._make_room_on(member)
-        elif (message.answers or message.rows) and not self._measured:
+        elif (message.answers or message.lots) and not self._measured:
             self._measured = True
             self._fit(message.resident)
 
-    def _take_rows(self, member: Member, rows: Rows) -> None:
-        for number, update in zip(rows.tasks, rows.updates(member.inbox.specs[rows.spec]), strict=True):
-            if self._tasks[number].answer is None:
-                self._tasks[number].update = update
-                self._note(member, number, _WHOLE)
-
     def _note(self, member: Member, number: int, answer: Answer) -> None:
-        task, worker = self._tasks[number], member.number
-        task.answer, task.inbox = answer, member.inbox
+        self._tasks.note(number, answer, member.inbox)
         self._deaths.none_since()
+        client, attempt = self._tasks[number]
         if answer.failure is not None:
-            self._events.append(Failed(task.client, task.attempt, answer.failure))
+            self._events.append(Failed(client, attempt, answer.failure))
             return
-        self._events.append(Arrived(task.client, task.attempt))
-        if self._has_data:
-            self._homes[task.client] = worker
-            self._homes.move_to_end(task.client)
-            if len(self._homes) > _AT_HOME * self._pool.workers:
-                self._homes.popitem(last=False)
+        self._events.append(Arrived([(client, attempt)]))
+        self._remember(member, [client])
+
+    def _note_rows(self, member: Member, lot: Lot) -> None:
+        arrived = self._tasks.note_rows(lot.tasks, member.inbox.rows(lot), member.inbox)
+        self._deaths.none_since()
+        if arrived:
+            self._events.append(Arrived(arrived))
+            self._remember(member, [client for client, _ in arrived])
+
+    def _remember(self, member: Member, clients: Sequence[str]) -> None:
+        """Who has these clients' data."""
+        if not self._has_data:
+            return
+        for client in clients:
+            self._homes[client] = member.number
+            self._homes.move_to_end(client)
+        while len(self._homes) > _AT_HOME * self._pool.workers:
+            self._homes.popitem(last=False)
 
     # --- folding -----------------------------------------------------------------------------
 
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
-        refused = self._folding.fold([self._answered(*place) for place in clients])
+        refused: list[Failed] = []
+        for answered in self._tasks.take(clients):
+            if isinstance(answered, AnsweredRows):
+                refused += self._folding.fold_rows(answered)
+            else:
+                refused += self._folding.fold(answered)
         for member in self._pool.members:
             member.inbox.release()
         self.spent["folding"] += time.perf_counter() - begin
         self._feed()
         return refused
-
-    def _answered(self, client: str, attempt: int, place: int) -> Answered:
-        task = self._tasks[self._by_client[client]]
-        answer, inbox = task.answer, task.inbox
-        assert answer is not None
-        assert inbox is not None
-        done = task.update or (_metrics(answer) if answer.arrays is None else _update(answer, inbox))
-        task.answer, task.update = _WHOLE, None
-        return Answered(client, attempt, place, done, answer.state)
 
     def _feed(self) -> float | None:
         """Let workers go on that had no room for an update.
@@ -344,17 +326,12 @@ class Processes:
 
     def _may_grow(self, member: Member) -> bool:
         inbox = member.inbox
-        if inbox.patience > 0 and self._holds_updates(inbox):
+        if inbox.patience > 0 and self._tasks.holds(inbox):
             return False
-        first = next((i for i, task in enumerate(self._tasks) if task.answer is None), -1)
-        if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number)[0] != first:
+        if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number)[0] != self._tasks.first_open:
             return False
         inbox.grow()
         return True
-
-    def _holds_updates(self, inbox: Inbox) -> bool:
-        """Are there updates that are not folded yet?"""
-        return any(task.inbox is inbox and task.answer is not None and task.answer.arrays for task in self._tasks)
 
     def _works(self, member: Member) -> bool:
         """Will something come of what it does without our help?"""
@@ -363,10 +340,7 @@ class Processes:
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""
         del attempt
-        task = self._tasks[self._by_client[client]]
-        if task.answer is not None and task.inbox is not None:
-            task.inbox.drop(task.answer)
-            task.update = None
+        self._tasks.drop(client)
 
     def revoke(self, clients: Sequence[str]) -> None:
         """Nobody starts with these any more."""
@@ -379,7 +353,7 @@ class Processes:
         reduced = self._folding.close(close)
         self.spent["folding"] += time.perf_counter() - begin
         self.abandon()
-        self._tasks, self._by_client = [], {}  # they hold the memory of workers that died
+        self._tasks = Tasks()  # the old ones hold the memory of workers that died
         return reduced
 
     def abandon(self) -> None:
@@ -403,7 +377,7 @@ class Processes:
         mine = self._pool.board.taken(member.number, self._left())
         doing, _ = self._pool.board.doing(member.number)
         unit = next((u for u in mine if doing in range(*self._units[u])), None)
-        client = self._tasks[doing].client if unit is not None else None
+        client = self._tasks[doing][0] if unit is not None else None
         lost, number = sum(len(self._unanswered(u)) for u in mine), len(self._units)
         if failure := self._deaths.judge(died, self._question, client, lost=lost):
             assert unit is not None
@@ -421,7 +395,7 @@ class Processes:
         return [u for u in range(len(self._units)) if u not in self._split and self._unanswered(u)]
 
     def _unanswered(self, unit: int) -> list[int]:
-        return [task for task in range(*self._units[unit]) if self._tasks[task].answer is None]
+        return [task for task in range(*self._units[unit]) if self._tasks.is_open(task)]
 
     def _is_shared(self, member: Member) -> bool:
         """Does another worker compute on the same device, as far as is known?"""
@@ -468,21 +442,6 @@ def _gap(taken: Sequence[tuple[int, int]], size: int) -> int:
             break
         at = max(at, -(-end // LINE) * LINE)
     return at
-
-
-def _metrics(answer: Answer) -> Metrics:
-    return Metrics.made(answer.metrics, weight=answer.weight)
-
-
-def _update(answer: Answer, inbox: Inbox) -> Update:
-    assert answer.arrays is not None
-    return Update.made(
-        answer.kind,  # type: ignore[arg-type]  # as the worker's update had it
-        inbox.arrays(answer.arrays),
-        weight=answer.weight,
-        metrics=answer.metrics,
-        extra={name: inbox.arrays(stored) for name, stored in answer.extra.items()} if answer.extra else {},
-    )
 
 
 __all__ = ["Processes"]

@@ -276,7 +276,7 @@ class RayRunner:
             return
         for client, attempt, _ in piece.tasks:
             failure = report.failures.get(client)
-            self._events.append(Failed(client, attempt, failure) if failure else Arrived(client, attempt))
+            self._events.append(Failed(client, attempt, failure) if failure else Arrived([(client, attempt)]))
 
     def _again(self, piece: Piece, tasks: Sequence[Asked], *, lost: int = 0, quiet: bool = False) -> None:
         """Do these tasks of a piece again, of a group all; their updates come to this process."""

@@ -19,13 +19,17 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
+import numpy as np
+
 from umbel.arrays import Array, Arrays, allocating
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated, seed_late
+from umbel.client.in_turn import SMALL
 from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
 from umbel.errors import Failure
+from umbel.rows import Rows
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, Board
 from umbel.simulation.cpus import let_others_first
@@ -40,24 +44,24 @@ from umbel.simulation.messages import (
     Hello,
     Load,
     Loaded,
+    Lot,
     More,
     Open,
     Room,
     State,
     Stored,
 )
-from umbel.simulation.outbox import LOANS, Outbox
+from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Loan, Region
-from umbel.simulation.rows import TINY, Rows
 from umbel.simulation.scratch import Scratch
 from umbel.simulation.shipping import ByFile, unpack
-from umbel.spec import Spec
-from umbel.update import Metrics, Update
+from umbel.update import Metrics
 
-SMALL = 1 << 20  # bytes that are broadcast, at first
+BROADCAST = 1 << 20  # bytes, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 5e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 4e-3  # seconds that the tasks take, about, which it takes from the board at once
+_IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _LARGE = 1 << 20  # bytes from which on it waits for that
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 
@@ -85,16 +89,15 @@ class Exchange:
         """The tasks of a unit; None while the list has not come in which it stands."""
         return range(*self._units[number]) if number < len(self._units) else None
 
-    def cohort(self, task: int) -> tuple[Cohort, int]:
-        """In which list of clients a task's client stands, and where."""
-        begin, cohort = next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
-        return cohort, task - begin
-
     def client(self, task: int) -> tuple[ClientInfo, bool]:
         """A task's client, and whether it has a state."""
-        cohort, index = self.cohort(task)
-        client = cohort.client(index)
+        begin, cohort = self._cohorts[0] if len(self._cohorts) == 1 else self._cohort(task)
+        client = cohort.client(task - begin)
         return client, client.name in cohort.stateful
+
+    def _cohort(self, task: int) -> tuple[int, Cohort]:
+        """In which list of clients a task's client stands, and with which task it begins."""
+        return next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
 
 
 @final
@@ -141,18 +144,19 @@ class Worker:
         self._connection, self._number, self._limit, self._crash = connection, hello.number, hello.limit, crash
         self._threads = hello.threads
         self._board = Board(hello.workers, handles=hello.board)
-        self._heard = Heard(Region(SMALL, hello.broadcast, writable=False))
+        self._heard = Heard(Region(BROADCAST, hello.broadcast, writable=False))
         self._scratch = Scratch(hello.scratch, lifeline)
         self._outbox = Outbox(Region(ROOM, hello.updates))
         self._benches: dict[int, Bench] = {}
         self._exchange: Exchange
         self._bench: Bench
         self._answers: list[Answer] = []
-        self._rows: dict[tuple[str, Spec], Rows] = {}
+        self._lots: list[Lot] = []
         self._seconds = {"training": 0.0, "moving": 0.0, "waiting": 0.0}
         self._over = False  # has the exchange ended while a task waited for the main process?
         self._said = self._since = time.perf_counter()
         self._pace = 0.0  # seconds per task, about
+        self._weighed = False  # has it said, with what it did, how much memory its process takes?
 
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
@@ -229,12 +233,13 @@ class Worker:
     def _work_on(self) -> None:
         while units := self._board.take(self._number, self._chunk()):
             todo = [self._tasks(unit) for unit in units]
-            if len(todo) > 1 and self._in_turn(todo):
-                todo = [[task for tasks in todo for task in tasks]]
-            for tasks in todo:
-                self._do(tasks)
-                if self._over:
-                    return
+            if len(todo) > 1 and self._are_small(todo):
+                self._do_in_turn([tasks[0] for tasks in todo])
+            else:
+                for tasks in todo:
+                    self._do(tasks)
+                    if self._over:
+                        return
         self._board.note(self._number, NOBODY, 0.0)
         self._flush(idle=True)
 
@@ -243,11 +248,11 @@ class Worker:
             self._exchange.extend(self._receive_this(More))
         return tasks
 
-    def _in_turn(self, todo: Sequence[Sequence[int]]) -> bool:
-        """Are these units so small that they are done as one, and does no clock run for each?"""
+    def _are_small(self, todo: Sequence[Sequence[int]]) -> bool:
+        """Are these units so small that they are done in turn, and does no clock run for each?"""
         question = self._exchange.question
         assert question is not None
-        small = question.model is None or question.model.spec.size <= LOANS
+        small = question.model is None or question.model.spec.size <= SMALL
         return small and self._limit is None and all(len(tasks) == 1 for tasks in todo)
 
     def _chunk(self) -> int:
@@ -279,15 +284,53 @@ class Worker:
         yield self._bench.do(question, client, self._state(task) if has_state else {})
 
     def _several(self, question: Question, tasks: Sequence[int]) -> Iterator[Done | Failure]:
+        clients, state = self._known(tasks)
+        begin = lambda i: self._board.note(self._number, tasks[i], time.monotonic())  # noqa: E731
+        return self._bench.do_many(question, clients, state, begin=begin)
+
+    def _known(self, tasks: Sequence[int]) -> tuple[list[ClientInfo], Callable[[str], Mapping[str, Any]]]:
+        """The clients of these tasks, and what asks for the state of one of them."""
         known = [self._exchange.client(task) for task in tasks]
         stateful = {client.name: task for task, (client, has_state) in zip(tasks, known, strict=True) if has_state}
-        do = self._bench.do_many if isinstance(tasks, range) else self._bench.do_in_turn
-        return do(
+        return [client for client, _ in known], lambda n: self._state(stateful[n]) if n in stateful else {}
+
+    def _do_in_turn(self, tasks: Sequence[int]) -> None:
+        """Do small tasks stage by stage."""
+        question = self._exchange.question
+        assert question is not None
+        begin = time.perf_counter()
+        clients, state = self._known(tasks)
+        for places, done in self._bench.do_in_turn(
             question,
-            [client for client, _ in known],
-            lambda name: self._state(stateful[name]) if name in stateful else {},
-            begin=lambda i: self._board.note(self._number, tasks[i], time.monotonic()),
-        )
+            clients,
+            state,
+            begin=lambda i: self._board.note(self._number, tasks[i], begin),
+            room=self._room,
+        ):
+            if isinstance(done, Rows):
+                self._lots.append(self._lot([tasks[i] for i in places], done))
+            else:
+                self._keep(tasks[places[0]], done)
+        self._outbox.task_done()
+        said = time.perf_counter()
+        self._seconds["training"] += said - begin
+        if said - self._said > _OFTEN:
+            self._flush()
+        self._pace += ((said - begin) / len(tasks) - self._pace) / 4
+
+    def _room(self, size: int) -> Array:
+        """Memory for updates side by side; waits until there is some."""
+        if size <= _IN_MESSAGE:
+            return np.empty(size, np.uint8)
+        while (piece := self._outbox.reserve(size)) is None:
+            self._starve(LINE + size)
+        return piece
+
+    def _lot(self, tasks: list[int], rows: Rows) -> Lot:
+        values = rows.values
+        assert isinstance(values, np.ndarray)
+        where = values.tobytes() if values.nbytes <= _IN_MESSAGE else self._outbox.claim(values)
+        return Lot(tasks, rows.kind, self._outbox.number(rows.spec), rows.weights, rows.metrics, where)
 
     def _next(self, results: Iterator[Done | Failure], many: int) -> Done | Failure:
         """The next result, within the limit for so many clients."""
@@ -301,14 +344,6 @@ class Worker:
 
     def _keep(self, task: int, done: Done | Failure) -> None:
         """What came of a task, for the next message."""
-        update = done.update if isinstance(done, Done) and done.state is None else None
-        if isinstance(update, Update) and not update.extra and update.arrays.spec.size <= TINY:
-            form = update.kind, update.arrays.spec
-            rows = self._rows.get(form)
-            if rows is None:
-                rows = self._rows[form] = Rows(update.kind, self._outbox.number(update.arrays.spec), [], [], [], [])
-            rows.add(task, update)
-            return
         self._board.note(self._number, task, time.monotonic())
         answer = self._answer(task, done)
         self._answers.append(answer)  # not in one line: making the answer may send those before it
@@ -336,8 +371,7 @@ class Worker:
         """
         while (piece := self._outbox.lend(size)) is None and size >= _LARGE and not self._over:
             try:
-                self._flush(starved=LINE + size)
-                self._outbox.grow(self._receive_this(Room).size)
+                self._starve(LINE + size)
             except _Over:  # it may not go through the user's code
                 self._over = True
         return piece
@@ -347,9 +381,13 @@ class Worker:
         if self._over:
             raise _Over
         while isinstance(stored := self._outbox.put(arrays), int):
-            self._flush(starved=stored)
-            self._outbox.grow(self._receive_this(Room).size)
+            self._starve(stored)
         return stored
+
+    def _starve(self, size: int) -> None:
+        """Wait until there is room for so many bytes."""
+        self._flush(starved=size)
+        self._outbox.grow(self._receive_this(Room).size)
 
     def _state(self, task: int) -> Mapping[str, Any]:
         self._send(AskState(self._exchange.number, task))
@@ -371,16 +409,17 @@ class Worker:
             Answers(
                 self._exchange.number,
                 self._answers,
-                list(self._rows.values()),
+                self._lots,
                 self._outbox.fresh,
                 dict(self._seconds),
                 idle=idle,
                 starved=starved,
                 device=self._bench.device,
-                resident=resident(),
+                resident=0 if self._weighed else resident(),
             )
         )
-        self._answers, self._rows, self._outbox.fresh = [], {}, []
+        self._weighed = self._weighed or bool(self._answers or self._lots)
+        self._answers, self._lots, self._outbox.fresh = [], [], []
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._said = time.perf_counter()
 
@@ -447,4 +486,4 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
     os._exit(0)  # not a tidy end, which may take long, and which user code may keep from coming
 
 
-__all__ = ["ROOM", "SMALL", "Exchange", "Heard", "Worker", "run"]
+__all__ = ["BROADCAST", "ROOM", "Exchange", "Heard", "Worker", "run"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import Any, Protocol, Self, final
 from weakref import WeakValueDictionary
@@ -120,6 +121,7 @@ class Local:
                 f"this {type(self.net).__name__} is already inside a `with umbel.torch.local(...)`",
                 advice="give each client and each thread a module of its own",
             )
+        _see_steps()
         named = load(self.net, self.model)
         self._terms = terms_of(named, self._correction) if self._correction else {}
         self._counts.clear()
@@ -334,6 +336,10 @@ class _Evaluation:
         return loss
 
 
-register_optimizer_step_pre_hook(_before_step)
+@cache
+def _see_steps() -> None:
+    """Have the hook called; not before it is needed, since each step of any optimizer takes a little longer with it."""
+    register_optimizer_step_pre_hook(_before_step)
+
 
 __all__ = ["Local", "Term", "local", "terms_of"]

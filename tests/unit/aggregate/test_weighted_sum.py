@@ -14,6 +14,7 @@ from umbel import Arrays, Update, aggregate
 from umbel.aggregate import weighted_sum
 from umbel.aggregate.weighted_sum import WeightedSum, divided
 from umbel.arrays import BLOCK
+from umbel.rows import Rows
 
 WIDE = {"f8": "f8", "f4": "f4", "f2": "f4"}
 ENTRIES = st.dictionaries(
@@ -144,12 +145,14 @@ def test_of_several_at_once_is_that_of_each_in_turn(size: int, kind: str, monkey
     given: list[Any] = [{kind: {"w": rng.normal(size=size).astype("f4")}} for _ in range(4)]
     updates = [Update(**values) for values in given]
     weights = [1.0, 0.3, 7.0, 1.0]
-    together, in_turn = WeightedSum.empty(sent), WeightedSum.empty(sent)
-    together.add_alike(updates, sent, weights)
+    together, packed, in_turn = (WeightedSum.empty(sent) for _ in range(3))
+    together.add_rows(Rows.over(updates), sent, weights)
+    packed.add_rows(Rows.packed(updates, lambda size: np.empty(size, np.uint8)), sent, weights)
     for update, weight in zip(updates, weights, strict=True):
         in_turn.add(update, sent, weight)
-    assert together.total == in_turn.total
-    assert (together.weight, together.count) == (in_turn.weight, in_turn.count)
+    for total in (together, packed):
+        assert total.total == in_turn.total
+        assert (total.weight, total.count) == (in_turn.weight, in_turn.count)
 
 
 def a_sum(values: list[float], *, weight: float) -> WeightedSum:

@@ -19,6 +19,7 @@ from umbel.client.context import ClientInfo
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
 from umbel.errors import Failure
+from umbel.rows import Rows
 
 MODEL = umbel.Arrays({"w": np.zeros(2, np.float32)})
 MEAN = aggregate.mean()
@@ -236,7 +237,8 @@ def keeping() -> Bench:
     def train(model: Any, ctx: Any) -> umbel.Update:
         if int(ctx.client.name) % 2:
             raise OutOfMemoryError if ctx.client.name == "5" else RuntimeError("odd")
-        ctx.state["seen"] = ctx.state.get("seen", 0) + 1
+        if int(ctx.client.name) % 3 == 0:
+            ctx.state["seen"] = ctx.state.get("seen", 0) + 1
         return umbel.Update(model=model + np.random.rand() + ctx.data, metrics={"rng": ctx.rng.random()})
 
     return Bench(client, 1)
@@ -244,6 +246,10 @@ def keeping() -> Bench:
 
 class OutOfMemoryError(RuntimeError):
     """As the frameworks call it."""
+
+
+def memory(size: int) -> Any:
+    return np.empty(size, np.uint8)
 
 
 def told(done: Done | Failure) -> Any:
@@ -258,12 +264,21 @@ def test_tasks_in_turn_give_what_they_give_alone(numbers: list[int], round: int)
     clients, asked = [ClientInfo(name=str(n)) for n in numbers], question(round=round)
     states: dict[str, dict[str, Any]] = {str(n): {"seen": n} for n in numbers if n % 3 == 0}
     begun: list[int] = []
-    bench, full, found = keeping(), [], []
-    for done in bench.do_in_turn(asked, clients, lambda name: states.get(name, {}), begin=begun.append):
-        found.append(told(done))
-        full.append(bench.full)
-    assert found == [told(keeping().do(asked, client, states.get(client.name, {}))) for client in clients]
-    assert full == [n == 5 for n in numbers]
+    bench = keeping()
+    found: dict[int, Any] = {}
+    full: dict[int, bool] = {}
+    for places, done in bench.do_in_turn(
+        asked, clients, lambda name: states.get(name, {}), begin=begun.append, room=memory
+    ):
+        ones: list[Done | Failure] = (
+            [Done(done.update(i), None) for i in range(len(done))] if isinstance(done, Rows) else [done]
+        )
+        assert len(ones) == len(places)
+        found |= dict(zip(places, map(told, ones), strict=True))
+        full |= dict.fromkeys(places, bench.full)
+    alone = [keeping().do(asked, client, states.get(client.name, {})) for client in clients]
+    assert found == dict(enumerate(map(told, alone)))
+    assert full == {i: n == 5 for i, n in enumerate(numbers)}
     assert set(begun) == set(range(len(numbers)))
 
 
@@ -276,7 +291,7 @@ def test_ctrl_c_ends_tasks_in_turn() -> None:
 
     clients = [ClientInfo(name=name) for name in "ab"]
     with pytest.raises(KeyboardInterrupt):
-        list(Bench(client, 1).do_in_turn(question(), clients, lambda _: {}, begin=lambda _: None))
+        list(Bench(client, 1).do_in_turn(question(), clients, lambda _: {}, begin=lambda _: None, room=memory))
 
 
 def test_between_exchanges_nothing_of_the_question_is_held() -> None:

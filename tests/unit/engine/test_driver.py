@@ -82,7 +82,7 @@ def run(exchange: Exchange, runner: Scripted, deadline: float = 10.0) -> tuple[C
 
 
 def test_everyone_answers() -> None:
-    runner = Scripted([(101, Arrived("b", 1)), (102, Arrived("a", 1))])
+    runner = Scripted([(101, Arrived([("b", 1)])), (102, Arrived([("a", 1)]))])
     close, reduced = run(Exchange(["a", "b"]), runner)
     assert (close.folded, close.met, reduced.names) == (("a", "b"), True, ["a", "b"])
     assert runner.said == [
@@ -94,7 +94,7 @@ def test_everyone_answers() -> None:
 
 
 def test_at_the_deadline_who_is_late_is_told_to_stop() -> None:
-    runner = Scripted([(101, Arrived("a", 1)), (111, Arrived("b", 1))])
+    runner = Scripted([(101, Arrived([("a", 1)])), (111, Arrived([("b", 1)]))])
     close, _ = run(Exchange(["a", "b"], quorum=0.5), runner, deadline=10)
     assert (close.folded, close.revoked, close.met) == (("a",), ("b",), True)
     assert runner.said[-2:] == [("revoke", "b"), ("close", ("a",), True)]
@@ -102,14 +102,14 @@ def test_at_the_deadline_who_is_late_is_told_to_stop() -> None:
 
 
 def test_an_answer_at_the_deadline_counts() -> None:
-    runner = Scripted([(110, Arrived("a", 1)), (110, Arrived("b", 1))])
+    runner = Scripted([(110, Arrived([("a", 1)])), (110, Arrived([("b", 1)]))])
     close, _ = run(Exchange(["a", "b"], quorum=0.5), runner, deadline=10)
     assert "a" in close.folded
 
 
 def test_where_nothing_is_late_there_is_no_deadline() -> None:
     """A simulation takes as long as it takes."""
-    runner = Scripted([(10**6, Arrived("a", 1)), (10**7, Arrived("b", 1))], punctual=True)
+    runner = Scripted([(10**6, Arrived([("a", 1)])), (10**7, Arrived([("b", 1)]))], punctual=True)
     runner.events = [(0, event) for _, event in runner.events]
     runner.time = 10**9
     close, _ = run(Exchange(["a", "b"]), runner)
@@ -117,21 +117,21 @@ def test_where_nothing_is_late_there_is_no_deadline() -> None:
 
 
 def test_a_lost_one_is_asked_again_and_its_first_answer_is_dropped() -> None:
-    runner = Scripted([(101, Lost("a", 1, failure("a"))), (102, Arrived("a", 1)), (103, Arrived("a", 2))])
+    runner = Scripted([(101, Lost("a", 1, failure("a"))), (102, Arrived([("a", 1)])), (103, Arrived([("a", 2)]))])
     close, _ = run(Exchange(["a"]), runner)
     assert close.folded == ("a",)
     assert runner.said[1:-1] == [("lease", ("a", 1)), ("lease", ("a", 2)), ("drop", "a", 1), ("fold", ("a", 2, 0))]
 
 
 def test_who_is_refused_when_folded_makes_room_for_a_spare_at_once() -> None:
-    runner = Scripted([(101, Arrived("a", 1)), (102, Arrived("z", 1))], refuse=["a"])
+    runner = Scripted([(101, Arrived([("a", 1)])), (102, Arrived([("z", 1)]))], refuse=["a"])
     close, _ = run(Exchange(["a"], ["z"]), runner)
     assert (close.folded, [f.client for f in close.failures]) == (("z",), ["a"])
     assert ("lease", ("z", 1)) in runner.said
 
 
 def test_a_refusal_may_cost_the_quorum() -> None:
-    runner = Scripted([(101, Arrived("a", 1)), (102, Arrived("b", 1))], refuse=["b"])
+    runner = Scripted([(101, Arrived([("a", 1)])), (102, Arrived([("b", 1)]))], refuse=["b"])
     close, _ = run(Exchange(["a", "b"]), runner)
     assert (close.met, close.folded) == (False, ("a",))
 
@@ -150,7 +150,7 @@ def test_the_other_effects_reach_store_and_observer() -> None:
     class Observer:
         def round_opened(self, round: int, cohort: int) -> None: ...
 
-        def client_done(self, client: str) -> None: ...
+        def clients_done(self, clients: Sequence[str]) -> None: ...
 
         def committed(self, history: History) -> str:
             seen.append(history)
@@ -176,13 +176,13 @@ def test_a_display_counts_who_answered_or_failed_for_good() -> None:
         def round_opened(self, round: int, cohort: int) -> None:
             shown.append(f"round {round} of {cohort}")
 
-        def client_done(self, client: str) -> None:
-            shown.append(client)
+        def clients_done(self, clients: Sequence[str]) -> None:
+            shown.extend(clients)
 
         def committed(self, history: History) -> str:
             return ""
 
-    runner = Scripted([(1, Lost("a", 1, failure("a"))), (2, Arrived("a", 2)), (3, Failed("b", 1, failure("b")))])
+    runner = Scripted([(1, Lost("a", 1, failure("a"))), (2, Arrived([("a", 2)])), (3, Failed("b", 1, failure("b")))])
     drive(conduct(QUESTION, Exchange(["a", "b"], quorum=0.5), 500), runner, MemoryStore(), runner, Observer())
     assert shown == ["round 3 of 2", "a", "b"]
 
@@ -193,7 +193,7 @@ def test_the_loop_itself_does_nothing() -> None:
     assert next(loop) == Open(QUESTION, 1)
     assert loop.send(50.0) == Lease((("a", 1),))
     assert loop.send(None) == Wait(60.0)
-    assert loop.send([Arrived("a", 1), DeadlinePassed()]) == Fold((("a", 1, 0),))
+    assert loop.send([Arrived([("a", 1)]), DeadlinePassed()]) == Fold((("a", 1, 0),))
     finish = loop.send([])
     assert isinstance(finish, Finish)
     assert finish.close.folded == ("a",)

@@ -17,15 +17,15 @@ def test_an_empty_cohort_closes_at_once_and_its_quorum_is_met() -> None:
 def test_only_the_unbroken_prefix_is_folded() -> None:
     exchange = Exchange(["b", "a", "c"])
     assert exchange.step() == [Lease((("a", 1), ("b", 1), ("c", 1)))]
-    assert exchange.step([Arrived("b", 1)]) == []
-    assert exchange.step([Arrived("a", 1)]) == [Fold((("a", 1, 0), ("b", 1, 1)))]
+    assert exchange.step([Arrived([("b", 1)])]) == []
+    assert exchange.step([Arrived([("a", 1)])]) == [Fold((("a", 1, 0), ("b", 1, 1)))]
 
 
 def test_a_spare_takes_the_place_of_a_failed_client_behind_the_cohort() -> None:
     exchange = Exchange(["a", "b"], ["z", "y"])
     exchange.step()
     assert exchange.step([Failed("a", 1, failure("a"))]) == [Lease((("z", 1),))]
-    assert exchange.step([Arrived("z", 1), Arrived("b", 1)]) == [Fold((("b", 1, 1), ("z", 1, 2)))]
+    assert exchange.step([Arrived([("z", 1)]), Arrived([("b", 1)])]) == [Fold((("b", 1, 1), ("z", 1, 2)))]
     assert exchange.step() == [Close(folded=("b", "z"), failures=(failure("a"),), revoked=(), met=True)]
 
 
@@ -33,8 +33,8 @@ def test_a_lost_client_is_asked_again_with_the_next_attempt_and_its_first_answer
     exchange = Exchange(["a"], attempts=2)
     exchange.step()
     assert exchange.step([Lost("a", 1, failure("a"))]) == [Lease((("a", 2),))]
-    assert exchange.step([Arrived("a", 1)]) == [Drop("a", 1)]
-    assert exchange.step([Arrived("a", 2)]) == [Fold((("a", 2, 0),))]
+    assert exchange.step([Arrived([("a", 1)])]) == [Drop("a", 1)]
+    assert exchange.step([Arrived([("a", 2)])]) == [Fold((("a", 2, 0),))]
 
 
 def test_a_bound_exchange_has_no_spares_and_no_second_answer() -> None:
@@ -47,7 +47,7 @@ def test_a_bound_exchange_has_no_spares_and_no_second_answer() -> None:
 def test_the_deadline_revokes_who_did_not_answer() -> None:
     exchange = Exchange(["a", "b"], quorum=0.5)
     exchange.step()
-    assert exchange.step([Arrived("b", 1), DeadlinePassed()]) == [Fold((("b", 1, 1),))]
+    assert exchange.step([Arrived([("b", 1)]), DeadlinePassed()]) == [Fold((("b", 1, 1),))]
     assert exchange.step() == [
         Revoke(("a",)),
         Close(folded=("b",), failures=(), revoked=("a",), met=True),
@@ -64,8 +64,8 @@ def test_an_exchange_that_can_no_longer_reach_its_quorum_ends_early() -> None:
 def test_in_a_race_the_first_answers_count() -> None:
     exchange = Exchange(["a", "b"], ["z"], race=True)
     assert exchange.step() == [Lease((("a", 1), ("b", 1), ("z", 1)))]
-    exchange.step([Arrived("z", 1)])
-    exchange.step([Arrived("b", 1)])
+    exchange.step([Arrived([("z", 1)])])
+    exchange.step([Arrived([("b", 1)])])
     *_, close = exchange.step()
     assert isinstance(close, Close)
     assert close.folded == ("b", "z")
@@ -75,7 +75,7 @@ def test_in_a_race_the_first_answers_count() -> None:
 def test_a_client_refused_while_it_is_folded_is_a_failure() -> None:
     exchange = Exchange(["a", "b"], quorum=0.5)
     exchange.step()
-    exchange.step([Arrived("a", 1), Arrived("b", 1)])
+    exchange.step([Arrived([("a", 1)]), Arrived([("b", 1)])])
     (close,) = exchange.step([Failed("a", 1, failure("a"))])
     assert isinstance(close, Close)
     assert close.folded == ("b",)
@@ -84,7 +84,7 @@ def test_a_client_refused_while_it_is_folded_is_a_failure() -> None:
 def test_a_snapshot_counts() -> None:
     exchange = Exchange(["a", "b", "c"])
     exchange.step()
-    exchange.step([Arrived("b", 1)])
+    exchange.step([Arrived([("b", 1)])])
     s = exchange.snapshot()
     assert (s.leased, s.waiting, s.folded, s.failed, s.closed) == (2, 1, 0, 0, False)
 

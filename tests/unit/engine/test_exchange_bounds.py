@@ -20,7 +20,7 @@ def folded_at_the_deadline(cohort: int, answers: int, quorum: float) -> bool:
     names = [f"{i:04}" for i in range(cohort)]
     exchange = Exchange(names, quorum=quorum)
     exchange.step()
-    exchange.step([*(Arrived(name, 1) for name in names[:answers]), DeadlinePassed()])
+    exchange.step([*(Arrived([(name, 1)]) for name in names[:answers]), DeadlinePassed()])
     (*_, close) = exchange.step()
     assert isinstance(close, Close)
     return close.met
@@ -35,12 +35,12 @@ def test_a_quorum_is_a_share_without_rounding_errors(cohort: int, percent: int) 
 
 
 @pytest.mark.parametrize(
-    "late", [Arrived("a", 1), Failed("a", 1, failure("a")), Lost("b", 1, failure("b")), DeadlinePassed()]
+    "late", [Arrived([("a", 1)]), Failed("a", 1, failure("a")), Lost("b", 1, failure("b")), DeadlinePassed()]
 )
 def test_after_the_close_nothing_changes_any_more(late: object) -> None:
     exchange = Exchange(["a", "b"], quorum=0.5)
     exchange.step()
-    exchange.step([Arrived("a", 1), DeadlinePassed()])
+    exchange.step([Arrived([("a", 1)]), DeadlinePassed()])
     exchange.step()
     before = exchange.snapshot()
     assert before.closed

@@ -1,0 +1,129 @@
+"""The tasks of an exchange, and what came of each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import final
+
+from umbel.rows import Rows
+from umbel.simulation.folding import Answered, AnsweredRows
+from umbel.simulation.inbox import Inbox
+from umbel.simulation.messages import Answer
+from umbel.update import Metrics, Update
+
+_WHOLE = Answer(-1, "whole")  # stands for one of which nothing lies in the worker's memory, or does any more
+
+
+@final
+class Tasks:
+    """By number: whose a task is, what was answered, and where that lies. Columns, since there may be thousands."""
+
+    def __init__(self) -> None:
+        self._tasks: list[tuple[str, int]] = []
+        self._answers: list[Answer | Rows | None] = []
+        self._places: list[int] = []  # of its answer among rows
+        self._inboxes: list[Inbox | None] = []
+        self._by_client: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, number: int) -> tuple[str, int]:
+        """Whose a task is, and which attempt."""
+        return self._tasks[number]
+
+    def add(self, tasks: Sequence[tuple[str, int]]) -> None:
+        """More of them, each (client, attempt)."""
+        self._by_client.update(zip([client for client, _ in tasks], itertools.count(len(self._tasks))))
+        self._tasks += tasks
+        self._answers += [None] * len(tasks)
+        self._places += [0] * len(tasks)
+        self._inboxes += [None] * len(tasks)
+
+    def is_open(self, number: int) -> bool:
+        """Has nobody answered it?"""
+        return self._answers[number] is None
+
+    @property
+    def first_open(self) -> int:
+        """The first that nobody has answered; -1: there is none."""
+        return self._answers.index(None) if None in self._answers else -1
+
+    def note(self, number: int, answer: Answer, inbox: Inbox) -> None:
+        """It was answered."""
+        self._answers[number], self._inboxes[number] = answer, inbox
+
+    def note_rows(self, numbers: Sequence[int], rows: Rows, inbox: Inbox) -> list[tuple[str, int]]:
+        """These were answered, side by side; gives those whom nobody had answered before, each (client, attempt)."""
+        fresh = []
+        for place, number in enumerate(numbers):
+            if self._answers[number] is None:
+                self._answers[number], self._places[number], self._inboxes[number] = rows, place, inbox
+                fresh.append(self._tasks[number])
+        return fresh
+
+    def holds(self, inbox: Inbox) -> bool:
+        """Are there updates in it that are not folded yet?"""
+        return any(
+            its is inbox and (isinstance(answer, Rows) or (answer is not None and answer.arrays is not None))
+            for answer, its in zip(self._answers, self._inboxes, strict=True)
+        )
+
+    def drop(self, client: str) -> None:
+        """Throw a client's answer away."""
+        number = self._by_client[client]
+        answer, inbox = self._answers[number], self._inboxes[number]
+        if answer is not None:
+            self._answers[number] = _WHOLE
+        if isinstance(answer, Answer) and inbox is not None:
+            inbox.drop(answer)
+
+    def take(self, asked: Sequence[tuple[str, int, int]]) -> list[list[Answered] | AnsweredRows]:
+        """The answers of these clients, each (client, attempt, place), in their order.
+
+        From now on nothing of them is held here.
+        """
+        taken: list[list[Answered] | AnsweredRows] = []
+        for rows, group in itertools.groupby(asked, key=self._rows_of):
+            mine = list(group)
+            taken.append([self._answered(*each) for each in mine] if rows is None else self._answered_rows(rows, mine))
+        return taken
+
+    def _rows_of(self, asked: tuple[str, int, int]) -> Rows | None:
+        """The rows among which a client's answer lies; None if it came alone."""
+        answer = self._answers[self._by_client[asked[0]]]
+        return answer if isinstance(answer, Rows) else None
+
+    def _answered_rows(self, rows: Rows, asked: Sequence[tuple[str, int, int]]) -> AnsweredRows:
+        clients, attempts, places = zip(*asked, strict=True)
+        numbers = [self._by_client[client] for client in clients]
+        mine = [self._places[number] for number in numbers]
+        for number in numbers:
+            self._answers[number] = _WHOLE
+        first, last = mine[0], mine[-1]
+        together = mine == [*range(first, last + 1)]
+        return AnsweredRows(clients, attempts, places, rows[first : last + 1] if together else rows.take(mine))
+
+    def _answered(self, client: str, attempt: int, place: int) -> Answered:
+        number = self._by_client[client]
+        answer, inbox = self._answers[number], self._inboxes[number]
+        assert isinstance(answer, Answer)
+        assert inbox is not None
+        self._answers[number] = _WHOLE
+        return Answered(client, attempt, place, _done(answer, inbox), answer.state)
+
+
+def _done(answer: Answer, inbox: Inbox) -> Update | Metrics:
+    if answer.arrays is None:
+        return Metrics.made(answer.metrics, weight=answer.weight)
+    return Update.made(
+        answer.kind,  # type: ignore[arg-type]  # as the worker's update had it
+        inbox.arrays(answer.arrays),
+        weight=answer.weight,
+        metrics=answer.metrics,
+        extra={name: inbox.arrays(stored) for name, stored in answer.extra.items()} if answer.extra else {},
+    )
+
+
+__all__ = ["Tasks"]
