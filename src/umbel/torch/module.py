@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, final
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import numpy as np
 import torch
@@ -28,11 +28,12 @@ DTYPES = {code: dtype for dtype, code in CODES.items()}
 @final
 @dataclass(slots=True)
 class _Plans:
+    net: ref[nn.Module]
     outgoing: dict[Choice, Plan] = field(default_factory=dict)
     incoming: Plan | None = None
 
 
-_known: WeakKeyDictionary[nn.Module, _Plans] = WeakKeyDictionary()
+_known: dict[int, _Plans] = {}  # by id: a WeakKeyDictionary runs more code in each call than is left of ours
 
 
 def arrays(net: nn.Module, only: str | Entries | None = None, roles: Sequence[Entries] = ()) -> Arrays:
@@ -57,11 +58,11 @@ def arrays(net: nn.Module, only: str | Entries | None = None, roles: Sequence[En
         UsageError: ``net`` is no module, or a choice in ``roles`` has no role.
     """
     net = _bare(net)
-    if not isinstance(only, str | Entries | None):
+    if only is not None and not isinstance(only, (str, Entries)):
         raise UsageError(f"only is a {type(only).__name__}", advice='give umbel.entries("*.lora_*", "head.*")')
     choice: Choice = (entries(only) if isinstance(only, str) else only, tuple(roles))
     keys, tensors = walk(net)
-    plans = _known.setdefault(net, _Plans())
+    plans = _plans(net)
     plan = plans.outgoing.get(choice)
     if plan is None or not plan.fits(keys, tensors):
         plan = plans.outgoing[choice] = _plan_outgoing(Named(net), choice)
@@ -107,15 +108,14 @@ def _put(net: nn.Module, model: Arrays) -> tuple[Plan, list[Tensor | None]]:
             advice="wrap a dict of arrays as umbel.Arrays(values), a file as umbel.Arrays.load(path)",
         )
     keys, tensors = walk(net)
-    plans = _known.setdefault(net, _Plans())
-    plan = plans.incoming
-    if plan is None or plan.spec != model.spec or not plan.fits(keys, tensors):
-        plan = plans.incoming = plan_incoming(Named(net), model.spec)
+    plans = _plans(net)
+    plan, spec = plans.incoming, model.spec
+    if plan is None or (plan.spec is not spec and plan.spec != spec) or not plan.fits(keys, tensors):
+        plan = plans.incoming = plan_incoming(Named(net), spec)
     if plan.memories:
         for memory, values in zip(plan.memories, model.stored(), strict=True):
             memory[...] = values
-        written = [t for p in plan.once if (t := tensors[p.index]) is not None]
-        torch.autograd.graph.increment_version(written)
+        torch.autograd.graph.increment_version(plan.chosen(tensors))
     else:
         _put_with_care(plan, tensors, model, type(net).__name__)
     for t in tensors:
@@ -142,6 +142,8 @@ def _put_with_care(plan: Plan, tensors: Sequence[Tensor | None], model: Arrays, 
 
 def _gather(plan: Plan, tensors: Sequence[Tensor | None]) -> Arrays:
     """Arrays of the plan's spec from the values of the module's tensors."""
+    if plan.parts:
+        return Arrays.over(plan.spec, np.frombuffer(b"".join(plan.parts), np.uint8))  # bytes: read-only from the start
     if plan.memories:
         return Arrays.copied(plan.spec, plan.memories)
     places = {p.entry.name: p for p in plan.once}
@@ -166,7 +168,7 @@ def like(net: nn.Module, spec: Spec) -> Arrays:
     """
     net = _bare(net)
     keys, tensors = walk(net)
-    plans = _known.setdefault(net, _Plans())
+    plans = _plans(net)
     plan = plans.incoming
     if not spec.canonical:
         spec = layout(spec.entries, dict(spec.aliases), names=spec.names)
@@ -237,6 +239,15 @@ def _bare(net: nn.Module) -> nn.Module:
             advice="the module comes first: umbel.torch.into(net, model), umbel.torch.arrays(net)",
         )
     return net._modules.get("_orig_mod") or net  # what torch.compile wraps
+
+
+def _plans(net: nn.Module) -> _Plans:
+    """What is known of a module; kept until it goes."""
+    key = id(net)
+    plans = _known.get(key)
+    if plans is None or plans.net() is not net:
+        plans = _known[key] = _Plans(ref(net, lambda _: _known.pop(key, None)))
+    return plans
 
 
 def _plan_outgoing(named: Named, choice: Choice) -> Plan:
