@@ -37,7 +37,6 @@ from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned
 Array = npt.NDArray[Any]
 _TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
 SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
-_CACHED = 1 << 18  # bytes that are still in the cache when all entries have been copied
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 Lend = Callable[[int], Array | None]
@@ -135,13 +134,8 @@ class Arrays:
     def copied(cls, spec: Spec, values: Iterable[Array]) -> Self:
         """Arrays of a given spec, copied from each entry's values in storage dtype, in the order of ``Spec.placed``."""
         made = cls.over(spec, _new_file(spec))
-        pairs = zip(made.stored(), values, strict=True)
-        if spec.size > _CACHED:  # small ones are looked at where they are checked, in few runs
-            looked = [copy(value, out) for out, value in pairs]
-            made.harmless = all(looked)
-        else:
-            for out, value in pairs:
-                out[...] = value
+        looked = [copy(value, out) for out, value in zip(made.stored(), values, strict=True)]
+        made.harmless = all(looked)
         made._file.flags.writeable = False
         return made
 
