@@ -91,8 +91,10 @@ def walk(net: nn.Module) -> tuple[list[str], list[Tensor | None]]:
     """
     keys: list[str] = []
     tensors: list[Tensor | None] = []
-    todo: list[nn.Module] = [net]
+    todo: list[nn.Module | None] = [net]
     for module in todo:  # grows while it is walked
+        if module is None:
+            continue
         if params := module._parameters:
             keys += params
             tensors += params.values()
@@ -101,7 +103,7 @@ def walk(net: nn.Module) -> tuple[list[str], list[Tensor | None]]:
             tensors += buffers.values()
         if children := module._modules:
             keys += children
-            todo += [child for child in children.values() if child is not None]
+            todo += children.values()
     return keys, tensors
 
 
@@ -115,9 +117,9 @@ def _walked_names(net: nn.Module) -> list[str]:
     return names
 
 
-def _stamps(tensors: Iterable[Tensor]) -> list[Stamp]:
-    """What identifies the memory of each tensor and how it is read."""
-    return [(t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()) for t in tensors]
+def _stamp(t: Tensor) -> Stamp:
+    """What identifies the memory of a tensor and how it is read."""
+    return t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()
 
 
 @final
@@ -219,24 +221,22 @@ class Plan:
     Attributes:
         keys: the names met on the walk; other names mean another structure.
         places: one for each name that is copied, aliases among them.
-        indexes: which tensors of the walk these are.
-        stamps: what must be unchanged of them for this to be right.
+        stamps: which tensors of the walk these are, and what must be unchanged of each for this to be right.
         spec: what the arrays consist of.
         once: the places without those of a tensor that stands here already: what is copied.
         tied: pairs of places of one tensor that are two entries; they must hold the same values.
-        memories: the values of all entries, as they follow each other in a file, where each is one tensor in main
-            memory; else empty.
+        memories: for all entries, as they follow each other in a file, which tensor of the walk it is, and its values;
+            empty unless each is one tensor in main memory.
         parts: the bytes of a whole file, header and ``memories``, where it is small and they have no gaps; else empty.
     """
 
     keys: list[str]
     places: tuple[Place, ...]
-    indexes: tuple[int, ...]
-    stamps: list[Stamp]
+    stamps: tuple[tuple[int, Stamp], ...]
     spec: Spec
     once: tuple[Place, ...]
     tied: tuple[tuple[Place, Place], ...]
-    memories: tuple[Array, ...]
+    memories: tuple[tuple[int, Array], ...]
     parts: tuple[bytes | memoryview, ...]
 
     def fits(self, keys: list[str], tensors: list[Tensor | None]) -> bool:
@@ -244,13 +244,13 @@ class Plan:
         if keys != self.keys:
             return False
         try:
-            return _stamps(self.chosen(tensors)) == self.stamps
+            for index, stamp in self.stamps:  # as `_stamp` has it, without a call for each
+                t = tensors[index]
+                if t is None or (t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()) != stamp:
+                    return False
         except (NotImplementedError, RuntimeError, ValueError):  # a tensor that has no memory any more
             return False
-
-    def chosen(self, tensors: list[Tensor | None]) -> list[Tensor]:
-        """Those tensors of the walk that are copied."""
-        return [t for i in self.indexes if (t := tensors[i]) is not None]
+        return True
 
 
 def make_plan(named: Named, spec: Spec, names: Iterable[str]) -> Plan:
@@ -263,17 +263,17 @@ def make_plan(named: Named, spec: Spec, names: Iterable[str]) -> Plan:
         if other.entry is not p.entry:
             tied.append((other, p))
     once = tuple(first.values())
-    indexes, stamps = tuple(p.index for p in places), _stamps(named.tensors[p.name] for p in places)
+    stamps = tuple((p.index, _stamp(named.tensors[p.name])) for p in places)
     memories = () if tied else _memories(spec, once)
-    small = spec.size <= SMALL and all(memory.flags.c_contiguous for memory in memories)
+    small = spec.size <= SMALL and all(memory.flags.c_contiguous for _, memory in memories)
     parts: list[bytes | memoryview] = [spec.header] if memories and small else []
-    parts += [memory.reshape(-1).view(np.uint8).data for memory in memories if parts]
-    return Plan(named.keys, places, indexes, stamps, spec, once, tuple(tied), memories, tuple(parts))
+    parts += [memory.reshape(-1).view(np.uint8).data for _, memory in memories if parts]
+    return Plan(named.keys, places, stamps, spec, once, tuple(tied), memories, tuple(parts))
 
 
-def _memories(spec: Spec, once: Sequence[Place]) -> tuple[Array, ...]:
-    """The values of all entries, as they follow each other in a file; () unless each is one tensor in main memory."""
-    found = {p.entry.name: p.memory for p in once if p.memory is not None and not p.repeated}
+def _memories(spec: Spec, once: Sequence[Place]) -> tuple[tuple[int, Array], ...]:
+    """Where the values of all entries are, as they follow each other; () unless each is one tensor in main memory."""
+    found = {p.entry.name: (p.index, p.memory) for p in once if p.memory is not None and not p.repeated}
     return tuple(found[e.name] for e in spec.placed) if len(found) == len(once) == len(spec.entries) else ()
 
 
