@@ -100,7 +100,8 @@ class Arrays:
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
-            self._hold(spec, _new_file(spec))
+            self.spec, self._file, self.harmless = spec, _new_file(spec), False
+            self._stored, self._views, self._digest = (), {}, ""
             for name, shape, dtype, begin in spec.slots:
                 np.ndarray(shape, dtype, self._file, begin)[...] = values[name]
             self._file.flags.writeable = False
@@ -113,7 +114,8 @@ class Arrays:
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
         filled = Arrays.build(layout(wanted, aliases), lambda name, out: np.copyto(out, found[name]))
-        self._hold(filled.spec, filled._file)
+        self.spec, self._file, self.harmless = filled.spec, filled._file, False
+        self._stored, self._views, self._digest = (), {}, ""
 
     @classmethod
     def build(cls, spec: Spec, write: Callable[[str, Array], object]) -> Self:
@@ -151,11 +153,8 @@ class Arrays:
     def over(cls, spec: Spec, file: Array) -> Self:
         """Arrays over the bytes of a whole file, header and data, which have this spec; without a copy."""
         made = cls.__new__(cls)
-        made._hold(spec, file)
+        made.spec, made._file, made._stored, made._views, made._digest, made.harmless = spec, file, (), {}, "", False
         return made
-
-    def _hold(self, spec: Spec, file: Array) -> None:
-        self.spec, self._file, self._stored, self._views, self._digest, self.harmless = spec, file, (), {}, "", False
 
     @property
     def writable(self) -> bool:

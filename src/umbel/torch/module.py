@@ -59,7 +59,9 @@ def arrays(net: nn.Module, only: str | Entries | None = None, roles: Sequence[En
             extra state), or nothing matches ``only``.
         UsageError: ``net`` is no module, or a choice in ``roles`` has no role.
     """
-    net, plans = _known_of(net)
+    plans = _known.get(id(net))
+    if plans is None or plans.net() is not net:
+        net, plans = _met(net)
     if only is not None and not isinstance(only, (str, Entries)):
         raise UsageError(f"only is a {type(only).__name__}", advice='give umbel.entries("*.lora_*", "head.*")')
     choice: Choice = (entries(only) if isinstance(only, str) else only, tuple(roles))
@@ -102,7 +104,9 @@ def load(net: nn.Module, model: Arrays) -> dict[str, Tensor]:
 
 
 def _put(net: nn.Module, model: Arrays) -> tuple[Plan, list[Tensor | None]]:
-    net, plans = _known_of(net)
+    plans = _known.get(id(net))
+    if plans is None or plans.net() is not net:
+        net, plans = _met(net)
     if not isinstance(model, Arrays):
         raise UsageError(
             f"a model is umbel.Arrays, not {type(model).__name__}",
@@ -168,7 +172,7 @@ def like(net: nn.Module, spec: Spec) -> Arrays:
     Raises:
         EntryError: the module has no such entry, or it stands for several tensors.
     """
-    net, plans = _known_of(net)
+    net, plans = _met(net)
     keys, tensors = walk(net)
     plan = plans.incoming
     if not spec.canonical:
@@ -233,20 +237,19 @@ def _check_repeated(place: Place, raw: Array) -> None:
         )
 
 
-def _known_of(net: nn.Module) -> tuple[nn.Module, _Plans]:
+def _met(net: nn.Module) -> tuple[nn.Module, _Plans]:
     """A module, of what ``torch.compile`` returned the module inside, and what is known of it until it goes."""
-    plans = _known.get(id(net))
-    if plans is not None and plans.net() is net:
-        return net, plans
     if not isinstance(net, nn.Module):
         raise UsageError(
             f"expected a torch.nn.Module, not {type(net).__name__}",
             advice="the module comes first: umbel.torch.into(net, model), umbel.torch.arrays(net)",
         )
     if (inside := net._modules.get("_orig_mod")) is not None:  # what torch.compile wraps
-        return _known_of(inside)
+        net = inside
     key = id(net)
-    plans = _known[key] = _Plans(ref(net, lambda _: _known.pop(key, None)))
+    plans = _known.get(key)
+    if plans is None or plans.net() is not net:
+        plans = _known[key] = _Plans(ref(net, lambda _: _known.pop(key, None)))
     return net, plans
 
 
