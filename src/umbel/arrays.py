@@ -27,7 +27,6 @@ from umbel.elements import (
     copy,
     entry_difference,
     in_blocks,
-    is_harmless,
     numbers,
     scalar,
     spec_of_plain,
@@ -37,8 +36,7 @@ from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned
 
 Array = npt.NDArray[Any]
 _TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
-_SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
-_CACHED = 1 << 18  # bytes that are still in the cache when all entries have been copied
+SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 Lend = Callable[[int], Array | None]
@@ -85,11 +83,12 @@ class Arrays:
         np.float64(8.0)
     """
 
-    __slots__ = ("__weakref__", "_digest", "_file", "_views", "harmless", "spec")
+    __slots__ = ("__weakref__", "_digest", "_file", "_stored", "_views", "harmless", "spec")
 
     spec: Spec
     harmless: bool  # was it seen, while they were written, that all elements are finite and far from overflow?
     _file: Array
+    _stored: tuple[Array, ...]  # what `stored` gives, once it was asked for
     _views: dict[str, Any]
     _digest: str
 
@@ -101,7 +100,8 @@ class Arrays:
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
-            self.spec, self._file, self._views, self._digest, self.harmless = spec, _new_file(spec), {}, "", False
+            self.spec, self._file, self.harmless = spec, _new_file(spec), False
+            self._stored, self._views, self._digest = (), {}, ""
             for name, shape, dtype, begin in spec.slots:
                 np.ndarray(shape, dtype, self._file, begin)[...] = values[name]
             self._file.flags.writeable = False
@@ -114,7 +114,8 @@ class Arrays:
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
         filled = Arrays.build(layout(wanted, aliases), lambda name, out: np.copyto(out, found[name]))
-        self.spec, self._file, self._views, self._digest, self.harmless = filled.spec, filled._file, {}, "", False
+        self.spec, self._file, self.harmless = filled.spec, filled._file, False
+        self._stored, self._views, self._digest = (), {}, ""
 
     @classmethod
     def build(cls, spec: Spec, write: Callable[[str, Array], object]) -> Self:
@@ -133,16 +134,10 @@ class Arrays:
 
     @classmethod
     def copied(cls, spec: Spec, values: Iterable[Array]) -> Self:
-        """Arrays of a given spec, copied from each entry's values in storage dtype, in the order of entries."""
+        """Arrays of a given spec, copied from each entry's values in storage dtype, in the order of ``Spec.placed``."""
         made = cls.over(spec, _new_file(spec))
-        pairs = zip(made.stored(), values, strict=True)
-        if spec.size > _CACHED:
-            looked = [copy(value, out) for out, value in pairs]
-            made.harmless = all(looked)
-        else:
-            for out, value in pairs:
-                out[...] = value
-            made.harmless = all(is_harmless(made.flat(run)) for run in spec.runs)
+        looked = [copy(value, out) for out, value in zip(made.stored(), values, strict=True)]
+        made.harmless = all(looked)
         made._file.flags.writeable = False
         return made
 
@@ -158,7 +153,7 @@ class Arrays:
     def over(cls, spec: Spec, file: Array) -> Self:
         """Arrays over the bytes of a whole file, header and data, which have this spec; without a copy."""
         made = cls.__new__(cls)
-        made.spec, made._file, made._views, made._digest, made.harmless = spec, file, {}, "", False
+        made.spec, made._file, made._stored, made._views, made._digest, made.harmless = spec, file, (), {}, "", False
         return made
 
     @property
@@ -215,9 +210,14 @@ class Arrays:
         """The stored array: like indexing, but bfloat16 as its bits and a payload as uint8."""
         return self._storage(self.spec.by_name[name])
 
-    def stored(self) -> list[Array]:
-        """The stored arrays of all entries, in their order."""
-        return [np.ndarray(shape, dtype, self._file, begin) for _, shape, dtype, begin in self.spec.slots]
+    def stored(self) -> tuple[Array, ...]:
+        """The stored arrays of all entries, in the order of ``Spec.placed``; kept, for many clients read one model."""
+        if not self._stored:
+            made = tuple(np.ndarray(shape, dtype, self._file, begin) for _, shape, dtype, begin in self.spec.slots)
+            if self._file.flags.writeable:  # not kept: they can be written to even when these arrays no longer can
+                return made
+            self._stored = made
+        return self._stored
 
     def flat(self, run: Run) -> Array:
         """Neighbouring entries as one flat array in storage dtype; see ``Spec.runs``."""
@@ -460,7 +460,7 @@ def _new_file(spec: Spec) -> Array:
     size = spec.size
     if size <= _TINY:
         return spec.template.copy()
-    file = np.empty(size, np.uint8) if size <= _SMALL else _lender[0](size)
+    file = np.empty(size, np.uint8) if size <= SMALL else _lender[0](size)
     file = aligned(size) if file is None else file
     file[: len(spec.header)] = spec.head
     return file
@@ -492,4 +492,4 @@ def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:
     return Arrays.build(first.spec, write)
 
 
-__all__ = ["BLOCK", "Array", "Arrays"]
+__all__ = ["BLOCK", "SMALL", "Array", "Arrays"]

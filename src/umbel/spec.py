@@ -181,9 +181,14 @@ class Spec:
         return len(self.header) + self.nbytes
 
     @cached_property
+    def placed(self) -> tuple[Entry, ...]:
+        """The entries as they follow each other in the file."""
+        return tuple(sorted(self.entries, key=lambda e: e.offset))
+
+    @cached_property
     def slots(self) -> tuple[tuple[str, tuple[int, ...], np.dtype[Any], int], ...]:
-        """Of each entry its name, shape, dtype as stored, and where it begins in the file."""
-        return tuple((e.name, e.shape, STORAGE[e.dtype], len(self.header) + e.offset) for e in self.entries)
+        """Of each entry of ``placed`` its name, shape, dtype as stored, and where it begins in the file."""
+        return tuple((e.name, e.shape, STORAGE[e.dtype], len(self.header) + e.offset) for e in self.placed)
 
     @cached_property
     def template(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
@@ -201,7 +206,7 @@ class Spec:
     def runs(self) -> tuple[Run, ...]:
         """The data as few flat arrays, each of one dtype and one role."""
         runs: list[Run] = []
-        for e in sorted((e for e in self.entries if e.size), key=lambda e: e.offset):
+        for e in (e for e in self.placed if e.size):
             last = runs[-1] if runs else None
             if last and (last.dtype, last.role) == (e.dtype, e.role):
                 runs[-1] = Run(last.dtype, last.role, last.offset, last.size + e.size)

@@ -151,3 +151,11 @@ def test_a_mask_is_not_dropped(masked: Any) -> None:
         Arrays({"w": masked})
     with pytest.raises(EntryError, match=r"entry 'w' has a mask\n.*filled"):
         Arrays({"w": np.zeros(2)}).with_values({"w": masked})
+
+
+def test_stored_arrays_are_kept_only_when_nobody_can_write_to_them(model: Arrays) -> None:
+    assert model.stored() is model.stored()
+    assert [a.tobytes() for a in model.stored()] == [model.raw(e.name).tobytes() for e in model.spec.placed]
+    open_for_writing = model.thawed()
+    assert all(a.flags.writeable for a in open_for_writing.stored())
+    assert not any(a.flags.writeable for a in open_for_writing.freeze().stored())

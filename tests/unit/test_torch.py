@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 import umbel.torch
 from umbel.arrays import Arrays
-from umbel.errors import EntryError, UsageError
+from umbel.errors import BadUpdate, EntryError, UsageError
 from umbel.spec import entries
-from umbel.torch import plan
+from umbel.torch import module, plan
 
 
 class Net(nn.Module):
@@ -423,6 +423,23 @@ def other_strides(net: Net) -> None:
     net.conv.weight.data = net.conv.weight.data.mT
 
 
+def other_shape(net: Net) -> None:
+    net.head.weight.data = net.head.weight.data[:1]
+
+
+def transpose_in_place(net: Net) -> None:
+    with torch.no_grad():
+        net.head.weight.t_()
+
+
+def freeze_a_parameter(net: Net) -> None:
+    net.head.weight.requires_grad_(False)
+
+
+def drop_a_parameter(net: Net) -> None:
+    net.scale = None  # type: ignore[assignment]
+
+
 def share_memory(net: Net) -> None:
     net.share_memory()
 
@@ -443,6 +460,10 @@ def tie(net: Net) -> None:
         add_a_layer,
         another_dtype,
         other_strides,
+        other_shape,
+        transpose_in_place,
+        freeze_a_parameter,
+        drop_a_parameter,
         share_memory,
         tie,
     ],
@@ -456,6 +477,54 @@ def test_a_module_may_change_between_two_calls(change: Callable[[Net], None]) ->
     doubled = got * 2
     umbel.torch.into(net, doubled)
     assert umbel.torch.arrays(copy.deepcopy(net)) == doubled
+
+
+class Mixed(nn.Module):
+    """Entries that follow each other in a file in another order than in the module."""
+
+    def __init__(self, width: int, *, strided: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("flag", torch.tensor([True, False]))
+        self.weight = nn.Parameter(torch.rand(width, 3).mT if strided else torch.rand(3, width))
+        self.norm = nn.BatchNorm1d(4)
+        self.short = nn.Parameter(torch.rand(5).bfloat16())
+        self.precise = nn.Parameter(torch.rand(2, dtype=torch.float64), requires_grad=False)
+        self.register_buffer("nothing", torch.zeros(0))
+
+
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("width", [1, 2_000, 20_000, 200_000])  # joined, joined, copied, copied in blocks
+def test_the_bytes_are_those_of_arrays_that_are_written_one_by_one(width: int, strided: bool) -> None:
+    net, other = Mixed(width, strided=strided), Mixed(width, strided=strided)
+    model = umbel.torch.arrays(net)
+    assert model.to_bytes() == Arrays.build(model.spec, lambda name, out: np.copyto(out, model.raw(name))).to_bytes()
+    for name, t in net.state_dict().items():
+        assert torch.equal(module.borrow(model.raw(name), model.spec.by_name[name].dtype), t)
+    for _ in range(2):
+        umbel.torch.into(other, model)
+        assert umbel.torch.arrays(other) == model
+
+
+@pytest.mark.parametrize("width", [1, 2_000, 20_000])
+def test_the_values_are_read_only_aligned_and_nobody_elses(width: int) -> None:
+    net = Mixed(width)
+    model = umbel.torch.arrays(net)
+    before = bytes(model.to_bytes())
+    with torch.no_grad():
+        net.weight.add_(1)
+    assert model.to_bytes() == before
+    for values in model.stored():
+        assert not values.flags.writeable
+        assert values.ctypes.data % values.itemsize == 0
+
+
+def test_values_of_a_small_module_are_looked_at_when_they_are_checked() -> None:
+    net = nn.Linear(2, 2)
+    good = umbel.torch.arrays(net)
+    with torch.no_grad():
+        net.bias[1] = torch.nan
+    with pytest.raises(BadUpdate, match="'bias' is not finite"):
+        umbel.aggregate.mean().expects(good).check(umbel.Update(model=umbel.torch.arrays(net)))
 
 
 def test_untying_is_seen() -> None:
@@ -474,6 +543,23 @@ def test_a_module_is_not_kept_alive() -> None:
     del net
     gc.collect()
     assert alive() is None
+
+
+def test_what_is_known_of_a_module_goes_with_it() -> None:
+    before = set(module._known)
+    net = Net()
+    umbel.torch.arrays(net)
+    assert id(net) in module._known
+    del net
+    gc.collect()
+    assert set(module._known) <= before
+
+
+def test_a_module_at_the_address_of_another_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, other = Net(), nn.Linear(2, 2)
+    umbel.torch.arrays(net)
+    monkeypatch.setitem(module._known, id(other), module._known[id(net)])
+    assert list(umbel.torch.arrays(other)) == ["weight", "bias"]
 
 
 def test_copies_are_modules_of_their_own() -> None:

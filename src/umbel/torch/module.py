@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, final
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar, final
+from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from umbel.arrays import Array, Arrays
 from umbel.errors import EntryError, UsageError
@@ -22,17 +23,19 @@ from umbel.torch.plan import CODES, Named, Place, Plan, default_role, first_name
 
 Module = TypeVar("Module", bound=nn.Module)
 Choice = tuple[Entries | None, tuple[Entries, ...]]
+_BYTE = np.dtype(np.uint8)
 DTYPES = {code: dtype for dtype, code in CODES.items()}
 
 
 @final
 @dataclass(slots=True)
 class _Plans:
+    net: ref[nn.Module]
     outgoing: dict[Choice, Plan] = field(default_factory=dict)
     incoming: Plan | None = None
 
 
-_known: WeakKeyDictionary[nn.Module, _Plans] = WeakKeyDictionary()
+_known: dict[int, _Plans] = {}  # by id: a WeakKeyDictionary runs more code in each call than is left of ours
 
 
 def arrays(net: nn.Module, only: str | Entries | None = None, roles: Sequence[Entries] = ()) -> Arrays:
@@ -56,12 +59,13 @@ def arrays(net: nn.Module, only: str | Entries | None = None, roles: Sequence[En
             extra state), or nothing matches ``only``.
         UsageError: ``net`` is no module, or a choice in ``roles`` has no role.
     """
-    net = _bare(net)
-    if not isinstance(only, str | Entries | None):
+    plans = _known.get(id(net))
+    if plans is None or plans.net() is not net:
+        net, plans = _met(net)
+    if only is not None and not isinstance(only, (str, Entries)):
         raise UsageError(f"only is a {type(only).__name__}", advice='give umbel.entries("*.lora_*", "head.*")')
     choice: Choice = (entries(only) if isinstance(only, str) else only, tuple(roles))
     keys, tensors = walk(net)
-    plans = _known.setdefault(net, _Plans())
     plan = plans.outgoing.get(choice)
     if plan is None or not plan.fits(keys, tensors):
         plan = plans.outgoing[choice] = _plan_outgoing(Named(net), choice)
@@ -100,22 +104,24 @@ def load(net: nn.Module, model: Arrays) -> dict[str, Tensor]:
 
 
 def _put(net: nn.Module, model: Arrays) -> tuple[Plan, list[Tensor | None]]:
-    net = _bare(net)
+    plans = _known.get(id(net))
+    if plans is None or plans.net() is not net:
+        net, plans = _met(net)
     if not isinstance(model, Arrays):
         raise UsageError(
             f"a model is umbel.Arrays, not {type(model).__name__}",
             advice="wrap a dict of arrays as umbel.Arrays(values), a file as umbel.Arrays.load(path)",
         )
     keys, tensors = walk(net)
-    plans = _known.setdefault(net, _Plans())
-    plan = plans.incoming
-    if plan is None or plan.spec != model.spec or not plan.fits(keys, tensors):
-        plan = plans.incoming = plan_incoming(Named(net), model.spec)
+    plan, spec = plans.incoming, model.spec
+    if plan is None or (plan.spec is not spec and plan.spec != spec) or not plan.fits(keys, tensors):
+        plan = plans.incoming = plan_incoming(Named(net), spec)
     if plan.memories:
-        for memory, values in zip(plan.memories, model.stored(), strict=True):
+        written: list[Any] = []
+        for (index, memory), values in zip(plan.memories, model.stored(), strict=True):
             memory[...] = values
-        written = [t for p in plan.once if (t := tensors[p.index]) is not None]
-        torch.autograd.graph.increment_version(written)
+            written.append(tensors[index])
+        increment_version(written)
     else:
         _put_with_care(plan, tensors, model, type(net).__name__)
     for t in tensors:
@@ -142,8 +148,10 @@ def _put_with_care(plan: Plan, tensors: Sequence[Tensor | None], model: Arrays, 
 
 def _gather(plan: Plan, tensors: Sequence[Tensor | None]) -> Arrays:
     """Arrays of the plan's spec from the values of the module's tensors."""
+    if plan.parts:
+        return Arrays.over(plan.spec, np.frombuffer(b"".join(plan.parts), _BYTE))  # bytes: read-only from the start
     if plan.memories:
-        return Arrays.copied(plan.spec, plan.memories)
+        return Arrays.copied(plan.spec, [memory for _, memory in plan.memories])
     places = {p.entry.name: p for p in plan.once}
 
     def write(name: str, out: Array) -> None:
@@ -164,9 +172,8 @@ def like(net: nn.Module, spec: Spec) -> Arrays:
     Raises:
         EntryError: the module has no such entry, or it stands for several tensors.
     """
-    net = _bare(net)
+    net, plans = _met(net)
     keys, tensors = walk(net)
-    plans = _known.setdefault(net, _Plans())
     plan = plans.incoming
     if not spec.canonical:
         spec = layout(spec.entries, dict(spec.aliases), names=spec.names)
@@ -214,7 +221,7 @@ def _write(place: Place, t: Tensor | None, raw: Array) -> None:
         raw = raw[place.repeated]
     if place.memory is not None:
         np.copyto(place.memory[place.repeated] if place.repeated else place.memory, raw)
-        torch.autograd.graph.increment_version(t)  # a backward pass through the old values must fail
+        increment_version(t)  # a backward pass through the old values must fail
         return
     with torch.inference_mode(t.is_inference()), torch.no_grad():
         (t[place.repeated] if place.repeated else t).copy_(borrow(raw, place.entry.dtype))
@@ -230,13 +237,20 @@ def _check_repeated(place: Place, raw: Array) -> None:
         )
 
 
-def _bare(net: nn.Module) -> nn.Module:
+def _met(net: nn.Module) -> tuple[nn.Module, _Plans]:
+    """A module, of what ``torch.compile`` returned the module inside, and what is known of it until it goes."""
     if not isinstance(net, nn.Module):
         raise UsageError(
             f"expected a torch.nn.Module, not {type(net).__name__}",
             advice="the module comes first: umbel.torch.into(net, model), umbel.torch.arrays(net)",
         )
-    return net._modules.get("_orig_mod") or net  # what torch.compile wraps
+    if (inside := net._modules.get("_orig_mod")) is not None:  # what torch.compile wraps
+        net = inside
+    key = id(net)
+    plans = _known.get(key)
+    if plans is None or plans.net() is not net:
+        plans = _known[key] = _Plans(ref(net, lambda _: _known.pop(key, None)))
+    return net, plans
 
 
 def _plan_outgoing(named: Named, choice: Choice) -> Plan:

@@ -4,20 +4,24 @@ A plan lists (tensor, entry) pairs. For tensors in main memory it also keeps a N
 values, so that a copy is one ``np.copyto``: for a small module the walk through PyTorch would cost
 more than the copy. A plan is used only while every tensor still has the memory, shape and dtype it
 was made for; the view keeps that memory alive, so equal addresses mean the same memory.
+
+What runs for each client here is short and calls little on purpose: between two clients a whole
+training runs, after which neither this code nor what it looks at is in the first-level caches.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from umbel.arrays import Array
+from umbel.arrays import SMALL, Array
 from umbel.errors import EntryError
 from umbel.spec import Entry, Role, Spec
 
@@ -69,7 +73,6 @@ class Place:
         name: its name in the module's state_dict.
         index: which tensor of the walk it is; see `walk`.
         entry: its entry in the arrays.
-        stamp: what must be unchanged for this to be right.
         memory: a NumPy view of its values (bfloat16 as bits); None on another device.
         repeated: for an expanded tensor, where one copy of its values lies; else None.
     """
@@ -77,7 +80,6 @@ class Place:
     name: str
     index: int
     entry: Entry
-    stamp: Stamp
     memory: Array | None
     repeated: tuple[slice, ...] | None
 
@@ -89,13 +91,19 @@ def walk(net: nn.Module) -> tuple[list[str], list[Tensor | None]]:
     """
     keys: list[str] = []
     tensors: list[Tensor | None] = []
-    todo: list[nn.Module] = [net]
+    todo: list[nn.Module | None] = [net]
     for module in todo:  # grows while it is walked
-        for table in (module._parameters, module._buffers):
-            keys += table.keys()
-            tensors += table.values()
-        keys += module._modules.keys()
-        todo += [child for child in module._modules.values() if child is not None]
+        if module is None:
+            continue
+        if params := module._parameters:
+            keys += params
+            tensors += params.values()
+        if buffers := module._buffers:
+            keys += buffers
+            tensors += buffers.values()
+        if children := module._modules:
+            keys += children
+            todo += children.values()
     return keys, tensors
 
 
@@ -193,7 +201,7 @@ def _place(named: Named, name: str, entry: Entry) -> Place:
     t = named.tensors[name]
     expanded = [stride == 0 and n > 1 for stride, n in zip(t.stride(), t.shape, strict=True)]
     repeated = tuple(slice(0, 1) if e else slice(None) for e in expanded) if any(expanded) else None
-    return Place(name, named.index[name], entry, _stamp(t), memory_of(t), repeated)
+    return Place(name, named.index[name], entry, memory_of(t), repeated)
 
 
 def memory_of(t: Tensor) -> Array | None:
@@ -213,27 +221,32 @@ class Plan:
     Attributes:
         keys: the names met on the walk; other names mean another structure.
         places: one for each name that is copied, aliases among them.
+        stamps: which tensors of the walk these are, and what must be unchanged of each for this to be right.
         spec: what the arrays consist of.
         once: the places without those of a tensor that stands here already: what is copied.
         tied: pairs of places of one tensor that are two entries; they must hold the same values.
-        memories: the values of all entries, in their order, where each is one tensor in main memory; else empty.
+        memories: for all entries, as they follow each other in a file, which tensor of the walk it is, and its values;
+            empty unless each is one tensor in main memory.
+        parts: the bytes of a whole file, header and ``memories``, where it is small and they have no gaps; else empty.
     """
 
     keys: list[str]
     places: tuple[Place, ...]
+    stamps: tuple[tuple[int, Stamp], ...]
     spec: Spec
     once: tuple[Place, ...]
     tied: tuple[tuple[Place, Place], ...]
-    memories: tuple[Array, ...]
+    memories: tuple[tuple[int, Array], ...]
+    parts: tuple[bytes | memoryview, ...]
 
     def fits(self, keys: list[str], tensors: list[Tensor | None]) -> bool:
         """Is the module still the one that the plan was made for?"""
         if keys != self.keys:
             return False
         try:
-            for p in self.places:  # as `_stamp` has it, without a call for each
-                t = tensors[p.index]
-                if t is None or (t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()) != p.stamp:
+            for index, stamp in self.stamps:  # as `_stamp` has it, without a call for each
+                t = tensors[index]
+                if t is None or (t.data_ptr(), t.requires_grad, t.dtype, t.shape, t.stride()) != stamp:
                     return False
         except (NotImplementedError, RuntimeError, ValueError):  # a tensor that has no memory any more
             return False
@@ -250,9 +263,18 @@ def make_plan(named: Named, spec: Spec, names: Iterable[str]) -> Plan:
         if other.entry is not p.entry:
             tied.append((other, p))
     once = tuple(first.values())
-    memories = tuple(p.memory for p in once if p.memory is not None and not p.repeated)
-    plain = not tied and len(memories) == len(once) and [p.entry for p in once] == list(spec.entries)
-    return Plan(named.keys, places, spec, once, tuple(tied), memories if plain else ())
+    stamps = tuple((p.index, _stamp(named.tensors[p.name])) for p in places)
+    memories = () if tied else _memories(spec, once)
+    small = spec.size <= SMALL and all(memory.flags.c_contiguous for _, memory in memories)
+    parts: list[bytes | memoryview] = [spec.header] if memories and small else []
+    parts += [memory.reshape(-1).view(np.uint8).data for _, memory in memories if parts]
+    return Plan(named.keys, places, stamps, spec, once, tuple(tied), memories, tuple(parts))
+
+
+def _memories(spec: Spec, once: Sequence[Place]) -> tuple[tuple[int, Array], ...]:
+    """Where the values of all entries are, as they follow each other; () unless each is one tensor in main memory."""
+    found = {p.entry.name: (p.index, p.memory) for p in once if p.memory is not None and not p.repeated}
+    return tuple(found[e.name] for e in spec.placed) if len(found) == len(once) == len(spec.entries) else ()
 
 
 def first_names(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, str]:
