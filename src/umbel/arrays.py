@@ -39,6 +39,7 @@ Array = npt.NDArray[Any]
 _TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
 _SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
 _CACHED = 1 << 18  # bytes that are still in the cache when all entries have been copied
+_PIECE = 1 << 20  # bytes between two looks at whether to go on; hashed in a millisecond
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 Lend = Callable[[int], Array | None]
@@ -290,11 +291,21 @@ class Arrays:
                 os.unlink(temporary)
             raise
 
-    def digest(self) -> str:
-        """SHA-256 of the file's bytes, in hex; computed once."""
+    def digest(self, between: Callable[[], object] = lambda: None) -> str:
+        """SHA-256 of the file's bytes, in hex; computed once.
+
+        Args:
+            between: called after each megabyte; may raise, to break off.
+        """
+        if self._digest:
+            return self._digest
+        hasher, data = hashlib.sha256(), self.to_bytes()
+        for begin in range(0, len(data), _PIECE):
+            hasher.update(data[begin : begin + _PIECE])
+            between()
         if self._file.flags.writeable:  # not frozen yet
-            return hashlib.sha256(self.to_bytes()).hexdigest()
-        self._digest = self._digest or hashlib.sha256(self.to_bytes()).hexdigest()
+            return hasher.hexdigest()
+        self._digest = hasher.hexdigest()
         return self._digest
 
     def __reduce__(self) -> tuple[Any, ...]:

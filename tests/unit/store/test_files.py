@@ -54,6 +54,7 @@ def test_blobs_are_those_of_the_last_two_commits(store: FileStore) -> None:
     for number in range(1, 51):
         store.record(record(number, number + 0.5))
         store.commit(commit(number, best=model(7) if number == 7 else None))
+        assert store.done == number  # it is written
         kept = {model(n).digest() for n in (number - 1, number, 7 if number >= 7 else number) if n}
         assert names(store.directory / "blobs") == {f"{digest}.safetensors" for digest in kept}
     assert len(names(store.directory)) == 7  # without clients' states and a final model
