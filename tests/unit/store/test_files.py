@@ -194,6 +194,7 @@ def test_a_run_that_begins_again_with_another_recipe_keeps_its_states(store: Fil
 
 def test_a_recipe_that_is_gone_is_noticed(store: FileStore) -> None:
     store.commit(commit(1))
+    assert store.done == 1  # it is written
     (store.directory / "run.json").unlink()
     with pytest.raises(CorruptFile, match=r"run\.json is gone"):
         _ = store.recipe
