@@ -9,7 +9,6 @@ Where our code copies an array: in the constructor (1), and in arithmetic, whose
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from umbel.elements import (
     is_harmless,
     numbers,
     scalar,
+    sha256,
     spec_of_plain,
 )
 from umbel.errors import EntryError, FormatError, UsageError
@@ -39,7 +39,6 @@ Array = npt.NDArray[Any]
 _TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
 _SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
 _CACHED = 1 << 18  # bytes that are still in the cache when all entries have been copied
-_PIECE = 1 << 20  # bytes between two looks at whether to go on; hashed in a millisecond
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 Lend = Callable[[int], Array | None]
@@ -292,21 +291,12 @@ class Arrays:
             raise
 
     def digest(self, between: Callable[[], object] = lambda: None) -> str:
-        """SHA-256 of the file's bytes, in hex; computed once.
-
-        Args:
-            between: called after each megabyte; may raise, to break off.
-        """
+        """SHA-256 of the file's bytes, in hex; computed once. ``between`` is called now and then; it may raise."""
         if self._digest:
             return self._digest
-        hasher, data = hashlib.sha256(), self.to_bytes()
-        for begin in range(0, len(data), _PIECE):
-            hasher.update(data[begin : begin + _PIECE])
-            between()
-        if self._file.flags.writeable:  # not frozen yet
-            return hasher.hexdigest()
-        self._digest = hasher.hexdigest()
-        return self._digest
+        found = sha256(self.to_bytes(), between)
+        self._digest = found if not self._file.flags.writeable else ""  # else not frozen yet
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrays.from_bytes, (bytes(self.to_bytes()),)

@@ -12,6 +12,7 @@ GoOn = Callable[[], None]
 Work = Callable[[GoOn], None]
 
 
+@final
 class Dropped(Exception):
     """What is being written is no longer needed; ends the work and is seen by nobody."""
 
