@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ from umbel.arrays import Arrays
 from umbel.engine.history import Row
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer
-from umbel.errors import CorruptFile, InUse
+from umbel.errors import CorruptFile, DiskFull, InUse
 from umbel.store.files import FileStore
 
 RECIPE = {"umbel": "1", "recipe": {"seed": 1}}
@@ -127,6 +132,81 @@ def test_states_of_an_exchange_that_was_not_recorded_are_dropped(store: FileStor
     store.client_states.write(2, {"a": {"n": 2}})
     after = again(store)
     assert after.client_states.read("a") == {"n": 1}
+    after.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While it is closed the thread that writes stops before each `os.fsync`."""
+    opened, real, main = threading.Event(), os.fsync, threading.current_thread()
+
+    def fsync(file: int) -> None:
+        if threading.current_thread() is not main:
+            opened.wait()
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    yield opened
+    opened.set()
+
+
+def test_a_commit_is_written_while_the_run_goes_on(store: FileStore, gate: threading.Event, tmp_path: Path) -> None:
+    store.client_states.write(1, {"a": {"n": 1}})
+    store.commit(commit(1))
+    store.client_states.write(2, {"a": {"n": 2}})
+    store.mark(2)
+    shutil.copytree(store.directory, tmp_path / "killed")
+    gate.set()
+    for directory, done, state in ((tmp_path / "killed", 0, {}), (store.directory, 1, {"n": 1})):
+        store.close()
+        found = FileStore(directory)
+        assert (found.done, found.client_states.read("a")) == (done, state)
+        found.close()
+
+
+def test_what_comes_next_waits_for_the_commit(store: FileStore, gate: threading.Event) -> None:
+    store.commit(commit(1))
+    threading.Timer(0.1, gate.set).start()
+    store.record(record(2))
+    assert [json.loads(line[9:])["round"] for line in (store.directory / "journal").read_bytes().splitlines()] == [1]
+    assert [r.round for r in store.records()] == [2]
+
+
+def test_a_record_is_not_written_when_its_round_commits_first(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never_ends(data: memoryview, between: Callable[[], object]) -> str:
+        monkeypatch.undo()
+        while True:
+            between()
+
+    monkeypatch.setattr("umbel.arrays.sha256", never_ends)
+    store.record(record(1))
+    store.commit(commit(1))
+    assert store.done == 1
+    assert names(store.directory / "blobs") == {f"{model(1).digest()}.safetensors"}
+
+
+def test_after_an_error_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    store.begin(RECIPE, model(0))
+    store.commit(commit(1))
+    assert store.done == 1  # it is written
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        store.commit(commit(2))
+        with pytest.raises(DiskFull):
+            store.record(record(3))
+    with pytest.raises(DiskFull):  # though there is room again: round 2 would be missing
+        store.commit(commit(3))
+    with pytest.raises(DiskFull):
+        store.close()
+    after = FileStore(store.directory)
+    assert after.done == 1
     after.close()
 
 
