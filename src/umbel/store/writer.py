@@ -27,7 +27,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="umbel-store")
-        self._job: Future[None] | None = None
+        self._begun: Future[None] | None = None
         self._unwanted = Event()
 
     def begin(self, work: Work) -> None:
@@ -38,7 +38,7 @@ class Writer:
                 not need the work any more, that raises `Dropped`.
         """
         unwanted = self._unwanted = Event()
-        self._job = self._threads.submit(_do, work, unwanted)
+        self._begun = self._threads.submit(_do, work, unwanted)
 
     def wait(self, *, drop: bool = False) -> None:
         """Wait until the work is over, and raise its error, if it had one.
@@ -48,8 +48,8 @@ class Writer:
         """
         if drop:
             self._unwanted.set()
-        if self._job is not None:
-            self._job.result()
+        if self._begun is not None:
+            self._begun.result()
 
     def close(self) -> None:
         """Wait, and end the thread."""
