@@ -9,7 +9,6 @@ Where our code copies an array: in the constructor (1), and in arithmetic, whose
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from umbel.elements import (
     in_blocks,
     numbers,
     scalar,
+    sha256,
     spec_of_plain,
 )
 from umbel.errors import EntryError, FormatError, UsageError
@@ -290,12 +290,13 @@ class Arrays:
                 os.unlink(temporary)
             raise
 
-    def digest(self) -> str:
-        """SHA-256 of the file's bytes, in hex; computed once."""
-        if self._file.flags.writeable:  # not frozen yet
-            return hashlib.sha256(self.to_bytes()).hexdigest()
-        self._digest = self._digest or hashlib.sha256(self.to_bytes()).hexdigest()
-        return self._digest
+    def digest(self, between: Callable[[], object] = lambda: None) -> str:
+        """SHA-256 of the file's bytes, in hex; computed once. ``between`` is called now and then; it may raise."""
+        if self._digest:
+            return self._digest
+        found = sha256(self.to_bytes(), between)
+        self._digest = found if not self._file.flags.writeable else ""  # else not frozen yet
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrays.from_bytes, (bytes(self.to_bytes()),)

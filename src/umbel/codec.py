@@ -32,7 +32,7 @@ from umbel.arrays import Arrays
 from umbel.errors import FormatError, UsageError
 
 Json = Any
-Place = Callable[[Arrays], str]
+Place = Callable[[Arrays], Json]
 Fetch = Callable[[str], Arrays]
 _CONTAINERS = (dict, list)
 MOST_BITS = 14_000  # of an integer: about the 4300 decimal digits that Python makes, and reads, of one
@@ -45,7 +45,7 @@ def encode(value: Any, place: Place, *, where: str = "this value") -> Json:
     Args:
         value: a tree of None, numbers, strings, bytes, lists, tuples, mappings, NumPy arrays, `Arrays`
             and dataclasses.
-        place: keeps arrays somewhere and returns the name that stands for them.
+        place: keeps arrays somewhere and returns what stands for them: a name.
         where: how to call the value in errors.
 
     Raises:

@@ -15,6 +15,7 @@ import stat
 from pathlib import Path
 
 BELIEVED = "clients.sqlite"
+rename = os.replace  # the real one; resumable.py counts the calls of others
 
 
 class Synchronised:
@@ -38,12 +39,14 @@ class Synchronised:
         os.fsync = fsync  # type: ignore[assignment]  # we give numbers only
 
     def note(self, path: Path) -> None:
-        """This file's bytes, or this directory's names, are sure."""
+        """This file's bytes, or this directory's names, are sure; in one step, for another thread may die meanwhile."""
         if path.is_dir():
             names = {entry.name: self._hold(Path(entry.path)) for entry in os.scandir(path) if entry.is_file()}
-            (self.kept / f"names-{path.relative_to(self.root).name}").write_text(json.dumps(names))
+            (self.kept / "new").write_text(json.dumps(names))
+            rename(self.kept / "new", self.kept / f"names-{path.relative_to(self.root).name}")
         else:
-            shutil.copyfile(path, self.kept / f"bytes-{self._hold(path)}")
+            shutil.copyfile(path, self.kept / "new")
+            rename(self.kept / "new", self.kept / f"bytes-{self._hold(path)}")
 
     def _hold(self, path: Path) -> int:
         """Keep a second name of the file, so that its number is not given to another."""

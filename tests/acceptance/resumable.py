@@ -7,7 +7,7 @@ With "workers" in it clients work in so many processes, which end with the one t
 Each death kills one process with SIGKILL (or interrupts it), at a moment that it names:
 
     ["line", k]            when the k-th line of Umbel's durable parts, or of this program, is about to run
-    ["ctrl-c", k]          as "line", but by a KeyboardInterrupt there
+    ["ctrl-c", k]          as "line", but by a KeyboardInterrupt, and in the main thread only
     ["write", k, part]     in the k-th os.write, after that part of its bytes
     [NAME, k]              before the k-th call of os.NAME
     ["sql", k]             before the k-th statement to SQLite
@@ -26,6 +26,7 @@ import random
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -229,6 +230,8 @@ def at_line(n: float, end: Callable[[], NoReturn] = die) -> Countdown:
         return on_line if any(part in frame.f_code.co_filename for part in WATCHED) else None
 
     sys.settrace(on_call)
+    if end is die:  # Ctrl-C comes to the main thread only
+        threading.settrace(on_call)
     return countdown
 
 

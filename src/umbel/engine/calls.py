@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from umbel.aggregate.expected import check_finite
 from umbel.aggregate.weighted_sum import sum_spec
@@ -26,12 +26,14 @@ def nothing(question: Question) -> Answer:
 
 def digest_of(
     question: Question, cohort: Sampler, policy: RoundPolicy, rules: Mapping[str, Combiner]
-) -> dict[str, str]:
-    """What identifies a call, part by part, so that a difference can be named."""
+) -> Callable[[], dict[str, str]]:
+    """What identifies a call, part by part, so that a difference can be named.
+
+    Parts that user code may change are looked at now. The model and extra arrays cannot change, and are read when the
+    result is called: mostly when they were written to the disk anyway, so that their digests are known.
+    """
     parts = {
         "the call": (question.kind, question.name),
-        "the model": question.model,
-        "extra": dict(question.extra),
         "config": dict(question.config),
         "the aggregator": question.aggregator,
         "the aggregators of extra": dict(question.extra_aggregators),
@@ -41,7 +43,9 @@ def digest_of(
         "the policy": policy,
         "the metrics": dict(rules),
     }
-    return {name: fingerprint(value) for name, value in parts.items()}
+    now = {name: fingerprint(value) for name, value in parts.items()}
+    arrays = {"the model": question.model, "extra": dict(question.extra)}
+    return lambda: now | {name: fingerprint(value) for name, value in arrays.items()}
 
 
 def check_record(record: Record, digest: Mapping[str, str]) -> None:

@@ -283,14 +283,14 @@ class Federation:
     ) -> Generator[Any, Any, Answer]:
         """The answer of an exchange: the recorded one, or a new one that is recorded before it is used."""
         chain_name = self._chain_name(question.chain)
-        digest = digest_of(question, cohort, policy, rules) if self._plan.durable else {}
+        digest = digest_of(question, cohort, policy, rules) if self._plan.durable else dict[str, str]
         record = self._replay.find(self.round, self._calls, digest)
         if record is None:
             answer, states = yield from self._exchange(question, cohort, rules, policy, chain_name)
             record = Record(
                 round=self.round,
                 call=self._calls,
-                digest=digest,
+                digest=digest(),
                 sequence=self._sequence,
                 answer=answer,
                 transforms=states,

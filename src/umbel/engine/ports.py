@@ -111,9 +111,10 @@ class Record:
 
 
 class Store(Protocol):
-    """Keeps a run. What a method was given is there in the next process, too, as soon as the method returns.
+    """Keeps a run. What is given is written in its order, and may be written while the run goes on.
 
-    A commit outlives a loss of power; of the records the last ones may be lost, and what they stand for is done again.
+    A commit is there in the next process, also after a loss of power, before `record` or `commit` returns the next
+    time, and before the run returns. Of the records the last ones may be lost; what they stand for is done again.
     """
 
     def commits(self) -> Sequence[Commit]:

@@ -7,7 +7,7 @@ kept for good: a resumed main asks it anew and gets the old answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 from umbel.engine.calls import check_record
@@ -30,7 +30,7 @@ class Replay:
         self._new: list[Record] | None = [] if not commits else None  # asked before the first round of a new run
         self._in_rounds = False
 
-    def find(self, round: int, call: int, digest: Mapping[str, str]) -> Record | None:  # the field's word
+    def find(self, round: int, call: int, digest: Callable[[], Mapping[str, str]]) -> Record | None:  # the field's word
         """The record of this call, if it was made before.
 
         Raises:
@@ -38,7 +38,7 @@ class Replay:
         """
         record = self._of_the_past(call) if self.past else self._records.get((round, call))
         if record is not None:
-            check_record(record, digest)
+            check_record(record, digest())
         return record
 
     def _of_the_past(self, call: int) -> Record:

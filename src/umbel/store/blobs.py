@@ -11,6 +11,7 @@ from typing import final
 from umbel.arrays import Arrays
 from umbel.errors import CorruptFile, FormatError
 from umbel.store.durable import TEMPORARY, readable_errors, replace_file, sync_directory
+from umbel.store.writer import GoOn
 
 _SUFFIX = ".safetensors"
 _OURS = re.compile(rf"[0-9a-f]{{64}}{re.escape(_SUFFIX)}({re.escape(TEMPORARY)})?")  # nothing else is ever removed
@@ -30,7 +31,7 @@ class Blobs:
         """Where a blob lies."""
         return self._directory / f"{digest}{_SUFFIX}"
 
-    def keep(self, arrays: Arrays, *, sync: bool) -> str:
+    def keep(self, arrays: Arrays, *, sync: bool, go_on: GoOn = lambda: None) -> str:
         """Write arrays down, once; returns their digest.
 
         Files that this process did not write are not trusted: a loss of power may have left them incomplete.
@@ -38,8 +39,10 @@ class Blobs:
         Args:
             arrays: what to keep.
             sync: outlive a loss of power, after the next ``settle``.
+            go_on: called now and then; may raise, to break off.
         """
-        digest = arrays.digest()
+        digest = arrays.digest(go_on)
+        go_on()
         if self._kept.get(digest, -1) < sync:
             replace_file(self.path(digest), arrays.to_bytes(), sync=sync)
             self._kept[digest] = sync

@@ -10,7 +10,8 @@
     model.safetensors            the final model, when the run has ended
     umbel.lock                   held while a process works here; tells a run directory from others
 
-A commit is made by its line in the journal, written last and in one piece; what it names is on the disk before. When
+A commit is made by its line in the journal, written last and in one piece; what it names is on the disk before. It is
+written while the next round goes on, one commit at a time, so that of a run that dies the last one may be missing. When
 the directory is opened, all else is made to agree with the last line that is whole: newer states of clients are
 dropped, exchanges since another commit are forgotten, blobs that nothing names are removed. The last two commits can be
 read back; there is no way back beyond them.
@@ -28,16 +29,18 @@ from pathlib import Path
 from typing import Any, final
 
 from umbel.arrays import Arrays
-from umbel.codec import Json, decode, encode, loaded_classes
+from umbel.codec import Json, decode, loaded_classes
 from umbel.engine.federation import model_of
 from umbel.engine.ports import Commit, Record
 from umbel.errors import CorruptFile
 from umbel.store.blobs import Blobs, read_whole
 from umbel.store.client_states import FileClientStates
+from umbel.store.content import Content
 from umbel.store.durable import TEMPORARY, readable_errors, replace_file, sync_directory
 from umbel.store.journal import START, Journal, Line
 from umbel.store.lock import DirectoryLock
 from umbel.store.run_file import FILES, claim, read_run_file, write_run_file
+from umbel.store.writer import GoOn, Work, Writer
 
 logger = logging.getLogger("umbel")
 _COMMIT, _END = b'{"kind":"commit"', b'{"kind":"end"'
@@ -122,13 +125,18 @@ class FileStore:
             opened.callback(self._exchanges.close)
             self.client_states = FileClientStates(self.directory / "clients.sqlite")
             opened.callback(self.client_states.close)
+            self._writer = Writer()
             self._remove_leftovers()
             self._recover()
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Let go of the directory."""
-        self._opened.close()
+        """Let go of the directory, when all is written."""
+        try:
+            self._writer.wait()
+        finally:
+            self._writer.close()  # should Ctrl-C come here, the files stay open: somebody writes into them
+            self._opened.close()
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -148,6 +156,8 @@ class FileStore:
         self._records = self._whole_records()
         self._go_back()
         self._tidy()
+        self._begun = (self._records or (self._last,))[-1].sequence  # what was last given to be written
+        self._set_points()
 
     def _give_up_last_commit(self, missing: Path, before: Sequence[Line]) -> None:
         if before and self._blobs.missing(self._commits[0].blobs):
@@ -196,16 +206,18 @@ class FileStore:
         self.client_states.go_back(sequence)
 
     def _tidy(self) -> None:
-        """Remove blobs that nothing names, and versions of clients' states when new ones come."""
+        """Remove blobs that nothing names."""
         entries = (*self._commits, *self._records)
         self._blobs.sweep({digest for entry in entries for digest in entry.needed})
-        self._set_points()
 
     def _set_points(self, *more: int) -> None:
-        """To which exchanges the clients' states may have to go back."""
+        """To which exchanges the clients' states may have to go back; other versions go when new ones come.
+
+        What is being written may never be on the disk, and may be there already.
+        """
         start = [] if len(self._commits) > 1 else [0]
-        known = (entry.sequence for entry in (*self._commits, *self._records))
-        self.client_states.points = [*start, *known, *more]
+        known = {entry.sequence for entry in (*self._commits, *self._records)}
+        self.client_states.points = sorted({*start, *known, self._begun, *more})
 
     # --- the recipe --------------------------------------------------------------------------
 
@@ -267,6 +279,7 @@ class FileStore:
     @property
     def done(self) -> int:
         """The last round that was committed."""
+        self._writer.wait()
         return self._last.round
 
     def commits(self) -> Sequence[Commit]:
@@ -275,6 +288,7 @@ class FileStore:
         Raises:
             CorruptFile: the last one's state is damaged.
         """
+        self._writer.wait()
         lines = [line for line in self._journal.read() if line.text.startswith(_COMMIT)]
         contents = [line.value["content"] for line in lines if line.end <= self._last.line.end]
         evaluated = max((i for i, content in enumerate(contents) if content["clients"]), default=-1)
@@ -285,62 +299,65 @@ class FileStore:
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""
+        self._writer.wait()
         return [Record(**self._decode_fields(entry.line.value["content"])) for entry in self._records]
 
     def record(self, record: Record) -> None:
-        """Keep a finished exchange until its round commits. Should the power fail, it may be done again."""
+        """Keep a finished exchange until its round commits.
+
+        It is written while the run goes on. Should the process die before that, or the power fail, it is done again.
+        """
+        self._writer.wait()
         if self._end is not None:  # the run goes on
             self._journal.cut(self._last.line)
             self._end = None
-        content, named = self._encode_fields(record, "exchange", sync=False)
-        entry = {"round": self._last.round, "best": None, "opening": [], **self._marks(record, named)}
+        content = Content(record, "exchange")
+        entry = {"round": self._last.round, "best": None, "opening": [], **self._marks(record)}
+        self._begin(record, lambda go_on: self._write_record(entry, content, go_on))
+
+    def _write_record(self, entry: dict[str, Json], content: Content, go_on: GoOn) -> None:
+        entry |= {"blobs": content.keep(self._blobs, sync=False, go_on=go_on), "content": content.json}
         after = self._records[-1].line if self._records else START
-        line = self._exchanges.append({**entry, "content": content}, after=after, sync=False)
+        line = self._exchanges.append(entry, after=after, sync=False)
         self._records = (*self._records, Entry.of(line))
-        self._tidy()
 
     def mark(self, sequence: int) -> None:
         """A commit that ends with this exchange may come later; until then keep the clients' states of now."""
         self._set_points(sequence)
 
     def commit(self, commit: Commit) -> None:
-        """Keep the end of a round; then remove what only older commits needed."""
-        if commit.rows[-1].round <= self._last.round:
+        """Keep the end of a round; then remove what only older commits needed.
+
+        It is written while the run goes on, and is on the disk before anything that is given later.
+        """
+        self._writer.wait(drop=True)  # the exchanges of this round are not needed any more
+        content = Content(commit, "commit")
+        entry = {"kind": "commit", "round": commit.rows[-1].round, **self._marks(commit)}
+        self._begin(commit, lambda _: self._write_commit(entry, content))
+
+    def _write_commit(self, entry: dict[str, Json], content: Content) -> None:
+        if entry["round"] <= self._last.round:
             return  # Ctrl-C hid that it was kept
-        content, named = self._encode_fields(commit, "commit", sync=True)
+        entry |= {"blobs": content.keep(self._blobs, sync=True), "content": content.json}
         self._blobs.settle()
-        entry = {
-            "kind": "commit",
-            "round": commit.rows[-1].round,
-            "best": named["best"][0] if named["best"] else self._last.best,
-            "opening": [*self._last.opening, *named["opening"]],
-            **self._marks(commit, named),
-        }
-        line = self._journal.append({**entry, "content": content}, after=self._last.line, sync=True)
+        entry["best"] = next(iter(content.digests("best")), self._last.best)
+        entry["opening"] = [*self._last.opening, *content.digests("opening")]
+        line = self._journal.append(entry, after=self._last.line, sync=True)
         self._commits = (*self._commits[-1:], Entry.of(line))
         self._records, self._end = (), None
         self._exchanges.cut(START)
         self._tidy()
-        if commit.best is not None:
-            replace_file(self.directory / "best.safetensors", commit.best.to_bytes(), sync=False)
+        for best in content.arrays["best"]:
+            replace_file(self.directory / "best.safetensors", best.to_bytes(), sync=False)
 
-    def _marks(self, what: Record | Commit, named: Mapping[str, Sequence[str]]) -> dict[str, Json]:
-        blobs = sorted({digest for digests in named.values() for digest in digests})
-        states = min(what.sequence, self.client_states.written)  # a marked commit may come after later exchanges
-        return {"sequence": what.sequence, "states": states, "blobs": blobs}
+    def _marks(self, what: Record | Commit) -> dict[str, Json]:
+        # a marked commit may come after later exchanges
+        return {"sequence": what.sequence, "states": min(what.sequence, self.client_states.written)}
 
-    def _encode_fields(self, what: Record | Commit, name: str, *, sync: bool) -> tuple[Json, dict[str, list[str]]]:
-        """The fields as JSON, and which blobs each of them names."""
-        named: dict[str, list[str]] = {f.name: [] for f in fields(what)}
-
-        def encoded(field: str) -> Json:
-            def place(arrays: Arrays) -> str:
-                named[field].append(self._blobs.keep(arrays, sync=sync))
-                return named[field][-1]
-
-            return encode(getattr(what, field), place, where=f"the {name}'s {field}")
-
-        return {f.name: encoded(f.name) for f in fields(what)}, named
+    def _begin(self, what: Record | Commit, work: Work) -> None:
+        self._begun = what.sequence
+        self._set_points()
+        self._writer.begin(work)
 
     def _decode_fields(self, content: Mapping[str, Json]) -> dict[str, Any]:
         return {name: decode(value, self._fetch, allow=loaded_classes) for name, value in content.items()}
@@ -356,15 +373,18 @@ class FileStore:
 
     def forget_records(self) -> None:
         """The exchanges since the last commit do not count."""
+        self._writer.wait()
         self._exchanges.cut(START)
         self._records = ()
         self._go_back()
+        self._begun = self._last.sequence
 
     # --- the end -----------------------------------------------------------------------------
 
     @property
     def ended(self) -> Ended | None:
         """How the run ended; None: it has not, or goes on."""
+        self._writer.wait()
         if self._end is None:
             return None
         value = self._end.value
@@ -379,10 +399,12 @@ class FileStore:
             rounds: how many it was to have.
             rest: what came after the last commit, without rows, state and a best model.
         """
+        self._writer.wait()
         self.lay_out(state)
         sync_directory(self.directory)
-        content, _ = self._encode_fields(rest, "end", sync=True)
-        end = {"kind": "end", "status": status, "rounds": rounds, "content": content}
+        content = Content(rest, "end")
+        content.keep(self._blobs, sync=True)
+        end = {"kind": "end", "status": status, "rounds": rounds, "content": content.json}
         self._end = self._journal.append(end, after=self._last.line, sync=True)
 
     def lay_out(self, state: Any) -> None:

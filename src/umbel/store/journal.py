@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from umbel.arrays import Arrays
 from umbel.errors import CorruptFile
 from umbel.store.durable import BINARY, readable_errors, write_all
 
@@ -81,14 +82,14 @@ class Journal:
         """Write one line; all of it or nothing.
 
         Args:
-            value: JSON.
+            value: JSON; `Arrays` in it stand as their digest.
             after: the line before it; what stands behind that is dropped.
             sync: outlive a loss of power, not only the end of the process.
 
         Raises:
             DiskFull: there is no room; the journal ends with ``after``.
         """
-        text = json.dumps(value, separators=(",", ":")).encode()
+        text = json.dumps(value, separators=(",", ":"), default=Arrays.digest).encode()
         check = zlib.crc32(text, after.check)
         data = b"%08x %s\n" % (check, text)
         self.cut(after)

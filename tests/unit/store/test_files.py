@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ from umbel.arrays import Arrays
 from umbel.engine.history import Row
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer
-from umbel.errors import CorruptFile, InUse
+from umbel.errors import CorruptFile, DiskFull, InUse
 from umbel.store.files import FileStore
 
 RECIPE = {"umbel": "1", "recipe": {"seed": 1}}
@@ -54,6 +59,7 @@ def test_blobs_are_those_of_the_last_two_commits(store: FileStore) -> None:
     for number in range(1, 51):
         store.record(record(number, number + 0.5))
         store.commit(commit(number, best=model(7) if number == 7 else None))
+        assert store.done == number  # it is written
         kept = {model(n).digest() for n in (number - 1, number, 7 if number >= 7 else number) if n}
         assert names(store.directory / "blobs") == {f"{digest}.safetensors" for digest in kept}
     assert len(names(store.directory)) == 7  # without clients' states and a final model
@@ -129,6 +135,81 @@ def test_states_of_an_exchange_that_was_not_recorded_are_dropped(store: FileStor
     after.close()
 
 
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """While it is closed the thread that writes stops before each `os.fsync`."""
+    opened, real, main = threading.Event(), os.fsync, threading.current_thread()
+
+    def fsync(file: int) -> None:
+        if threading.current_thread() is not main:
+            opened.wait()
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    yield opened
+    opened.set()
+
+
+def test_a_commit_is_written_while_the_run_goes_on(store: FileStore, gate: threading.Event, tmp_path: Path) -> None:
+    store.client_states.write(1, {"a": {"n": 1}})
+    store.commit(commit(1))
+    store.client_states.write(2, {"a": {"n": 2}})
+    store.mark(2)
+    shutil.copytree(store.directory, tmp_path / "killed")
+    gate.set()
+    for directory, done, state in ((tmp_path / "killed", 0, {}), (store.directory, 1, {"n": 1})):
+        store.close()
+        found = FileStore(directory)
+        assert (found.done, found.client_states.read("a")) == (done, state)
+        found.close()
+
+
+def test_what_comes_next_waits_for_the_commit(store: FileStore, gate: threading.Event) -> None:
+    store.commit(commit(1))
+    threading.Timer(0.1, gate.set).start()
+    store.record(record(2))
+    assert [json.loads(line[9:])["round"] for line in (store.directory / "journal").read_bytes().splitlines()] == [1]
+    assert [r.round for r in store.records()] == [2]
+
+
+def test_a_record_is_not_written_when_its_round_commits_first(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never_ends(data: memoryview, between: Callable[[], object]) -> str:
+        monkeypatch.undo()
+        while True:
+            between()
+
+    monkeypatch.setattr("umbel.arrays.sha256", never_ends)
+    store.record(record(1))
+    store.commit(commit(1))
+    assert store.done == 1
+    assert names(store.directory / "blobs") == {f"{model(1).digest()}.safetensors"}
+
+
+def test_after_an_error_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(tmp_path)
+    store.begin(RECIPE, model(0))
+    store.commit(commit(1))
+    assert store.done == 1  # it is written
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        store.commit(commit(2))
+        with pytest.raises(DiskFull):
+            store.record(record(3))
+    with pytest.raises(DiskFull):  # though there is room again: round 2 would be missing
+        store.commit(commit(3))
+    with pytest.raises(DiskFull):
+        store.close()
+    after = FileStore(store.directory)
+    assert after.done == 1
+    after.close()
+
+
 def test_a_marked_commit_has_the_states_of_its_time(store: FileStore) -> None:
     store.client_states.write(1, {"a": {"n": 1}})
     store.mark(1)
@@ -193,6 +274,7 @@ def test_a_run_that_begins_again_with_another_recipe_keeps_its_states(store: Fil
 
 def test_a_recipe_that_is_gone_is_noticed(store: FileStore) -> None:
     store.commit(commit(1))
+    assert store.done == 1  # it is written
     (store.directory / "run.json").unlink()
     with pytest.raises(CorruptFile, match=r"run\.json is gone"):
         _ = store.recipe

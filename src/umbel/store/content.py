@@ -1,0 +1,70 @@
+"""What a commit or a record holds, on its way to the disk."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import final
+
+from umbel.arrays import Arrays
+from umbel.codec import Json, Place, encode
+from umbel.engine.checksum import Checksum
+from umbel.engine.ports import Commit, Record
+from umbel.store.blobs import Blobs
+from umbel.store.writer import GoOn
+
+
+@final
+class Content:
+    """The fields of a commit or a record, as they are now: main may go on to change its own while they are written.
+
+    Arrays are shared, for they do not change. Should somebody write into them behind NumPy's back, that is noticed.
+
+    Args:
+        what: the commit or the record.
+        name: how to call it in errors.
+
+    Attributes:
+        json: the fields as JSON in which `Arrays` stand for themselves.
+        arrays: all these `Arrays`, by field.
+    """
+
+    def __init__(self, what: Commit | Record, name: str) -> None:
+        self.json: dict[str, Json] = {}
+        self.arrays: dict[str, list[Arrays]] = {}
+        for f in fields(what):
+            found: list[Arrays] = []
+            place = _collector(found)
+            self.json[f.name] = encode(getattr(what, f.name), place, where=f"the {name}'s {f.name}")
+            self.arrays[f.name] = found
+        self._who = f"while the {name} was being written, somebody"
+        self._sums = Checksum(*(arrays for found in self.arrays.values() for arrays in found))
+
+    def keep(self, blobs: Blobs, *, sync: bool, go_on: GoOn = lambda: None) -> list[str]:
+        """Write the arrays down; gives their digests.
+
+        Args:
+            blobs: where to.
+            sync: outlive a loss of power, after the next ``settle``.
+            go_on: called now and then; may raise, to break off.
+
+        Raises:
+            RunError: they were written to in the meantime, so that what lies there may be anything.
+        """
+        kept = {blobs.keep(a, sync=sync, go_on=go_on) for found in self.arrays.values() for a in found}
+        self._sums.check(self._who)
+        return sorted(kept)
+
+    def digests(self, field: str) -> list[str]:
+        """Of the arrays of one field, which were kept."""
+        return [arrays.digest() for arrays in self.arrays[field]]
+
+
+def _collector(found: list[Arrays]) -> Place:
+    def place(arrays: Arrays) -> Arrays:
+        found.append(arrays)
+        return arrays
+
+    return place
+
+
+__all__ = ["Content"]
