@@ -40,7 +40,8 @@ def family(seed: int, before: Iterable[Name], after: Iterable[Name]) -> Callable
     head, tail = _encode((seed, *before)), _encode(after)
 
     def derived(name: Name) -> int:
-        digest = hashlib.blake2b(b"%b%b%b" % (head, _encode((name,)), tail), digest_size=16).digest()
+        middle = (_text(name) if isinstance(name, str) else _number(name)).encode()
+        digest = hashlib.blake2b(b"%b%b%b" % (head, middle, tail), digest_size=16).digest()
         return int.from_bytes(digest, "little")
 
     return derived

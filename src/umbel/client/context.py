@@ -100,7 +100,7 @@ class Context:
         self._correction = correction
         self.corrected = correction is None
 
-    @cached_property
+    @property
     def client(self) -> ClientInfo:
         """Who this client is."""
         return replace(self._client, site=self.site) if self._client.site else self._client

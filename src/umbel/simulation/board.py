@@ -59,6 +59,7 @@ class Board:
         tasks = _ROWS + 16 * self._workers
         self._head = self._region.array(0, 3, np.int64)
         self._rows = self._region.array(_ROWS, 2 * self._workers, np.float64).reshape(-1, 2)
+        self._doing = self._rows.data.cast("B").cast("d")  # the same; quicker for a number
         # row by row, so that nothing moves when there are more
         rows = self._region.array(tasks, 4 * capacity, np.int16).reshape(-1, 4)
         self._order, self._home, self._taker = rows[:, :2].view(np.int32)[:, 0], rows[:, 2], rows[:, 3]
@@ -153,13 +154,12 @@ class Board:
 
     def note(self, worker: int, task: int, now: float) -> None:
         """This worker does that task now."""
-        row = self._rows[worker]
-        row[0] = task
-        row[1] = now
+        self._doing[2 * worker] = task
+        self._doing[2 * worker + 1] = now
 
     def close(self) -> None:
         """Give the memory back."""
-        del self._head, self._rows, self._order, self._home, self._taker
+        del self._doing, self._head, self._rows, self._order, self._home, self._taker
         self._region.close()
         self._region.forget()
         self._lock.close()

@@ -15,7 +15,7 @@ from typing import final
 # The form that `multiprocessing.connection.Connection` has, which a worker reads and writes with.
 _HEAD, _LONG = struct.Struct("!i"), struct.Struct("!Q")
 _MOST = 0x7FFFFFFF  # bytes of a message whose length stands in the first word
-_PIECE = 1 << 20  # bytes that are read at once
+_buffer = memoryview(bytearray(1 << 18))  # for what is read at once; one for all, as none waits in it
 
 
 @final
@@ -75,9 +75,12 @@ class Channel:
     def receive(self) -> list[bytes]:
         """The whole messages that have come."""
         try:
-            while piece := self._socket.recv(_PIECE):
-                self._in += piece
-            self.at_end = True
+            while size := self._socket.recv_into(_buffer):
+                self._in += _buffer[:size]
+                if size < len(_buffer):
+                    break  # nothing more for now; if this was the last, the next call says so
+            else:
+                self.at_end = True
         except BlockingIOError:  # nothing more for now
             pass
         except OSError:

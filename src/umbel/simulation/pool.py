@@ -52,6 +52,8 @@ class Pool:
         self.held: dict[int, Sequence[tuple[int, int]]] = {}
         self.exchanges = 0
         self._modules = modules_by_file()
+        self._watched: list[tuple[Member, bool]] | None = None  # for whom we wait, and whether to write to them, too
+        self._selector: selectors.BaseSelector
         self._closing: list[Callable[[], None]] = []
         try:
             self._output = self._closed_last(Output())
@@ -127,21 +129,24 @@ class Pool:
     def wait(self, seconds: float | None = None) -> Sequence[tuple[Member, Any]]:
         """What workers say, or that they `Died`; waits until there is something, or for so many seconds."""
         until = None if seconds is None else time.monotonic() + seconds
-        with _Selector() as selector:
-            for member in self.members:
-                writing = selectors.EVENT_WRITE if member.channel.pending else 0
-                selector.register(member.channel, selectors.EVENT_READ | writing, member)
-                selector.register(member.ended, selectors.EVENT_READ, member)
+        while True:
+            ready = self._watch().select(None if until is None else max(0.0, until - time.monotonic()))
+            said = self._hear(ready)
+            if said or (until is not None and time.monotonic() >= until):
+                return said
+
+    def _watch(self) -> selectors.BaseSelector:
+        """Waits for all workers, and for what they print; made anew only where there is something else to wait for."""
+        watched = [(member, member.channel.pending) for member in self.members]
+        if watched != self._watched:
+            self._watched, self._selector = watched, _Selector()
+            for member, pending in watched:
+                writing = selectors.EVENT_WRITE if pending else 0
+                self._selector.register(member.channel, selectors.EVENT_READ | writing, member)
+                self._selector.register(member.ended, selectors.EVENT_READ, member)
             for source in self._output.sources:
-                selector.register(source, selectors.EVENT_READ)
-            while True:
-                ready = selector.select(None if until is None else max(0.0, until - time.monotonic()))
-                said = self._hear(ready)
-                if said or (until is not None and time.monotonic() >= until):
-                    return said
-                for key, events in ready:
-                    if events & selectors.EVENT_WRITE and not key.data.channel.pending:
-                        selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
+                self._selector.register(source, selectors.EVENT_READ)
+        return self._selector
 
     def _hear(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> list[tuple[Member, Any]]:
         said: list[tuple[Member, Any]] = []

@@ -59,9 +59,10 @@ from umbel.update import Metrics
 
 BROADCAST = 1 << 20  # bytes, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
-_OFTEN = 5e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
+_OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 4e-3  # seconds that the tasks take, about, which it takes from the board at once
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
+_AT_MOST = 256  # such tasks
 _LARGE = 1 << 20  # bytes from which on it waits for that
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 
@@ -256,7 +257,7 @@ class Worker:
         return small and self._limit is None and all(len(tasks) == 1 for tasks in todo)
 
     def _chunk(self) -> int:
-        return 1 if self._pace > _AT_ONCE else min(64, int(_AT_ONCE / max(self._pace, 1e-6)))
+        return 1 if self._pace > _AT_ONCE else min(_AT_MOST, int(_AT_ONCE / max(self._pace, 1e-6)))
 
     def _do(self, tasks: Sequence[int]) -> None:
         """Do one task, or several that come one after the other or as a group."""
@@ -292,7 +293,8 @@ class Worker:
         """The clients of these tasks, and what asks for the state of one of them."""
         known = [self._exchange.client(task) for task in tasks]
         stateful = {client.name: task for task, (client, has_state) in zip(tasks, known, strict=True) if has_state}
-        return [client for client, _ in known], lambda n: self._state(stateful[n]) if n in stateful else {}
+        clients = [client for client, _ in known]
+        return clients, (lambda n: self._state(stateful[n]) if n in stateful else {}) if stateful else lambda _: {}
 
     def _do_in_turn(self, tasks: Sequence[int]) -> None:
         """Do small tasks stage by stage."""
