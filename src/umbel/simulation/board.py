@@ -1,6 +1,6 @@
 """The list of tasks that all workers take from, in shared memory: no message is sent for a single task.
 
-    header    next, end of the list, tasks    int64 each
+    header    next, end of the list, tasks, exchange    int64 each
     workers   what each does, since when      two float64 per worker
     then row by row
     order     which task comes there          int32 per place in the list
@@ -33,6 +33,11 @@ class Board:
         workers: how many there are.
         capacity: for how many tasks there is room.
         handles: of region and lock, in a worker; None makes new ones.
+
+    Attributes:
+        capacity: for how many tasks there is room.
+        exchange: the number of the one whose tasks this process publishes, or takes: it may be over here, and the next
+            one have begun, before a worker hears of it.
     """
 
     def __init__(self, workers: int, capacity: int = 1024, handles: tuple[Handle, Handle] | None = None) -> None:
@@ -40,7 +45,7 @@ class Board:
         region, lock = handles or (None, None)
         self._region = Region(_size(workers, capacity), region)
         self._lock = ProcessLock(lock)
-        self.capacity = 0
+        self.capacity = self.exchange = 0
         self.resize(capacity)
         if handles is None:
             self._rows[:] = NOTHING
@@ -57,7 +62,7 @@ class Board:
         self._region.resize(_size(self._workers, capacity))
         self.capacity = capacity
         tasks = _ROWS + 16 * self._workers
-        self._head = self._region.array(0, 3, np.int64)
+        self._head = self._region.array(0, 4, np.int64)
         self._rows = self._region.array(_ROWS, 2 * self._workers, np.float64).reshape(-1, 2)
         self._doing = self._rows.data.cast("B").cast("d")  # the same; quicker for a number
         # row by row, so that nothing moves when there are more
@@ -75,7 +80,7 @@ class Board:
             self._order[:count] = np.arange(count)
             self._home[:count] = homes
             self._taker[:] = NOBODY
-            self._head[:] = 0, count, count
+            self._head[:] = 0, count, count, self.exchange
 
     def append(self, tasks: Sequence[int]) -> None:
         """More tasks, behind those that are left; they are numbered from the last one on."""
@@ -83,7 +88,7 @@ class Board:
         if count > self.capacity:
             self.resize(max(count, 2 * self.capacity))
         with self._lock:
-            begin, count, total = self._head.tolist()
+            begin, count, total, _ = self._head.tolist()
             self._taker[total:] = NOBODY
             self._head[2] = max([total, *(task + 1 for task in tasks)])
             self._put([*self._order[begin:count].tolist(), *tasks])
@@ -126,8 +131,8 @@ class Board:
     def take(self, worker: int, most: int) -> list[int]:
         """The next tasks for this worker: such whose data it has come first, then the first that there are."""
         with self._lock:
-            begin, count, total = self._head.tolist()
-            if begin >= count:
+            begin, count, total, exchange = self._head.tolist()
+            if begin >= count or exchange != self.exchange:
                 return []
             self.resize(total)  # to see those that came later
             most = min(most, -(-(count - begin) // (2 * self._workers)))  # and leave something for the others

@@ -38,7 +38,7 @@ class Pool:
 
     Attributes:
         members: the workers, without those that were retired.
-        ending: numbers of workers that have not let go of the last exchange.
+        ending: of workers that have not let go of the last exchange, its number, by theirs.
         held: pieces of the broadcast memory, from where to where, that user code holds, by worker.
         exchanges: how many there were.
     """
@@ -48,7 +48,7 @@ class Pool:
         self._pid = os.getpid()
         self._loads: list[Load] = []
         self.members: list[Member] = []
-        self.ending: set[int] = set()
+        self.ending: dict[int, int] = {}
         self.held: dict[int, Sequence[tuple[int, int]]] = {}
         self.exchanges = 0
         self._modules = modules_by_file()
@@ -107,7 +107,7 @@ class Pool:
         """A new worker in the place of one that died."""
         member.forget()
         self.held.pop(member.number, None)
-        self.ending.discard(member.number)
+        self.ending.pop(member.number, None)
         fresh = self.members[self.members.index(member)] = self._start(member.number)
         for message in self._loads:
             fresh.send(message)
@@ -118,7 +118,7 @@ class Pool:
         member.kill()
         self.members.remove(member)
         self.held.pop(member.number, None)
-        self.ending.discard(member.number)
+        self.ending.pop(member.number, None)
 
     def tell(self, message: Any) -> None:
         """Tell all workers something."""

@@ -53,6 +53,7 @@ from umbel.spread import in_parts
 
 logger = logging.getLogger("umbel")
 _AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.loads
+_TWICE = 1 << 20  # bytes of a model up to which the next one may be sent beside it, and nobody waits for anybody
 _BUDGET = 1 << 30  # bytes that a worker's updates may take while they wait for those of slower clients before them
 
 
@@ -99,6 +100,8 @@ class Processes:
         self._events: list[Event] = []
         self._opened: Open | None = None
         self._told: list[More] = []  # since it was opened
+        self._idle: set[int] = set()  # workers that have found nothing more to do in it
+        self._placed: list[tuple[int, int]] = []  # where its arrays lie in the broadcast memory
         self._grouped = grouped
         self._units: list[tuple[int, int]] = []  # tasks that one worker does together, from where to where
         self._split: set[int] = set()  # units that were taken apart
@@ -157,16 +160,20 @@ class Processes:
     def _append(self, message: More, number: int) -> None:
         """Units from this number on are new."""
         self._told.append(message)
+        self._idle.clear()
         self._pool.board.append(range(number, len(self._units)))
         self._pool.tell(message)
 
     def _begin(self, question: Question, cohort: Cohort) -> None:
-        while self._pool.ending:
+        small = question.model is None or question.model.nbytes <= _TWICE
+        while not (small and self._idle.issuperset(self._pool.ending)) and self._pool.ending:
             self._hear()
+        self._idle.clear()
         begin = time.perf_counter()
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
-        self._pool.board.publish([self._homes.get(cohort.names[begin], -1) for begin, _ in self._units])
         self._pool.exchanges += 1
+        self._pool.board.exchange = self._pool.exchanges
+        self._pool.board.publish([self._homes.get(cohort.names[begin], -1) for begin, _ in self._units])
         self._opened = Open(
             key=self._load.key,
             number=self._pool.exchanges,
@@ -181,13 +188,15 @@ class Processes:
 
     def _broadcaster(self) -> Any:
         """What puts arrays where all workers see them; over those of exchanges before, where nobody holds them."""
-        taken = sorted(piece for pieces in self._pool.held.values() for piece in pieces)
+        taken = sorted({piece for pieces in self._pool.held.values() for piece in pieces})
+        self._placed = []
         broadcast = self._pool.broadcast
 
         def put(arrays: Arrays) -> int:
             data = np.frombuffer(arrays.to_bytes(), np.uint8)
             offset = _gap(taken, data.size)
             insort(taken, (offset, offset + data.size))
+            self._placed.append((offset, offset + data.size))
             broadcast.resize(offset + data.size)
             there = broadcast.piece(offset, data.size)
             in_parts(data.size, lambda s: np.copyto(there[s], data[s]))
@@ -212,8 +221,9 @@ class Processes:
                     if self._is_open(message.number):
                         member.send(State(self._states.read(self._tasks[message.task][0])))
                 case Ended():
-                    self._pool.ending.discard(member.number)
-                    self._pool.held[member.number] = message.held
+                    if self._pool.ending.get(member.number) == message.number:
+                        del self._pool.ending[member.number]
+                        self._pool.held[member.number] = message.held
                 case Loaded():
                     self.loaded = True
                 case Broken():
@@ -240,6 +250,8 @@ class Processes:
                 inbox.rows(lot)  # and let go of them
             return
         inbox.starve(message.starved)
+        if message.idle:
+            self._idle.add(member.number)
         full = False
         for answer in message.answers:
             if answer.full and self._is_shared(member):
@@ -361,7 +373,9 @@ class Processes:
         if self._opened is not None:
             self._opened = None
             self._pool.board.clear()
-            self._pool.ending = {member.number for member in self._pool.members}
+            for member in self._pool.members:
+                self._pool.ending[member.number] = self._pool.exchanges
+                self._pool.held[member.number] = [*self._pool.held.get(member.number, ()), *self._placed]
             for member in self._pool.members:
                 member.inbox.starve(0)
             self._pool.tell(End())
@@ -428,6 +442,7 @@ class Processes:
             self._retire(self._pool.members[most:])
 
     def _retire(self, members: Sequence[Member]) -> None:
+        self._idle.clear()
         for member in members:
             self._pool.retire(member)
             self._pool.board.again(member.number, self._left())

@@ -210,6 +210,7 @@ class Worker:
         self._bench = self._benches[message.key]
         self._heard.grow(message.size)
         self._exchange = Exchange(message, self._heard.get)
+        self._board.exchange = message.number
 
     def _end(self) -> None:
         self._exchange.question = None

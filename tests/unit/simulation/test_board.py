@@ -150,3 +150,17 @@ def test_the_lock_is_free_when_its_holder_is_killed() -> None:
         took += tasks
     assert took == list(range(10))
     board.close()
+
+
+def test_whose_exchange_is_over_takes_nothing_of_the_next() -> None:
+    board = Board(1)
+    late = Board(1, handles=board.handles)
+    board.exchange = late.exchange = 1
+    board.publish([-1, -1])
+    assert late.take(0, 1) == [0]
+    board.exchange = 2
+    board.publish([-1])
+    assert late.take(0, 1) == []
+    late.exchange = 2
+    assert late.take(0, 1) == [0]
+    board.close()
