@@ -102,8 +102,8 @@ def check_drawn(cohort: Sampler, drawn: Sequence[str], population: Population) -
     Raises:
         UsageError: names one of them.
     """
-    stranger = next((name for name in drawn if name not in population), None)
-    if stranger is not None:
+    if not population.all_there(drawn):
+        stranger = next(name for name in drawn if name not in population)
         raise UsageError(
             f"the sampler {cohort!r} drew {stranger!r}, who is none of the {len(population)} clients",
             advice="a sampler draws names from population.names",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, final
@@ -47,6 +47,12 @@ class Population:
 
     def __contains__(self, name: object) -> bool:
         return self._place(name) is not None
+
+    def all_there(self, names: Collection[str]) -> bool:
+        """Are all of these in it?"""
+        if len(names) > len(self) // 8:  # a set of all takes its time, and no longer than so many look-ups
+            return set(self.names).issuperset(names)
+        return all(name in self for name in names)
 
     def index(self, name: str) -> int:
         """The place of a client in ``names``.

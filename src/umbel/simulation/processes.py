@@ -173,7 +173,8 @@ class Processes:
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
         self._pool.exchanges += 1
         self._pool.board.exchange = self._pool.exchanges
-        self._pool.board.publish([self._homes.get(cohort.names[begin], -1) for begin, _ in self._units])
+        homes = [self._homes.get(cohort.names[begin], -1) for begin, _ in self._units] if self._homes else []
+        self._pool.board.publish(homes or [-1] * len(self._units))
         self._opened = Open(
             key=self._load.key,
             number=self._pool.exchanges,

@@ -60,7 +60,7 @@ from umbel.update import Metrics
 BROADCAST = 1 << 20  # bytes, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
-_AT_ONCE = 4e-3  # seconds that the tasks take, about, which it takes from the board at once
+_AT_ONCE = 12e-3  # seconds that the tasks take, about, which it takes from the board at once
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _AT_MOST = 256  # such tasks
 _LARGE = 1 << 20  # bytes from which on it waits for that

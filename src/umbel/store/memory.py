@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Any]
 _EMPTY: Mapping[str, Any] = MappingProxyType({})  # one for all commits
+_ADDED_LATER = 32  # commits; adding costs as much as there are clients, and not as were asked
 _OVERHEAD = 200  # bytes of one entry: name, object, place in a dictionary; about
 
 
@@ -27,14 +28,17 @@ class MemoryStore:
     def __init__(self) -> None:
         self._commits: list[Commit] = []
         self._records: list[Record] = []
-        self._counted = 0, Counter[str]()  # up to which round, in all commits
+        self._counted = 0, Counter[str](), list[Mapping[str, int]]()  # up to which round; a sum, and what comes to it
         self._evaluated = 0  # the last commit with metrics of single clients
 
     def commits(self) -> Sequence[Commit]:
         """All commits; all but the last without their state and without who was counted, which the last one sums up."""
         if not self._commits:
             return ()
-        return (*self._commits[:-1], replace(self._commits[-1], counted=dict(self._counted[1])))
+        return (
+            *self._commits[:-1],
+            replace(self._commits[-1], counted=dict(sum(map(Counter, self._counted[2]), self._counted[1]))),
+        )
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""
@@ -58,9 +62,16 @@ class MemoryStore:
             before[self._evaluated] = replace(before[self._evaluated], clients=_EMPTY)
         self._evaluated = len(before) if commit.clients else self._evaluated
         if commit.rows[-1].round > self._counted[0]:  # else Ctrl-C came before the commit was kept
-            self._counted = commit.rows[-1].round, self._counted[1] + Counter(commit.counted)
+            self._counted = self._with(commit)
         before.append(replace(commit, counted=_EMPTY))
         self._records.clear()
+
+    def _with(self, commit: Commit) -> tuple[int, Counter[str], list[Mapping[str, int]]]:
+        _, total, more = self._counted
+        more = [*more, commit.counted]
+        if len(more) == _ADDED_LATER:
+            total, more = sum(map(Counter, more), total), []
+        return commit.rows[-1].round, total, more
 
 
 @final
