@@ -181,7 +181,7 @@ class Pool:
             for member in self.members:
                 member.kill()
                 member.inbox.region.forget()
-            self.members = []
+            self.members, self._watched, self._selector = [], None, _Selector()
             self.broadcast.forget()
             for close in self._closing:
                 close()
