@@ -301,16 +301,21 @@ class Processes:
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the updates of these clients, from where they lie."""
         begin = time.perf_counter()
+        refused = self._fold(clients)
+        for member in self._pool.members:
+            member.inbox.release()
+        self.spent["folding"] += time.perf_counter() - begin
+        self._feed()
+        return refused
+
+    def _fold(self, clients: Sequence[tuple[str, int, int]]) -> list[Failed]:
+        """Fold these; nothing of their updates is held afterwards."""
         refused: list[Failed] = []
         for answered in self._tasks.take(clients):
             if isinstance(answered, AnsweredRows):
                 refused += self._folding.fold_rows(answered)
             else:
                 refused += self._folding.fold(answered)
-        for member in self._pool.members:
-            member.inbox.release()
-        self.spent["folding"] += time.perf_counter() - begin
-        self._feed()
         return refused
 
     def _feed(self) -> float | None:
