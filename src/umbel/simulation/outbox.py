@@ -19,7 +19,12 @@ IN_USE, FREE = 1, 0
 
 @final
 class Outbox:
-    """Where this worker's updates lie until the main process has folded them."""
+    """Where this worker's updates lie until the main process has folded them.
+
+    Attributes:
+        fresh: specs that the main process was not told of yet.
+        unsaid: bytes of updates that it was not told of yet.
+    """
 
     def __init__(self, region: Region) -> None:
         self._region = region
@@ -30,6 +35,7 @@ class Outbox:
         self._put: list[int] = []  # pieces with arrays of the task
         self._specs: dict[Spec, int] = {}
         self.fresh: list[Spec] = []
+        self.unsaid = 0
 
     def grow(self, size: int) -> None:
         """The region has so many bytes now."""
@@ -59,6 +65,7 @@ class Outbox:
         """Where a piece lies that was reserved, and now has updates in it."""
         offset = self._reserved.pop(piece.ctypes.data)
         self._put.append(offset)
+        self.unsaid += piece.nbytes
         return offset
 
     def put(self, arrays: Arrays) -> Stored | int:
@@ -72,6 +79,7 @@ class Outbox:
             self._region.piece(offset + LINE, size)[:] = arrays.to_bytes()
         self._region.words[offset >> 3] = IN_USE
         self._put.append(offset)
+        self.unsaid += size
         return Stored(self.number(arrays.spec), offset)
 
     def task_done(self) -> None:

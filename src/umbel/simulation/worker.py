@@ -276,7 +276,7 @@ class Worker:
             said = time.perf_counter()
             self._seconds["training"] += trained - begin
             self._seconds["moving"] += said - trained
-            if said - self._said > _OFTEN:
+            if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
                 self._flush()
         self._pace += ((time.perf_counter() - started) / len(tasks) - self._pace) / 4
 
@@ -317,7 +317,7 @@ class Worker:
         self._outbox.task_done()
         said = time.perf_counter()
         self._seconds["training"] += said - begin
-        if said - self._said > _OFTEN:
+        if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
             self._flush()
         self._pace += ((said - begin) / len(tasks) - self._pace) / 4
 
@@ -422,7 +422,7 @@ class Worker:
             )
         )
         self._weighed = self._weighed or bool(self._answers or self._lots)
-        self._answers, self._lots, self._outbox.fresh = [], [], []
+        self._answers, self._lots, self._outbox.fresh, self._outbox.unsaid = [], [], [], 0
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._said = time.perf_counter()
 
