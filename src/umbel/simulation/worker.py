@@ -7,6 +7,7 @@ import contextlib
 import faulthandler
 import io
 import logging
+import math
 import os
 import pickle
 import select
@@ -156,7 +157,7 @@ class Worker:
         self._seconds = {"training": 0.0, "moving": 0.0, "waiting": 0.0}
         self._over = False  # has the exchange ended while a task waited for the main process?
         self._said = self._since = time.perf_counter()
-        self._pace = 0.0  # seconds per task, about
+        self._pace = math.inf  # seconds per task, about
         self._weighed = False  # has it said, with what it did, how much memory its process takes?
 
     def serve(self) -> None:
@@ -257,6 +258,10 @@ class Worker:
         small = question.model is None or question.model.spec.size <= SMALL
         return small and self._limit is None and all(len(tasks) == 1 for tasks in todo)
 
+    def _note_pace(self, seconds: float) -> None:
+        """Tasks took so long: at once if less than before, since the first may have loaded what the others find."""
+        self._pace = seconds if seconds < self._pace else self._pace + (seconds - self._pace) / 4
+
     def _chunk(self) -> int:
         return 1 if self._pace > _AT_ONCE else min(_AT_MOST, int(_AT_ONCE / max(self._pace, 1e-6)))
 
@@ -278,7 +283,7 @@ class Worker:
             self._seconds["moving"] += said - trained
             if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
                 self._flush()
-        self._pace += ((time.perf_counter() - started) / len(tasks) - self._pace) / 4
+        self._note_pace((time.perf_counter() - started) / len(tasks))
 
     def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
         client, has_state = self._exchange.client(task)
@@ -319,7 +324,7 @@ class Worker:
         self._seconds["training"] += said - begin
         if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
             self._flush()
-        self._pace += ((said - begin) / len(tasks) - self._pace) / 4
+        self._note_pace((said - begin) / len(tasks))
 
     def _room(self, size: int) -> Array:
         """Memory for updates side by side; waits until there is some."""
