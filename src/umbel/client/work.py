@@ -238,8 +238,9 @@ class Bench:
             for i, client in enumerate(clients):
                 self._doing = ""
                 begin(i)
+                its = state(client.name)  # not below: if it raises, that is no client's failure
                 try:
-                    tasks.append(self._begun(asked, client, state(client.name)))
+                    tasks.append(self._begun(asked, client, its))
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # noqa: BLE001  # as in do: the task ends here
@@ -277,9 +278,8 @@ class Bench:
     ) -> Iterator[tuple[list[int], Rows | Done | Failure]]:
         """Do `do` for some clients whose tasks take next to no time, which takes less time like this.
 
-        Their contexts are made, then their handlers called, then what these returned is checked: between two
-        trainings the caches hold nothing of our code, and it takes several times as long. All the updates are in
-        memory at once.
+        Their contexts are made, then their handlers called, then what these returned is checked; see
+        `umbel.client.in_turn`. All the updates are in memory at once.
 
         Args:
             question: what is asked.
@@ -304,7 +304,7 @@ class Bench:
         def started(i: int) -> _Begun:
             self._doing = ""
             begin(i)
-            return self._begun(asked, clients[i], state(clients[i].name))
+            return self._begun(asked, clients[i], states[i])
 
         def answered(i: int) -> Update | Metrics:
             begin(i)
@@ -314,6 +314,7 @@ class Bench:
             self._doing = ""
             return self._finished(asked, tasks[i], answers[i])
 
+        states = [state(client.name) for client in clients]  # not in a stage: if it raises, that is no client's failure
         stages = Stages(failed)
         tasks: dict[int, _Begun] = stages.stage(range(len(clients)), started)
         answers: dict[int, Any] = stages.stage(tasks, answered)

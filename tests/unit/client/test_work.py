@@ -282,6 +282,17 @@ def test_tasks_in_turn_give_what_they_give_alone(numbers: list[int], round: int)
     assert set(begun) == set(range(len(numbers)))
 
 
+def test_an_exchange_that_ends_while_a_state_is_asked_for_is_nobodys_failure() -> None:
+    class Over(Exception): ...
+
+    def state(name: str) -> dict[str, Any]:
+        raise Over
+
+    clients = [ClientInfo(name=name) for name in "ab"]
+    with pytest.raises(Over):
+        list(keeping().do_in_turn(question(), clients, state, begin=lambda _: None, room=memory))
+
+
 def test_ctrl_c_ends_tasks_in_turn() -> None:
     client = umbel.ClientApp()
 
