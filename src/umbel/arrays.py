@@ -36,7 +36,7 @@ from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned
 
 Array = npt.NDArray[Any]
 _TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
-SMALL = 1 << 16  # bytes of a file that is not worth aligning to a cache line, nor lending memory for
+SMALL = 1 << 16  # bytes of a file that is copied rather than aligned, lent memory for, or sent where it lies
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
 
 Lend = Callable[[int], Array | None]

@@ -15,7 +15,6 @@ from umbel.rows import Rows
 from umbel.spec import Spec
 from umbel.update import Kind, Update
 
-SMALL = 1 << 16  # bytes of an update up to which it is copied, to lie side by side with others
 Form = tuple[Kind, Spec]
 """What updates have in common that can lie side by side."""
 
@@ -76,4 +75,4 @@ def side_by_side(
     return rows, rest
 
 
-__all__ = ["SMALL", "Form", "Stages", "side_by_side"]
+__all__ = ["Form", "Stages", "side_by_side"]

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from umbel import rng
-from umbel.arrays import Array, Arrays
+from umbel.arrays import SMALL, Array, Arrays
 from umbel.client.app import ClientApp, Handler
 from umbel.client.context import ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, set_threads
 from umbel.client.failures import shortened, trace, words
-from umbel.client.in_turn import SMALL, Form, Stages, side_by_side
+from umbel.client.in_turn import Form, Stages, side_by_side
 from umbel.client.loads import Loads
 from umbel.client.local_entries import all_leaves, take_local_entries, with_local_entries
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part

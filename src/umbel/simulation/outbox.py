@@ -7,13 +7,12 @@ from typing import final
 
 import numpy as np
 
-from umbel.arrays import Array, Arrays
+from umbel.arrays import SMALL, Array, Arrays
 from umbel.simulation.arena import LINE, Arena
 from umbel.simulation.messages import Stored
 from umbel.simulation.region import Loan, Region
 from umbel.spec import Spec
 
-LOANS = 1 << 16  # bytes from which on an update is made where it will lie
 IN_USE, FREE = 1, 0
 
 
@@ -44,7 +43,7 @@ class Outbox:
 
     def lend(self, size: int) -> Array | None:
         """Memory for an update that is being made; None where there is none."""
-        if size < LOANS or (offset := self._arena.take(LINE + size)) is None:
+        if size <= SMALL or (offset := self._arena.take(LINE + size)) is None:
             return None
         self._region.words[offset >> 3] = FREE
         piece, self._loans[offset] = self._region.lend(offset + LINE, size, writable=True)
@@ -114,4 +113,4 @@ class Outbox:
         return True
 
 
-__all__ = ["FREE", "IN_USE", "LOANS", "Outbox"]
+__all__ = ["FREE", "IN_USE", "Outbox"]

@@ -2,7 +2,8 @@
 
 Workers take tasks from a board in shared memory and put updates into shared memory; what is sent are lists of results.
 Updates are folded here and not in the workers, so a worker that dies takes with it only what it was doing, and every
-aggregator works. The fold walks over the shared memory itself: an update is copied nowhere on its way.
+aggregator works. The fold walks over the shared memory itself: a large update is copied nowhere on its way, a small
+one once.
 """
 
 from __future__ import annotations

@@ -22,10 +22,9 @@ from typing import Any, final
 
 import numpy as np
 
-from umbel.arrays import Array, Arrays, allocating
+from umbel.arrays import SMALL, Array, Arrays, allocating
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated, seed_late
-from umbel.client.in_turn import SMALL
 from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
@@ -127,7 +126,7 @@ class Heard:
 
 
 @final
-class _Over(Exception):
+class Over(Exception):
     """The exchange ended while a task waited for the main process."""
 
 
@@ -225,7 +224,7 @@ class Worker:
         self._over = False
         try:
             self._work_on()
-        except _Over:  # not here: while it is handled, what it came through is held
+        except Over:  # not here: while it is handled, what it came through is held
             self._over = True
         if self._over:
             self._board.note(self._number, NOBODY, 0.0)
@@ -330,6 +329,8 @@ class Worker:
         """Memory for updates side by side; waits until there is some."""
         if size <= _IN_MESSAGE:
             return np.empty(size, np.uint8)
+        if self._over:  # while a handler asked for memory: nobody will make room any more
+            raise Over
         while (piece := self._outbox.reserve(size)) is None:
             self._starve(LINE + size)
         return piece
@@ -380,14 +381,14 @@ class Worker:
         while (piece := self._outbox.lend(size)) is None and size >= _LARGE and not self._over:
             try:
                 self._starve(LINE + size)
-            except _Over:  # it may not go through the user's code
+            except Over:  # it may not go through the user's code
                 self._over = True
         return piece
 
     def _store(self, arrays: Arrays) -> Stored:
         """Put arrays into the outbox; waits until there is room."""
         if self._over:
-            raise _Over
+            raise Over
         while isinstance(stored := self._outbox.put(arrays), int):
             self._starve(stored)
         return stored
@@ -406,7 +407,7 @@ class Worker:
         """The next message of a kind; what else comes meanwhile is heard as well."""
         while not isinstance(message := self._receive(), kind):
             if isinstance(message, End):
-                raise _Over
+                raise Over
             if isinstance(message, More):
                 self._exchange.extend(message)
         return message
@@ -494,4 +495,4 @@ def run(connection: Any, lifeline: int, crash: int) -> None:
     os._exit(0)  # not a tidy end, which may take long, and which user code may keep from coming
 
 
-__all__ = ["BROADCAST", "ROOM", "Exchange", "Heard", "Worker", "run"]
+__all__ = ["BROADCAST", "ROOM", "Exchange", "Heard", "Over", "Worker", "run"]

@@ -16,7 +16,7 @@ from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Answer, Stored
 from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Region
-from umbel.simulation.worker import Heard
+from umbel.simulation.worker import Heard, Over, Worker
 from umbel.update import Update
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
@@ -142,3 +142,11 @@ def test_which_pieces_of_a_broadcast_user_code_still_holds() -> None:
     del view
     assert heard.held() == []
     region.close()
+
+
+def test_nobody_waits_for_room_once_the_exchange_is_over() -> None:
+    """Its end was heard while a handler asked for memory, and nobody will answer any more."""
+    worker = object.__new__(Worker)
+    worker._over = True
+    with pytest.raises(Over):
+        worker._room(1 << 20)
