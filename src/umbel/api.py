@@ -184,7 +184,7 @@ def evaluate(
         close, reduced = drive(loop, runner, MemoryStore(), MonotonicClock(), Watch())
     return Evaluation(
         metrics=combiners.combine(rules, reduced.rows, warn=lambda text: logger.warning("metric-left-out: %s", text)),
-        clients=dict(zip(reduced.names, (m for _, m in reduced.rows), strict=True)),
+        clients=dict(zip(reduced.names, reduced.metrics, strict=True)),
         failures=close.failures,
     )
 

@@ -74,6 +74,8 @@ class Rows:
 
     def take(self, places: Sequence[int]) -> Rows:
         """Some of them, in this order, where they lie."""
+        if places and places == [*range(places[0], places[-1] + 1)]:
+            return self[places[0] : places[-1] + 1]
         return Rows(
             self.kind,
             self.spec,

@@ -106,7 +106,7 @@ class Summing(Aggregator):
 
     def fold_rows(self, acc: WeightedSum, rows: Rows, sent: Arrays | None) -> WeightedSum:
         """Add weight * update, for each of some updates of one kind and one spec: the same as folding each in turn."""
-        acc.add_rows(rows, sent, [self.weight(stated) for stated in rows.weights])
+        acc.add_rows(rows, sent, [*map(self.weight, rows.weights)])
         return acc
 
     def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:

@@ -28,6 +28,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import compress, count, repeat
+from operator import is_
 from typing import final
 
 from umbel.errors import Failure, UsageError
@@ -144,6 +146,7 @@ class State(IntEnum):
 
 # by these names they are found ten times as quickly, and that happens several times per answer
 _IDLE, _LEASED, _WAITING, _FOLDED, _FAILED, _REVOKED = State
+_WINDOW = 256  # places that are looked at together
 
 
 @final
@@ -232,6 +235,11 @@ class Exchange:
         return Snapshot(c[_LEASED], c[_WAITING], c[_FOLDED], c[_FAILED], self._closed)
 
     def _arrive(self, tasks: Sequence[tuple[str, int]], out: list[Instruction]) -> None:
+        if (places := self._neighbours(tasks)) is not None:
+            self._states[places] = [_WAITING] * len(tasks)
+            self._count[_LEASED] -= len(tasks)
+            self._count[_WAITING] += len(tasks)
+            return
         arrived = 0
         for client, attempt in tasks:
             place = self._place.get(client, -1)
@@ -245,6 +253,15 @@ class Exchange:
                 arrived += 1
         self._count[_LEASED] -= arrived
         self._count[_WAITING] += arrived
+
+    def _neighbours(self, tasks: Sequence[tuple[str, int]]) -> slice | None:
+        """The places of these tasks, if they stand side by side and all are awaited: then it takes no look at each."""
+        first = self._place.get(tasks[0][0]) if tasks and not self._race and not self._closed else None
+        if first is None:
+            return None
+        places = slice(first, first + len(tasks))
+        leased = [*zip(self.places[places], self._attempt[places], strict=True)]
+        return places if leased == [*tasks] and all(map(is_, self._states[places], repeat(_LEASED))) else None
 
     def _current(self, event: Failed | Lost) -> int | None:
         """The event's place, if it is about the attempt that is under way and still counts."""
@@ -287,24 +304,38 @@ class Exchange:
         self._count[_IDLE] -= len(fresh)
         self._count[_LEASED] += len(fresh)
         self._called = fresh.stop
-        for place in (*again, *fresh):
+        asked = slice(fresh.start, fresh.stop)
+        self._attempt[asked] = [1] * len(fresh)
+        for place in again:
             self._attempt[place] += 1
         if again or fresh:
-            out.append(Lease(tuple((self.places[place], self._attempt[place]) for place in (*again, *fresh))))
+            repeated = ((self.places[place], self._attempt[place]) for place in again)
+            out.append(Lease((*repeated, *zip(self.places[asked], self._attempt[asked], strict=True))))
 
     def _fold(self, out: list[Instruction]) -> bool:
         """Fold the unbroken prefix. Was there something to fold?"""
-        begin = self._prefix
-        while self._prefix < self._called and self._states[self._prefix] is not _LEASED:
-            self._prefix += 1
-        ready = [place for place in range(begin, self._prefix) if self._states[place] is _WAITING]
-        for place in ready:
-            self._states[place] = _FOLDED
-        self._count[_WAITING] -= len(ready)
-        self._count[_FOLDED] += len(ready)
+        begin, end = self._prefix, self._first_leased()
+        self._prefix = end
+        states = self._states[begin:end]
+        tasks = zip(self.places[begin:end], self._attempt[begin:end], range(begin, end), strict=True)
+        ready = tuple(compress(tasks, map(is_, states, repeat(_WAITING))))
         if ready:
-            out.append(Fold(tuple((self.places[place], self._attempt[place], place) for place in ready)))
+            self._states[begin:end] = [_FOLDED if state is _WAITING else state for state in states]
+            self._count[_WAITING] -= len(ready)
+            self._count[_FOLDED] += len(ready)
+            out.append(Fold(ready))
         return bool(ready)
+
+    def _first_leased(self) -> int:
+        """The first place that is still awaited; the end of those that were called, if there is none."""
+        end = self._prefix
+        while end < self._called:
+            window = self._states[end : min(end + _WINDOW, self._called)]
+            reached = next(compress(count(), map(is_, window, repeat(_LEASED))), len(window))
+            end += reached
+            if reached < len(window):
+                break
+        return end
 
     def _close(self, out: list[Instruction]) -> None:
         self._closed = True
@@ -315,7 +346,7 @@ class Exchange:
         out.append(Close(folded=folded, failures=failures, revoked=revoked, met=len(folded) >= self._need))
 
     def _who_are(self, state: State) -> tuple[str, ...]:
-        return tuple(name for name, its in zip(self.places, self._states, strict=True) if its is state)
+        return tuple(compress(self.places, map(is_, self._states, repeat(state))))
 
 
 __all__ = [

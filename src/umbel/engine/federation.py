@@ -373,7 +373,7 @@ class Federation:
             extra={name: arrays for name, arrays in extra.items() if arrays is not None},
             metrics=combiners.combine(rules, reduced.rows, warn=self._plan.warn),
             clients=tuple(reduced.names),
-            rows=tuple(m for _, m in reduced.rows),
+            rows=tuple(reduced.metrics),
         )
         for arrays in (answer.value, *answer.extra.values()):
             check_aggregate(question, arrays)

@@ -35,13 +35,19 @@ class Reduced:
         acc: the accumulator of the updates.
         extra: accumulators of their extra arrays, by name.
         names: who is in it, in order of places.
-        rows: (weight, metrics) of each.
+        weights, metrics: of each.
     """
 
     acc: Any = None
     extra: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
-    rows: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    metrics: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[tuple[float, Mapping[str, Any]]]:
+        """(weight, metrics) of each; nobody, where there are no metrics at all."""
+        return [*zip(self.weights, self.metrics, strict=True)] if any(self.metrics) else []
 
 
 @final
@@ -51,14 +57,15 @@ class Part:
 
     Attributes:
         accs: its accumulators: of the updates under None, of extra arrays under their names.
-        names, rows: who is in it, and (weight, metrics) of each.
+        names, weights, metrics: who is in it, and with what.
         shapes: of the metrics.
         forms: what kinds of updates are in it: name, kind and spec, with the weight and the metrics of the first.
     """
 
     accs: dict[str | None, Any]
     names: list[str]
-    rows: list[tuple[float, Mapping[str, Any]]]
+    weights: list[float]
+    metrics: list[Mapping[str, Any]]
     shapes: dict[str, tuple[int, ...]]
     forms: dict[tuple[str | None, Kind, Spec], tuple[float, Mapping[str, Any]]]
 
@@ -164,7 +171,8 @@ class Reduction:
         """Keep metrics; gives those back whose metrics fit, and who was refused."""
         if not rows.metrics:
             self._reduced.names += clients
-            self._reduced.rows += [(weight, {}) for weight in rows.weights]
+            self._reduced.weights += rows.weights
+            self._reduced.metrics += [{}] * len(rows)
             return rows, []
         refused: list[tuple[str, Exception]] = []
         good = []
@@ -186,7 +194,8 @@ class Reduction:
         self._check_shapes(shapes)
         self._shapes |= shapes
         self._reduced.names.append(client)
-        self._reduced.rows.append((weight, metrics))
+        self._reduced.weights.append(weight)
+        self._reduced.metrics.append(metrics)
 
     def _check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
@@ -198,7 +207,8 @@ class Reduction:
 
     def part(self) -> Part:
         """What was folded so far; all of it in one shard."""
-        return Part(self._open, self._reduced.names, self._reduced.rows, self._shapes, self._forms)
+        it = self._reduced
+        return Part(self._open, it.names, it.weights, it.metrics, self._shapes, self._forms)
 
     def join(self, place: int, part: Part) -> None:
         """Take in the beginning of a shard, which was folded elsewhere: the same as folding its updates here.
@@ -221,7 +231,8 @@ class Reduction:
         self._check_shapes(part.shapes)
         self._shapes |= part.shapes
         self._reduced.names += part.names
-        self._reduced.rows += part.rows
+        self._reduced.weights += part.weights
+        self._reduced.metrics += part.metrics
         self._open = dict(part.accs)
 
     def finish(self) -> Reduced:

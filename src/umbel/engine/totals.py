@@ -84,11 +84,17 @@ def join(before: Commit | None, commit: Commit) -> Commit:
         commit,
         rows=before.rows + commit.rows,
         failures=before.failures + commit.failures,
-        counted=dict(Counter(before.counted) + Counter(commit.counted)),
+        counted=_added(before.counted, commit.counted),
         clients=commit.clients or before.clients,
         best=commit.best if commit.best is not None else before.best,
         opening=before.opening,
     )
+
+
+def _added(before: Mapping[str, int], later: Mapping[str, int]) -> dict[str, int]:
+    counted = Counter(before)
+    counted.update(Counter(later).elements())  # nearly all are 1; ten times as quick as the sum of two counters
+    return dict(counted)
 
 
 def totals_of(commits: Sequence[Commit], best: Arrays | None) -> Totals:

@@ -54,8 +54,14 @@ class Tasks:
         """It was answered."""
         self._answers[number], self._inboxes[number] = answer, inbox
 
-    def note_rows(self, numbers: Sequence[int], rows: Rows, inbox: Inbox) -> list[tuple[str, int]]:
+    def note_rows(self, numbers: Sequence[int], rows: Rows, inbox: Inbox) -> Sequence[tuple[str, int]]:
         """These were answered, side by side; gives those whom nobody had answered before, each (client, attempt)."""
+        if isinstance(numbers, range) and numbers.step == 1:
+            those = slice(numbers.start, numbers.stop)
+            if self._answers[those].count(None) == len(numbers):
+                self._answers[those], self._inboxes[those] = [rows] * len(numbers), [inbox] * len(numbers)
+                self._places[those] = range(len(numbers))
+                return self._tasks[those]
         fresh = []
         for place, number in enumerate(numbers):
             if self._answers[number] is None:
@@ -84,26 +90,30 @@ class Tasks:
 
         From now on nothing of them is held here.
         """
-        taken: list[list[Answered] | AnsweredRows] = []
-        for rows, group in itertools.groupby(asked, key=self._rows_of):
-            mine = list(group)
-            taken.append([self._answered(*each) for each in mine] if rows is None else self._answered_rows(rows, mine))
-        return taken
-
-    def _rows_of(self, asked: tuple[str, int, int]) -> Rows | None:
-        """The rows among which a client's answer lies; None if it came alone."""
-        answer = self._answers[self._by_client[asked[0]]]
-        return answer if isinstance(answer, Rows) else None
-
-    def _answered_rows(self, rows: Rows, asked: Sequence[tuple[str, int, int]]) -> AnsweredRows:
         clients, attempts, places = zip(*asked, strict=True)
         numbers = [self._by_client[client] for client in clients]
-        mine = [self._places[number] for number in numbers]
+        answers = [self._answers[number] for number in numbers]
+        taken: list[list[Answered] | AnsweredRows] = []
+        end = 0
+        for _, group in itertools.groupby(map(id, answers)):
+            begin, end = end, end + len([*group])
+            these, rows = slice(begin, end), answers[begin]
+            if isinstance(rows, Rows):
+                mine = self._places_of(numbers[these])
+                taken.append(AnsweredRows(clients[these], attempts[these], places[these], rows.take(mine)))
+                continue
+            alone = [self._answered(*each) for each in asked[these]]
+            if taken and isinstance(taken[-1], list):
+                taken[-1] += alone
+            else:
+                taken.append(alone)
+        return taken
+
+    def _places_of(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Where the answers of these tasks lie among their rows; they are not held here any more."""
         for number in numbers:
             self._answers[number] = _WHOLE
-        first, last = mine[0], mine[-1]
-        together = mine == [*range(first, last + 1)]
-        return AnsweredRows(clients, attempts, places, rows[first : last + 1] if together else rows.take(mine))
+        return [self._places[number] for number in numbers]
 
     def _answered(self, client: str, attempt: int, place: int) -> Answered:
         number = self._by_client[client]
