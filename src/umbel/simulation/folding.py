@@ -22,8 +22,8 @@ from umbel.update import Metrics, Update
 class ClientStates(Protocol):
     """Where clients' states are kept."""
 
-    def has(self, client: str) -> bool:
-        """Does the client keep a state?"""
+    def stateful(self, clients: Sequence[str]) -> frozenset[str]:
+        """Who of these keeps a state."""
 
     def read(self, client: str) -> Mapping[str, Any]:
         """The client's state as of the last exchange it was counted in."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 from umbel.client.context import ClientInfo
 from umbel.errors import Failure
 from umbel.simulation.folding import Clients
 from umbel.simulation.region import Handle
+from umbel.simulation.units import Units
 from umbel.spec import Spec
 from umbel.update import Kind
 
@@ -111,7 +112,7 @@ class Open:
         question: the `Question`, pickled, its arrays in the broadcast memory.
         size: bytes of the broadcast memory.
         cohort: who is asked; a task is a place in this list.
-        units: tasks that are done together, from where to where; the board has their numbers.
+        units: tasks that are done together; the board has their numbers.
     """
 
     key: int
@@ -119,7 +120,7 @@ class Open:
     question: bytes
     size: int
     cohort: Cohort
-    units: list[tuple[int, int]]
+    units: Units
 
 
 @final
@@ -128,7 +129,7 @@ class More:
     """There is more to do: these clients and units stand behind the others, and the board has some."""
 
     cohort: Cohort | None = None
-    units: Sequence[tuple[int, int]] = ()
+    units: Units = field(default_factory=Units)
 
 
 @final
@@ -202,7 +203,7 @@ class Lot(NamedTuple):
         values: their bytes, or where they lie in the worker's memory.
     """
 
-    tasks: list[int]
+    tasks: Sequence[int]
     kind: Kind
     spec: int
     weights: Sequence[float]

@@ -50,6 +50,7 @@ from umbel.simulation.messages import (
 from umbel.simulation.pool import Died, Member, Pool
 from umbel.simulation.shipping import pack
 from umbel.simulation.tasks import Tasks
+from umbel.simulation.units import Units
 from umbel.spread import in_parts
 
 logger = logging.getLogger("umbel")
@@ -104,7 +105,7 @@ class Processes:
         self._idle: set[int] = set()  # workers that have found nothing more to do in it
         self._placed: list[tuple[int, int]] = []  # where its arrays lie in the broadcast memory
         self._grouped = grouped
-        self._units: list[tuple[int, int]] = []  # tasks that one worker does together, from where to where
+        self._units = Units()
         self._split: set[int] = set()  # units that were taken apart
         self.loaded = False
         self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "waiting": 0.0, "folding": 0.0}
@@ -132,31 +133,32 @@ class Processes:
     def resume(self, question: Question, folding: Folding, left: Sequence[Group]) -> None:
         """Go on with an exchange that another engine began, of which these groups are left."""
         self._start(question, folding)
-        self._lease(left)
+        self._lease([*itertools.chain.from_iterable(left)], [*map(len, left)])
 
     def _start(self, question: Question, folding: Folding) -> None:
         self._question, self._folding = question, folding
         self._tasks, self._events = Tasks(), []
         self._opened, self._told = None, []
-        self._units, self._split = [], set()
+        self._units, self._split = Units(), set()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks on the board."""
         assert self._question is not None
-        self._lease(groups(tasks, together=self._grouped and self._question.kind == "train" and self._opened is None))
+        together = self._grouped and self._question.kind == "train" and self._opened is None
+        self._lease(tasks, [*map(len, groups(tasks, together=True))] if together else [1] * len(tasks))
 
-    def _lease(self, left: Sequence[Group]) -> None:
-        tasks = [*itertools.chain.from_iterable(left)]
+    def _lease(self, tasks: Sequence[tuple[str, int]], sizes: Sequence[int]) -> None:
+        """Put tasks on the board, so many at a time."""
         names = [client for client, _ in tasks]
-        begin, number = len(self._tasks), len(self._units)
+        number, bounds = len(self._units), [*itertools.accumulate(sizes, initial=len(self._tasks))]
         self._tasks.add(tasks)
-        self._units += itertools.pairwise(itertools.accumulate(map(len, left), initial=begin))
-        cohort = Cohort.of(names, self._clients, frozenset(filter(self._states.has, names)))
+        self._units.extend(Units(bounds[:-1], bounds[1:]))
+        cohort = Cohort.of(names, self._clients, self._states.stateful(names))
         if self._opened is None:
             assert self._question is not None
             self._begin(self._question, cohort)
         else:
-            self._append(More(cohort, self._units[number:]), number)
+            self._append(More(cohort, self._units.since(number)), number)
 
     def _append(self, message: More, number: int) -> None:
         """Units from this number on are new."""
@@ -174,7 +176,7 @@ class Processes:
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
         self._pool.exchanges += 1
         self._pool.board.exchange = self._pool.exchanges
-        homes = [self._homes.get(cohort.names[begin], -1) for begin, _ in self._units] if self._homes else []
+        homes = [self._homes.get(cohort.names[begin], -1) for begin in self._units.begins] if self._homes else []
         self._pool.board.publish(homes or [-1] * len(self._units))
         self._opened = Open(
             key=self._load.key,
@@ -182,7 +184,7 @@ class Processes:
             question=packed,
             size=self._pool.broadcast.size,
             cohort=cohort,
-            units=list(self._units),
+            units=self._units.since(0),
         )
         with woken_apart([member.pid for member in self._pool.members]):
             self._pool.tell(self._opened)
@@ -397,26 +399,27 @@ class Processes:
             return
         mine = self._pool.board.taken(member.number, self._left())
         doing, _ = self._pool.board.doing(member.number)
-        unit = next((u for u in mine if doing in range(*self._units[u])), None)
+        unit = next((u for u in mine if doing in self._units[u]), None)
         client = self._tasks[doing][0] if unit is not None else None
         lost, number = sum(len(self._unanswered(u)) for u in mine), len(self._units)
         if failure := self._deaths.judge(died, self._question, client, lost=lost):
             assert unit is not None
             self._note(member, doing, Answer(doing, "failure", failure=failure))
             self._split.add(unit)  # without that client it is no longer the group that it was
-            self._units += [(task, task + 1) for task in self._unanswered(unit)]
+            again = self._unanswered(unit)
+            self._units.extend(Units(again, [task + 1 for task in again]))
         self._pool.board.again(member.number, [u for u in self._left() if u < number])
         fresh = self._pool.restart(member)
         for message in (self._opened, *self._told):
             fresh.send(message)
-        self._append(More(units=self._units[number:]), number)
+        self._append(More(units=self._units.since(number)), number)
 
     def _left(self) -> list[int]:
         """The units that are not done."""
         return [u for u in range(len(self._units)) if u not in self._split and self._unanswered(u)]
 
     def _unanswered(self, unit: int) -> list[int]:
-        return [task for task in range(*self._units[unit]) if self._tasks.is_open(task)]
+        return [task for task in self._units[unit] if self._tasks.is_open(task)]
 
     def _is_shared(self, member: Member) -> bool:
         """Does another worker compute on the same device, as far as is known?"""

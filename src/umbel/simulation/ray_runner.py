@@ -215,7 +215,7 @@ class RayRunner:
     def _send(self, member: Member, piece: Piece) -> None:
         begin = time.perf_counter()
         names = [client for client, _, _ in piece.tasks]
-        stateful = frozenset(client for client in names if self._states.has(client))
+        stateful = self._states.stateful(names)
         order = Order(
             tasks=piece.tasks,
             cohort=Cohort.of(list(names), self._clients, stateful),

@@ -55,6 +55,7 @@ from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Loan, Region
 from umbel.simulation.scratch import Scratch
 from umbel.simulation.shipping import ByFile, unpack
+from umbel.simulation.units import in_short
 from umbel.update import Metrics
 
 BROADCAST = 1 << 20  # bytes, at first
@@ -77,18 +78,14 @@ class Exchange:
         self.question: Question | None = unpack(message.question, get)
         self._cohorts = [(0, message.cohort)]
         self._count = len(message.cohort.names)
-        self._units = message.units
+        self.units = message.units
 
     def extend(self, message: More) -> None:
         """More clients, and units."""
-        self._units += message.units
+        self.units.extend(message.units)
         if message.cohort is not None:
             self._cohorts.append((self._count, message.cohort))
             self._count += len(message.cohort.names)
-
-    def unit(self, number: int) -> range | None:
-        """The tasks of a unit; None while the list has not come in which it stands."""
-        return range(*self._units[number]) if number < len(self._units) else None
 
     def client(self, task: int) -> tuple[ClientInfo, bool]:
         """A task's client, and whether it has a state."""
@@ -233,29 +230,26 @@ class Worker:
             self._end()
 
     def _work_on(self) -> None:
-        while units := self._board.take(self._number, self._chunk()):
-            todo = [self._tasks(unit) for unit in units]
-            if len(todo) > 1 and self._are_small(todo):
-                self._do_in_turn([tasks[0] for tasks in todo])
-            else:
-                for tasks in todo:
-                    self._do(tasks)
-                    if self._over:
-                        return
+        while taken := self._board.take(self._number, self._chunk()):
+            units = self._exchange.units
+            while len(units) <= max(taken):  # the board was quicker than the message
+                self._exchange.extend(self._receive_this(More))
+            if len(taken) > 1 and self._is_small and (tasks := units.singles(taken)) is not None:
+                self._do_in_turn(tasks)
+                continue
+            for unit in taken:
+                self._do(units[unit])
+                if self._over:
+                    return
         self._board.note(self._number, NOBODY, 0.0)
         self._flush(idle=True)
 
-    def _tasks(self, unit: int) -> Sequence[int]:
-        while (tasks := self._exchange.unit(unit)) is None:  # the board was quicker than the message
-            self._exchange.extend(self._receive_this(More))
-        return tasks
-
-    def _are_small(self, todo: Sequence[Sequence[int]]) -> bool:
-        """Are these units so small that they are done in turn, and does no clock run for each?"""
+    @property
+    def _is_small(self) -> bool:
+        """Is the model so small that clients are done in turn, and does no clock run for each?"""
         question = self._exchange.question
         assert question is not None
-        small = question.model is None or question.model.spec.size <= SMALL
-        return small and self._limit is None and all(len(tasks) == 1 for tasks in todo)
+        return self._limit is None and (question.model is None or question.model.spec.size <= SMALL)
 
     def _note_pace(self, seconds: float) -> None:
         """Tasks took so long: at once if less than before, since the first may have loaded what the others find."""
@@ -315,7 +309,7 @@ class Worker:
             room=self._room,
         ):
             if isinstance(done, Rows):
-                self._lots.append(self._lot([tasks[i] for i in places], done))
+                self._lots.append(self._lot(in_short([tasks[i] for i in places]), done))
             else:
                 self._keep(tasks[places[0]], done)
         self._outbox.task_done()
@@ -335,7 +329,7 @@ class Worker:
             self._starve(LINE + size)
         return piece
 
-    def _lot(self, tasks: list[int], rows: Rows) -> Lot:
+    def _lot(self, tasks: Sequence[int], rows: Rows) -> Lot:
         values = rows.values
         assert isinstance(values, np.ndarray)
         where = values.tobytes() if values.nbytes <= _IN_MESSAGE else self._outbox.claim(values)

@@ -109,13 +109,13 @@ class FileClientStates:
                 raise CorruptFile(f"{self._path} is damaged ({error})", advice=_NEW) from error
             raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error
 
-    def has(self, client: str) -> bool:
-        """Does the client keep a state?"""
+    def stateful(self, clients: Sequence[str]) -> frozenset[str]:
+        """Who of these keeps a state."""
         if not self.written:
-            return False
+            return frozenset()
+        query = "SELECT 1 FROM state WHERE client = ? LIMIT 1"
         with self._errors():
-            row = self._db.execute("SELECT 1 FROM state WHERE client = ? LIMIT 1", (client,)).fetchone()
-        return row is not None
+            return frozenset(client for client in clients if self._db.execute(query, (client,)).fetchone())
 
     def read(self, client: str) -> Mapping[str, Any]:
         """The client's state as of the last exchange it was counted in.

@@ -87,9 +87,10 @@ class MemoryClientStates:
         self._states: OrderedDict[str, tuple[State, int]] = OrderedDict()
         self._others: FileClientStates | None = None
 
-    def has(self, client: str) -> bool:
-        """Does the client keep a state?"""
-        return client in self._states or (self._others is not None and self._others.has(client))
+    def stateful(self, clients: Sequence[str]) -> frozenset[str]:
+        """Who of these keeps a state."""
+        there = self._states.keys() & clients
+        return frozenset(there if self._others is None else there | self._others.stateful(clients))
 
     def read(self, client: str) -> State:
         """The client's state as of the last exchange it was counted in."""
