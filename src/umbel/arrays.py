@@ -223,6 +223,11 @@ class Arrays:
         """Neighbouring entries as one flat array in storage dtype; see ``Spec.runs``."""
         return self.stretch(run.offset, run.size, run.dtype)
 
+    @property
+    def data(self) -> Array:
+        """The stored bytes of all entries, without the header."""
+        return self._file[len(self.spec.header) :]
+
     def stretch(self, offset: int, size: int, dtype: str) -> Array:
         """``size`` stored elements from byte ``offset`` of the data on, as one flat array."""
         return np.ndarray((size,), STORAGE[dtype], self._file, len(self.spec.header) + offset)

@@ -40,7 +40,7 @@ class Rows:
         return cls(
             first.kind,
             first.arrays.spec,
-            [_bytes_of(update.arrays) for update in updates],
+            [update.arrays.data for update in updates],
             [update.weight for update in updates],
             _metrics([update.metrics for update in updates]),
         )
@@ -55,7 +55,7 @@ class Rows:
         """
         spec = updates[0].arrays.spec
         flat = room(len(updates) * spec.nbytes)
-        np.concatenate([_bytes_of(update.arrays) for update in updates], out=flat)
+        np.concatenate([update.arrays.data for update in updates], out=flat)
         flat.flags.writeable = False
         return cls(
             updates[0].kind,
@@ -87,7 +87,7 @@ class Rows:
     def update(self, place: int) -> Update:
         """One of them, on its own; its values are copied."""
         arrays = Arrays.blank(self.spec)
-        _bytes_of(arrays)[...] = self.values[place]
+        arrays.data[...] = self.values[place]
         metrics = self.metrics[place] if self.metrics else {}
         return Update.made(self.kind, arrays.freeze(), weight=self.weights[place], metrics=metrics, extra={})
 
@@ -99,10 +99,6 @@ class Rows:
         run = self.spec.runs[0]
         dtype = STORAGE[run.dtype]
         return run.size * dtype.itemsize == self.spec.nbytes and is_harmless(self.values.reshape(-1).view(dtype))
-
-
-def _bytes_of(arrays: Arrays) -> Array:
-    return arrays.stretch(0, arrays.nbytes, "U8")
 
 
 def _metrics(metrics: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -131,7 +131,7 @@ class Session:
         Gives the key of the stream.
         """
         key = rng.derive(self._seed, *names)
-        seed_all(key)
+        seed_all(lambda: key)
         set_threads(self._place.threads)
         return key
 

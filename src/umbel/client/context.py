@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from types import MappingProxyType
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -28,8 +29,7 @@ _NO_DATA = {
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class ClientInfo:
+class ClientInfo(NamedTuple):
     """Who this client is.
 
     Attributes:
@@ -40,9 +40,9 @@ class ClientInfo:
     """
 
     name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
     part: Any = None
-    site: Mapping[str, Any] = field(default_factory=dict)
+    site: Mapping[str, Any] = MappingProxyType({})
 
 
 @final
@@ -103,7 +103,7 @@ class Context:
     @property
     def client(self) -> ClientInfo:
         """Who this client is."""
-        return replace(self._client, site=self.site) if self._client.site else self._client
+        return self._client._replace(site=self.site) if self._client.site else self._client
 
     @cached_property
     def site(self) -> ReadOnly:

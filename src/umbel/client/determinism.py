@@ -21,17 +21,26 @@ from threadpoolctl import threadpool_limits
 
 from umbel.client.labels import leave_unheard, only_heard
 
-_last_key: list[int] = []  # for who is seeded late: PyTorch when a handler imports it, `random` when it is touched
+_last: list[tuple[Callable[..., int], tuple[str | int, ...]]] = []  # what gave the last key, for who is seeded late
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def seed_all(key: int) -> None:
-    """Seed ``random``, ``numpy.random`` and, where imported, PyTorch from a 128-bit key."""
-    _last_key[:] = [key]
-    for module, seed in _SEEDED:
-        if type(module) is not _Untouched:
-            seed(key)
-    _seed_torch(key)
+def seed_all(key: Callable[..., int], *names: str | int) -> None:
+    """Seed ``random``, ``numpy.random`` and, where imported, PyTorch.
+
+    Args:
+        key: gives a 128-bit key; it is not asked while there is nothing to seed: PyTorch is seeded when a handler
+            imports it, and `random` when it is touched; see `seed_late`.
+        names: what it is given.
+    """
+    _last[:] = [(key, names)]
+    seeds = [seed for module, seed in _SEEDED if type(module) is not _Untouched]
+    if "torch" in sys.modules:
+        seeds.append(_seed_torch)
+    if seeds:
+        number = key(*names)
+        for seed in seeds:
+            seed(number)
 
 
 def _seed_random(key: int) -> None:
@@ -66,8 +75,8 @@ def _touched(module: ModuleType) -> None:
         if module in parts and type(whole) is _Untouched:
             for part in parts:
                 part.__class__ = ModuleType
-            for key in _last_key:
-                seed(key)
+            for key, names in _last:
+                seed(key(*names))
 
 
 def seed_late() -> None:
@@ -145,8 +154,8 @@ def _torch_seeded_late(threads: int) -> Iterator[None]:
     def imported() -> None:
         set_threads(threads)
         leave_unheard()
-        for key in _last_key:
-            _seed_torch(key)
+        for key, names in _last:
+            _seed_torch(key(*names))
 
     finder = _AfterImport("torch", imported)
     sys.meta_path.insert(0, finder)

@@ -30,7 +30,8 @@ class Loads:
         seed: of the run.
         device: where to compute.
         scratch: gives the directory for temporary files; None: the system's.
-        prepare: called before a handler, with what it is in words and what seeds the generators.
+        prepare: called before a handler, with what it is in words, and what seeds the generators: what gives the key,
+            and of which names.
         done: called when it has returned something of use.
     """
 
@@ -41,7 +42,7 @@ class Loads:
         *,
         device: Callable[[], str],
         scratch: Callable[[], str] | None,
-        prepare: Callable[[str, int], None],
+        prepare: Callable[..., None],
         done: Callable[[], None],
     ) -> None:
         self._app, self._seed, self._device, self._scratch = app, seed, device, scratch
@@ -49,6 +50,11 @@ class Loads:
         self._shared: OrderedDict[str, Any] = OrderedDict()  # one for all clients, or one for each site
         self._site_matters = False  # does setup look at the site?
         self._data = Kept(_CACHED_CLIENTS, _CACHED_BYTES)
+
+    @property
+    def any(self) -> bool:
+        """May there be code of the user's to run before a task's own handler?"""
+        return not self._app.handlers.keys().isdisjoint(("setup", "data"))
 
     def shared_of(self, client: ClientInfo) -> Any:
         """What set-up returned, for this client's site if it looks at that."""
@@ -94,7 +100,7 @@ class Loads:
 
     def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
         seed = _DATA_SEED if kind == "data" else self._seed
-        self._prepare(f"{kind} handler", rng.derive(seed, "task", kind, *names))
+        self._prepare(f"{kind} handler", rng.derive, seed, "task", kind, *names)
         try:
             loaded = handler(ctx)
         finally:

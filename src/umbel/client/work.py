@@ -47,9 +47,8 @@ class Done(NamedTuple):
 
 @final
 class _Begun(NamedTuple):
-    """A task whose handler can be called: of whom, with what, and what seeds the generators before."""
+    """A task whose handler can be called: of whom, and with what."""
 
-    key: int
     client: ClientInfo
     model: Arrays | None
     state: Mapping[str, Any]
@@ -174,7 +173,7 @@ class Bench:
     def _answered(self, asked: _Asked, task: _Begun) -> Update | Metrics:
         """What the handler returned."""
         try:
-            self._prepare(asked.doing, task.key)
+            self._prepare(asked.doing, asked.key, task.client.name)
             returned = asked.handler(task.model, task.ctx)
             self._doing = ""
             question = asked.question
@@ -247,7 +246,7 @@ class Bench:
                     done[client.name] = self._failure(question, client, error)
             if not tasks:
                 return None
-            self._prepare(asked.doing, tasks[0].key)
+            self._prepare(asked.doing, asked.key, tasks[0].client.name)
             try:
                 updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
             except KeyboardInterrupt:
@@ -303,7 +302,8 @@ class Bench:
 
         def started(i: int) -> _Begun:
             self._doing = ""
-            begin(i)
+            if self._loads.any:
+                begin(i)
             return self._begun(asked, clients[i], states[i])
 
         def answered(i: int) -> Update | Metrics:
@@ -361,14 +361,14 @@ class Bench:
             data=self._loads.data_of(client),
             correction=correction,
         )
-        return _Begun(asked.key(client.name), client, model, state, ctx)
+        return _Begun(client, model, state, ctx)
 
     def _finished(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Done:
         """What becomes of what a handler returned."""
         if isinstance(update, Metrics):
             return Done(update, None)
         question = asked.question
-        _, client, model, state, ctx = task
+        client, model, state, ctx = task
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",
@@ -441,9 +441,9 @@ class Bench:
     def _returned(self) -> None:
         self._doing = ""
 
-    def _prepare(self, doing: str, key: int) -> None:
+    def _prepare(self, doing: str, key: Callable[..., int], *names: str | int) -> None:
         self._doing = doing
-        seed_all(key)
+        seed_all(key, *names)
         set_threads(self._threads)
 
 

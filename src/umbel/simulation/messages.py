@@ -98,7 +98,7 @@ class Cohort:
         """One of them."""
         name = self.names[index]
         part = self.parts[index] if self.parts is not None else None
-        return ClientInfo(name=name, labels=self.labels.get(name, {}), part=part, site=self.sites.get(name, {}))
+        return ClientInfo(name, self.labels.get(name, {}), part, self.sites.get(name, {}))
 
 
 @final

@@ -45,7 +45,7 @@ class Roster:
 
     def __getitem__(self, name: str) -> ClientInfo:
         if self.only_names:
-            return ClientInfo(name)
+            return ClientInfo(name, {}, None, {})
         part = self._parts.get(name)
         return ClientInfo(
             name=name,

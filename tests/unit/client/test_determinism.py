@@ -15,17 +15,17 @@ from umbel.client.determinism import seed_all, seed_late
 wanted = {wanted}
 for _ in range(2):
     seed_late()
-    seed_all(5)
+    seed_all(lambda: 5)
     random.Random(3), random.SystemRandom, random.__name__  # none of which is the one generator
     np.random.default_rng(3), np.random.RandomState(3), np.random.__name__
     assert type(random) is type(np.random) is not type(subprocess)
-    seed_all(77)
+    seed_all(lambda: 77)
     {take}
     wanted.seed(77)
     assert {drawn} == {expected}
     assert type({module}) is type(subprocess)
     assert type({other}) is not type(subprocess)
-    seed_all(78)  # at once, from now on
+    seed_all(lambda: 78)  # at once, from now on
     wanted.seed(78)
     assert {module}.random() == wanted.random()
 """
@@ -74,7 +74,7 @@ from umbel.client.determinism import seed_all, seed_late
 seed_late()
 from random import random as draw  # as a user's module does
 for key in (5, 6):
-    seed_all(key)
+    seed_all(lambda: key)
     assert draw() == random.Random(key).random()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
