@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, final
 
 import numpy as np
@@ -12,6 +13,8 @@ from umbel.arrays import Array, Arrays
 from umbel.elements import is_harmless
 from umbel.spec import STORAGE, Spec
 from umbel.update import Kind, Update
+
+_SMALL = 1 << 12  # bytes
 
 
 @final
@@ -65,6 +68,20 @@ class Rows:
             _metrics([update.metrics for update in updates]),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Copies of these, of one kind and one spec, one behind the other."""
+        if len(parts) == 1:
+            return parts[0]
+        some = any(part.metrics for part in parts)
+        return cls(
+            parts[0].kind,
+            parts[0].spec,
+            np.concatenate([np.asarray(part.values) for part in parts]),
+            [*chain.from_iterable(part.weights for part in parts)],
+            [*chain.from_iterable(part.metrics or [{}] * len(part) for part in parts)] if some else [],
+        )
+
     def __len__(self) -> int:
         return len(self.weights)
 
@@ -90,6 +107,11 @@ class Rows:
         arrays.data[...] = self.values[place]
         metrics = self.metrics[place] if self.metrics else {}
         return Update.made(self.kind, arrays.freeze(), weight=self.weights[place], metrics=metrics, extra={})
+
+    @property
+    def are_small(self) -> bool:
+        """Is each so small that calls take longer than the work? Then several had better be added in one go."""
+        return self.spec.size <= _SMALL
 
     @property
     def harmless(self) -> bool:

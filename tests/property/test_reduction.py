@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from umbel import Arrays, Update, aggregate
 from umbel.aggregate import Aggregator
 from umbel.engine.question import Question
 from umbel.engine.reduction import SHARD, Reduction
+from umbel.rows import Rows
 
 SENT = Arrays(
     {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "s": np.ones(2, np.float32), "n": 5},
@@ -87,6 +89,43 @@ def test_shards_are_counted_in_places_so_they_do_not_depend_on_who_failed() -> N
     expected = aggregator.finish(aggregator.merge(first, second))
     assert reduce(question(aggregator), given, places) == expected
     assert reduce(question(aggregator), given) != expected
+
+
+@given(
+    count=st.integers(1, 400),
+    missing=st.sets(st.integers(0, 400), max_size=3),
+    cuts=st.sets(st.integers(0, 400), max_size=4),
+    delta=st.booleans(),
+    measured=st.booleans(),
+    dtype=st.sampled_from(["F32", "F64", "BF16"]),
+)
+def test_updates_side_by_side_are_folded_to_the_same_bits_as_one_by_one(
+    count: int, missing: set[int], cuts: set[int], delta: bool, measured: bool, dtype: str
+) -> None:
+    sent = SENT.astype(dtype)
+    given = [u.arrays.astype(dtype) for u in updates(count, count)]
+    made = [
+        Update(
+            **{"delta" if delta else "model": arrays},
+            weight=1.0 + i % 7,
+            metrics={"loss": i / 7} if measured else None,
+        )
+        for i, arrays in enumerate(given)
+    ]
+    places = [place for place in range(count + len(missing)) if place not in missing][:count]
+    made = made[: len(places)]
+    one_by_one, together = Reduction(question(aggregate.mean(), sent)), Reduction(question(aggregate.mean(), sent))
+    for place, update in zip(places, made, strict=True):
+        one_by_one.fold(str(place), place, update)
+    bounds = [0, *sorted(cut for cut in cuts if 0 < cut < len(made)), len(made)]
+    for begin, end in pairwise(bounds):
+        if begin < end:
+            rows = Rows.packed(made[begin:end], lambda size: np.empty(size, np.uint8))
+            assert not together.fold_rows([str(p) for p in places[begin:end]], places[begin:end], rows)
+    expected, got = one_by_one.finish(), together.finish()
+    assert got.acc.total.digest() == expected.acc.total.digest()
+    assert (got.acc.weight, got.acc.count, got.names) == (expected.acc.weight, expected.acc.count, expected.names)
+    assert (got.weights, got.metrics) == (expected.weights, expected.metrics)
 
 
 def test_one_hot_updates_show_who_was_counted_how_often() -> None:

@@ -81,7 +81,8 @@ class Summing(Aggregator):
     @property
     def plain(self) -> bool:
         """Does the fold do nothing but add, and take every update of a model that fits what was sent?"""
-        return type(self).fold is Summing.fold and type(self).admit is Summing.admit
+        it = type(self)
+        return it.fold is Summing.fold and it.admit is Summing.admit and it.merge is Summing.merge
 
     @abstractmethod
     def weight(self, stated: float) -> float:
@@ -107,6 +108,11 @@ class Summing(Aggregator):
     def fold_rows(self, acc: WeightedSum, rows: Rows, sent: Arrays | None) -> WeightedSum:
         """Add weight * update, for each of some updates of one kind and one spec: the same as folding each in turn."""
         acc.add_rows(rows, sent, [*map(self.weight, rows.weights)])
+        return acc
+
+    def fold_shards(self, acc: WeightedSum, rows: Rows, sent: Arrays | None, size: int) -> WeightedSum:
+        """Add small updates in shards of so many: the same as folding each shard on its own, and merging it."""
+        acc.add_shards(rows, sent, [*map(self.weight, rows.weights)], size)
         return acc
 
     def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:

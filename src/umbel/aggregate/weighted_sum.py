@@ -25,7 +25,6 @@ from umbel.spread import in_parts
 from umbel.update import Update
 
 _BLOCK = 1 << 17  # elements; with less, threads get into each other's way, with more, the cache is left
-_SMALL = 1 << 12  # bytes; several updates of that size are added in one go, since calls would take most of the time
 
 
 @final
@@ -41,6 +40,7 @@ class _Piece:
     wide: str
 
 
+@lru_cache(maxsize=256)
 def sum_spec(spec: Spec, *, model: bool, exact: bool = False, double: bool = False) -> Spec:
     """The spec of a sum of such arrays.
 
@@ -151,7 +151,7 @@ class WeightedSum:
         total = self.writable(rows.spec)
         base = sent if rows.kind == "model" else None
         found = _pieces(rows.spec, base.spec if base is not None else None, total.spec)
-        if len(rows) > 1 and rows.spec.size <= _SMALL:
+        if len(rows) > 1 and rows.are_small:
             matrix = np.asarray(rows.values)
             with np.errstate(all="ignore"):
                 for piece in found:
@@ -160,6 +160,25 @@ class WeightedSum:
             for piece in found:
                 _add_piece(piece, rows.values, base, total, weights)
         self.weight = reduce(add, weights, self.weight)
+        self.count += len(rows)
+
+    def add_shards(self, rows: Rows, sent: Arrays | None, weights: Sequence[float], size: int) -> None:
+        """Add some small updates in shards: the same to the bit as if each shard had a sum and those were merged.
+
+        Args:
+            rows, sent, weights: as for `add_rows`.
+            size: of a shard; their number is a multiple of it.
+        """
+        total = self.writable(rows.spec)
+        base = sent if rows.kind == "model" else None
+        matrix = np.asarray(rows.values)
+        with np.errstate(all="ignore"):
+            for piece in _pieces(rows.spec, base.spec if base is not None else None, total.spec):
+                terms = _terms(piece, matrix, base, weights).reshape(-1, size, piece.size)
+                out = total.stretch(piece.total, piece.size, piece.wide)
+                out[...] = _summed_up(out, _summed_up(np.zeros((len(terms), piece.size), out.dtype), terms, axis=1))
+        for begin in range(0, len(weights), size):
+            self.weight += reduce(add, weights[begin : begin + size], 0.0)
         self.count += len(rows)
 
     def merge(self, later: WeightedSum) -> None:
@@ -269,16 +288,29 @@ def _add_stretch(xs: Sequence[Array], base: Array | None, out: Array, dtype: str
 def _add_matrix(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
     """Add one piece of each row, from the first row to the last."""
     out = total.stretch(piece.total, piece.size, piece.wide)
-    storage = STORAGE[piece.dtype]
+    out[...] = _summed_up(out, _terms(piece, rows, sent, weights))
+
+
+def _terms(piece: _Piece, rows: Array, sent: Arrays | None, weights: Sequence[float]) -> Array:
+    """``w * (x - base)`` of one piece, for each row."""
+    storage, wide = STORAGE[piece.dtype], STORAGE[piece.wide]
     x = _wide(rows[:, piece.update : piece.update + piece.size * storage.itemsize].view(storage), piece.dtype)
-    w = np.array(weights, out.dtype)[:, None]
-    if sent is not None:
-        base = _wide(sent.stretch(piece.sent, piece.size, piece.dtype), piece.dtype)
-        terms = np.subtract(x, base, dtype=out.dtype)
-        np.multiply(terms, w, out=terms)
+    w = np.array(weights, wide)[:, None]
+    terms: Array = np.empty(x.shape, wide)
+    if sent is None:
+        np.multiply(x, w, out=terms, dtype=wide)
     else:
-        terms = np.multiply(x, w, dtype=out.dtype)
-    out[...] = np.add.accumulate(np.concatenate([out[None], terms]))[-1]
+        base = _wide(sent.stretch(piece.sent, piece.size, piece.dtype), piece.dtype)
+        np.subtract(x, base, out=terms, dtype=wide)
+        np.multiply(terms, w, out=terms)
+    return terms
+
+
+def _summed_up(first: Array, terms: Array, axis: int = 0) -> Array:
+    """What comes out when terms are added one after the other along an axis; NumPy's own sum has another order."""
+    both = np.concatenate([np.expand_dims(first, axis), terms], axis)
+    last: Array = np.add.accumulate(both, axis).take(-1, axis)
+    return last
 
 
 def _wide(block: Array, dtype: str) -> Array:

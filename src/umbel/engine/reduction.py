@@ -133,7 +133,12 @@ class Reduction:
         while begin < len(places):
             shard = places[begin] // SHARD
             end = bisect_left(places, (shard + 1) * SHARD, begin)
-            refused += self._fold_rows(clients[begin:end], shard, rows[begin:end])
+            whole = _whole_shards(places, begin) if rows.are_small and not rows.metrics else 0
+            if whole > 1:
+                end = begin + whole * SHARD
+                refused += self._fold_shards(clients[begin:end], shard, rows[begin:end])
+            else:
+                refused += self._fold_rows(clients[begin:end], shard, rows[begin:end])
             begin = end
         return refused
 
@@ -165,6 +170,18 @@ class Reduction:
             self._open[None] = aggregator.fold_rows(self._acc(None), rows, self._question.sent)
             metrics = rows.metrics[0] if rows.metrics else {}
             self._forms.setdefault((None, rows.kind, rows.spec), (rows.weights[0], metrics))
+        return refused
+
+    def _fold_shards(self, clients: Sequence[str], shard: int, rows: Rows) -> list[tuple[str, Exception]]:
+        """Fold whole shards, from this one on, of updates without metrics."""
+        self._enter(shard)
+        _, refused = self._note_rows(clients, rows)
+        aggregator = self._aggregator(None)
+        assert isinstance(aggregator, Summing)
+        before = self._merged.get(None)
+        before = aggregator.init(self._question.sent) if before is None else before
+        self._merged[None] = aggregator.fold_shards(before, rows, self._question.sent, SHARD)
+        self._shard = shard + len(rows) // SHARD - 1
         return refused
 
     def _note_rows(self, clients: Sequence[str], rows: Rows) -> tuple[Rows, list[tuple[str, Exception]]]:
@@ -277,6 +294,15 @@ class Reduction:
             before = self._merged.get(name)
             self._merged[name] = acc if before is None else self._aggregator(name).merge(before, acc)
         self._open, self._forms = {}, {}
+
+
+def _whole_shards(places: Sequence[int], begin: int) -> int:
+    """How many shards, from the one that begins there on, have nobody missing; 0: none begins there."""
+    first = places[begin]
+    whole = (len(places) - begin) // SHARD if first % SHARD == 0 else 0
+    while whole and places[begin + whole * SHARD - 1] != first + whole * SHARD - 1:
+        whole -= 1
+    return whole
 
 
 def _zeros(spec: Spec) -> Arrays:

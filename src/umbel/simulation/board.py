@@ -128,14 +128,20 @@ class Board:
 
     # --- a worker ----------------------------------------------------------------------------
 
-    def take(self, worker: int, most: int) -> list[int]:
-        """The next tasks for this worker: such whose data it has come first, then the first that there are."""
+    def take(self, worker: int, most: int, least: int = 1) -> list[int]:
+        """The next tasks for this worker: such whose data it has come first, then the first that there are.
+
+        Args:
+            worker: which.
+            most: how many at most.
+            least: so many it takes even if that leaves less than a fair share for the others.
+        """
         with self._lock:
             begin, count, total, exchange = self._head.tolist()
             if begin >= count or exchange != self.exchange:
                 return []
             self.resize(total)  # to see those that came later
-            most = min(most, -(-(count - begin) // (2 * self._workers)))  # and leave something for the others
+            most = min(most, max(least, -(-(count - begin) // (2 * self._workers))))  # leave something for the others
             window = self._home[begin : min(begin + WINDOW, count)]
             mine = np.flatnonzero(window == worker)[:most] if window.max() >= 0 else None
             if mine is None or not len(mine):

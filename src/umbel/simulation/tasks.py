@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 from umbel.rows import Rows
@@ -99,15 +99,15 @@ class Tasks:
             begin, end = end, end + len([*group])
             these, rows = slice(begin, end), answers[begin]
             if isinstance(rows, Rows):
-                mine = self._places_of(numbers[these])
-                taken.append(AnsweredRows(clients[these], attempts[these], places[these], rows.take(mine)))
+                mine = rows.take(self._places_of(numbers[these]))
+                taken.append(AnsweredRows(clients[these], attempts[these], places[these], mine))
                 continue
             alone = [self._answered(*each) for each in asked[these]]
             if taken and isinstance(taken[-1], list):
                 taken[-1] += alone
             else:
                 taken.append(alone)
-        return taken
+        return [*_joined(taken)]
 
     def _places_of(self, numbers: Sequence[int]) -> Sequence[int]:
         """Where the answers of these tasks lie among their rows; they are not held here any more."""
@@ -122,6 +122,22 @@ class Tasks:
         assert inbox is not None
         self._answers[number] = _WHOLE
         return Answered(client, attempt, place, _done(answer, inbox), answer.state)
+
+
+def _joined(taken: Sequence[list[Answered] | AnsweredRows]) -> Iterator[list[Answered] | AnsweredRows]:
+    """The same, with small rows that follow each other in one piece: so they are folded sooner than one by one."""
+
+    def form(answered: list[Answered] | AnsweredRows) -> object:
+        rows = answered.rows if isinstance(answered, AnsweredRows) else None
+        return (rows.kind, rows.spec) if rows is not None and rows.are_small else id(answered)
+
+    for _, group in itertools.groupby(taken, key=form):
+        first, *others = group
+        if others:
+            clients, attempts, places, rows = zip(first, *others, strict=True)
+            chained = itertools.chain.from_iterable
+            first = AnsweredRows([*chained(clients)], [*chained(attempts)], [*chained(places)], Rows.joined(rows))
+        yield first
 
 
 def _done(answer: Answer, inbox: Inbox) -> Update | Metrics:

@@ -60,8 +60,9 @@ from umbel.update import Metrics
 
 BROADCAST = 1 << 20  # bytes, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
-_OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
+_OFTEN = 3e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 12e-3  # seconds that the tasks take, about, which it takes from the board at once
+_AT_LEAST = 3e-4  # however few are left, since it costs time to take them
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _AT_MOST = 256  # such tasks
 _LARGE = 1 << 20  # bytes from which on it waits for that
@@ -230,7 +231,7 @@ class Worker:
             self._end()
 
     def _work_on(self) -> None:
-        while taken := self._board.take(self._number, self._chunk()):
+        while taken := self._board.take(self._number, self._chunk(_AT_ONCE), self._chunk(_AT_LEAST)):
             units = self._exchange.units
             while len(units) <= max(taken):  # the board was quicker than the message
                 self._exchange.extend(self._receive_this(More))
@@ -255,8 +256,9 @@ class Worker:
         """Tasks took so long: at once if less than before, since the first may have loaded what the others find."""
         self._pace = seconds if seconds < self._pace else self._pace + (seconds - self._pace) / 4
 
-    def _chunk(self) -> int:
-        return 1 if self._pace > _AT_ONCE else min(_AT_MOST, int(_AT_ONCE / max(self._pace, 1e-6)))
+    def _chunk(self, seconds: float) -> int:
+        """How many tasks take so long, about."""
+        return 1 if self._pace > seconds else min(_AT_MOST, int(seconds / max(self._pace, 1e-6)))
 
     def _do(self, tasks: Sequence[int]) -> None:
         """Do one task, or several that come one after the other or as a group."""
