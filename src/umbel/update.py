@@ -60,8 +60,8 @@ class Update:
     ) -> None:
         if (model is not None) + (delta is not None) + (value is not None) != 1:
             raise BadUpdate("an update has exactly one of model=, delta= and value=")
-        self.kind = "model" if model is not None else "delta" if delta is not None else "value"
         given = model if model is not None else delta if delta is not None else value
+        self.kind = "model" if model is not None else "delta" if delta is not None else "value"
         self.arrays = _as_arrays(given, f"{self.kind}=")
         self.weight = check_weight(weight)
         self.metrics = check_metrics(metrics) if metrics else {}

@@ -166,8 +166,10 @@ class WeightedSum:
         """Add some small updates in shards: the same to the bit as if each shard had a sum and those were merged.
 
         Args:
-            rows, sent, weights: as for `add_rows`.
-            size: of a shard; their number is a multiple of it.
+            rows: the updates.
+            sent: what is subtracted from models.
+            weights: of each.
+            size: of a shard; the number of updates is a multiple of it.
         """
         total = self.writable(rows.spec)
         base = sent if rows.kind == "model" else None

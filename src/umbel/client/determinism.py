@@ -33,14 +33,12 @@ def seed_all(key: Callable[..., int], *names: str | int) -> None:
             imports it, and `random` when it is touched; see `seed_late`.
         names: what it is given.
     """
-    _last[:] = [(key, names)]
-    seeds = [seed for module, seed in _SEEDED if type(module) is not _Untouched]
-    if "torch" in sys.modules:
-        seeds.append(_seed_torch)
-    if seeds:
+    _last[:] = ((key, names),)
+    if _touched or "torch" in sys.modules:
         number = key(*names)
-        for seed in seeds:
+        for seed in _touched:
             seed(number)
+        _seed_torch(number)
 
 
 def _seed_random(key: int) -> None:
@@ -52,6 +50,7 @@ def _seed_numpy(key: int) -> None:
 
 
 _SEEDED: tuple[tuple[ModuleType, Callable[[int], None]], ...] = ((random, _seed_random), (np.random, _seed_numpy))
+_touched = [seed for _, seed in _SEEDED]  # what seeds those that are not late
 _PARTS: tuple[tuple[ModuleType, ...], ...] = ((random,), (np.random, np.random.mtrand))
 _OWN_STATE = {  # who makes one of these has a generator of its own
     *("Random", "SystemRandom", "RandomState", "Generator", "default_rng", "SeedSequence"),
@@ -65,16 +64,17 @@ class _Untouched(ModuleType):
 
     def __getattribute__(self, name: str) -> Any:
         if name not in _OWN_STATE and (name == "__dict__" or not name.startswith("__")):
-            _touched(self)
+            _touch(self)
         return ModuleType.__getattribute__(self, name)
 
 
-def _touched(module: ModuleType) -> None:
+def _touch(module: ModuleType) -> None:
     """From now on it is a module like others; and seeded as if it had always been."""
     for (whole, seed), parts in zip(_SEEDED, _PARTS, strict=True):
         if module in parts and type(whole) is _Untouched:
             for part in parts:
                 part.__class__ = ModuleType
+            _touched.append(seed)
             for key, names in _last:
                 seed(key(*names))
 
@@ -86,6 +86,7 @@ def seed_late() -> None:
     Only for a process in which nobody has taken a function from them yet: ``from random import shuffle`` is not seen
     later on.
     """
+    _touched.clear()
     for parts in _PARTS:
         for part in parts:
             part.__class__ = _Untouched
