@@ -84,17 +84,19 @@ def join(before: Commit | None, commit: Commit) -> Commit:
         commit,
         rows=before.rows + commit.rows,
         failures=before.failures + commit.failures,
-        counted=_added(before.counted, commit.counted),
+        counted=added(before.counted, commit.counted),
         clients=commit.clients or before.clients,
         best=commit.best if commit.best is not None else before.best,
         opening=before.opening,
     )
 
 
-def _added(before: Mapping[str, int], later: Mapping[str, int]) -> dict[str, int]:
+def added(before: Mapping[str, int], *later: Mapping[str, int]) -> Counter[str]:
+    """The sum of how often clients were counted, some rounds after others."""
     counted = Counter(before)
-    counted.update(Counter(later).elements())  # nearly all are 1; ten times as quick as the sum of two counters
-    return dict(counted)
+    for counts in later:
+        counted.update(Counter(counts).elements())  # nearly all are 1; ten times as quick as the sum of two counters
+    return counted
 
 
 def totals_of(commits: Sequence[Commit], best: Arrays | None) -> Totals:
@@ -105,4 +107,4 @@ def totals_of(commits: Sequence[Commit], best: Arrays | None) -> Totals:
     return totals
 
 
-__all__ = ["OpenRound", "Totals", "join", "totals_of"]
+__all__ = ["OpenRound", "Totals", "added", "join", "totals_of"]

@@ -141,7 +141,8 @@ class Board:
             if begin >= count or exchange != self.exchange:
                 return []
             self.resize(total)  # to see those that came later
-            most = min(most, max(least, -(-(count - begin) // (2 * self._workers))))  # leave something for the others
+            left = count - begin
+            most = min(most, max(least, -(-left // (2 * self._workers))), left)  # leave something for the others
             window = self._home[begin : min(begin + WINDOW, count)]
             mine = np.flatnonzero(window == worker)[:most] if window.max() >= 0 else None
             if mine is None or not len(mine):

@@ -102,8 +102,7 @@ class Cohort:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(NamedTuple):
     """An exchange begins.
 
     Attributes:
@@ -133,8 +132,7 @@ class More:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """There is room for an update again; the memory has so many bytes."""
 
     size: int
@@ -212,8 +210,7 @@ class Lot(NamedTuple):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """What a worker did since it last said something.
 
     Attributes:
@@ -254,8 +251,7 @@ class AskState:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A worker has let go of an exchange.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from umbel.arrays import Arrays
 from umbel.engine.ports import Commit, Record
+from umbel.engine.totals import added
 
 if TYPE_CHECKING:
     from umbel.store.client_states import FileClientStates
@@ -37,7 +38,7 @@ class MemoryStore:
             return ()
         return (
             *self._commits[:-1],
-            replace(self._commits[-1], counted=dict(sum(map(Counter, self._counted[2]), self._counted[1]))),
+            replace(self._commits[-1], counted=dict(added(self._counted[1], *self._counted[2]))),
         )
 
     def records(self) -> Sequence[Record]:
@@ -70,7 +71,7 @@ class MemoryStore:
         _, total, more = self._counted
         more = [*more, commit.counted]
         if len(more) == _ADDED_LATER:
-            total, more = sum(map(Counter, more), total), []
+            total, more = added(total, *more), []
         return commit.rows[-1].round, total, more
 
 

@@ -35,7 +35,7 @@ def test_each_task_is_taken_exactly_once(data: st.DataObject, workers: int, coun
             worker = data.draw(st.integers(0, workers - 1))
             match data.draw(st.sampled_from(["take"] * 5 + ["done", "die", "append"])):
                 case "take":
-                    taken = board.take(worker, data.draw(st.integers(1, 70)))
+                    taken = board.take(worker, data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70)))
                     holding[worker] += taken
                     if not taken and len(done) + sum(map(len, holding.values())) == total:
                         break
@@ -69,6 +69,8 @@ def test_something_is_left_for_the_others() -> None:
     board = open_board(2, [NOBODY] * 16)
     assert board.take(0, 64) == [0, 1, 2, 3]
     assert board.take(1, 64) == [4, 5, 6]
+    assert board.take(1, 64, 5) == [7, 8, 9, 10, 11]
+    assert board.take(0, 64, 5) == [12, 13, 14, 15]
     board.close()
 
 
