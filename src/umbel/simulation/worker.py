@@ -60,11 +60,11 @@ from umbel.update import Metrics
 
 BROADCAST = 1 << 20  # bytes, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
-_OFTEN = 3e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
-_AT_ONCE = 12e-3  # seconds that the tasks take, about, which it takes from the board at once
+_OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
+_AT_ONCE = 12e-3  # seconds that the units take, about, which it takes from the board at once
 _AT_LEAST = 3e-4  # however few are left, since it costs time to take them
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
-_AT_MOST = 256  # such tasks
+_AT_MOST = 256  # such units
 _LARGE = 1 << 20  # bytes from which on it waits for that
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 
@@ -154,7 +154,7 @@ class Worker:
         self._seconds = {"training": 0.0, "moving": 0.0, "waiting": 0.0}
         self._over = False  # has the exchange ended while a task waited for the main process?
         self._said = self._since = time.perf_counter()
-        self._pace = math.inf  # seconds per task, about
+        self._pace = math.inf  # seconds per unit of the board, about
         self._weighed = False  # has it said, with what it did, how much memory its process takes?
 
     def serve(self) -> None:
@@ -253,11 +253,11 @@ class Worker:
         return self._limit is None and (question.model is None or question.model.spec.size <= SMALL)
 
     def _note_pace(self, seconds: float) -> None:
-        """Tasks took so long: at once if less than before, since the first may have loaded what the others find."""
+        """Units took so long: at once if less than before, since the first may have loaded what the others find."""
         self._pace = seconds if seconds < self._pace else self._pace + (seconds - self._pace) / 4
 
     def _chunk(self, seconds: float) -> int:
-        """How many tasks take so long, about."""
+        """How many units take so long, about."""
         return 1 if self._pace > seconds else min(_AT_MOST, int(seconds / max(self._pace, 1e-6)))
 
     def _do(self, tasks: Sequence[int]) -> None:
@@ -278,7 +278,7 @@ class Worker:
             self._seconds["moving"] += said - trained
             if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
                 self._flush()
-        self._note_pace((time.perf_counter() - started) / len(tasks))
+        self._note_pace(time.perf_counter() - started)
 
     def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
         client, has_state = self._exchange.client(task)
