@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,19 @@ def run(**spec: Any) -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def run_directory() -> Iterator[str]:
+    """A directory for a run; what power_loss.py keeps beside it goes with it."""
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place, "run")
+        directory.mkdir()
+        yield str(directory)
+
+
 @cache
 def undisturbed(program: str, every: int, rounds: int) -> dict[str, Any]:
     """What comes out when nobody kills the process, and how many lines it runs through."""
-    with tempfile.TemporaryDirectory() as directory:
+    with run_directory() as directory:
         return run(program=program, every=every, rounds=rounds, dir=directory, deaths=[["line", NEVER]])
 
 
@@ -68,7 +79,7 @@ def deaths(draw: st.DrawFn, lines: int) -> list[list[Any]]:
 def test_a_killed_run_ends_with_the_same_bits(program: str, every: int, data: st.DataObject) -> None:
     wanted = undisturbed(program, every, 5)
     drawn = data.draw(deaths(wanted["count"]))
-    with tempfile.TemporaryDirectory() as directory:
+    with run_directory() as directory:
         same(run(program=program, every=every, rounds=5, dir=directory, deaths=drawn), wanted)
 
 
@@ -102,11 +113,11 @@ def test_a_client_remembers_exactly_the_updates_of_it_that_counted(program: str)
 def test_a_run_that_stops_early_stops_at_the_same_round_when_it_was_killed(
     rule: dict[str, int], data: st.DataObject
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
+    with run_directory() as directory:
         wanted = run(program="strategy", rounds=9, dir=directory, deaths=[["line", NEVER]], **rule)
     assert wanted["status"].startswith("stopped early")
     drawn = data.draw(deaths(wanted["count"]))
-    with tempfile.TemporaryDirectory() as directory:
+    with run_directory() as directory:
         same(run(program="strategy", rounds=9, dir=directory, deaths=drawn, **rule), wanted)
 
 

@@ -84,7 +84,7 @@ def join(before: Commit | None, commit: Commit) -> Commit:
         commit,
         rows=before.rows + commit.rows,
         failures=before.failures + commit.failures,
-        counted=added(before.counted, commit.counted),
+        counted=dict(added(before.counted, commit.counted)),
         clients=commit.clients or before.clients,
         best=commit.best if commit.best is not None else before.best,
         opening=before.opening,
