@@ -264,9 +264,7 @@ class Arrays:
             r.offset % STORAGE[r.dtype].itemsize for r in spec.runs
         )
         made = cls.over(spec, file)
-        if misaligned:
-            return made._laid_out(spec.entries, dict(spec.aliases), spec.names)
-        return made.freeze()
+        return made._laid_out(spec.entries, dict(spec.aliases), spec.names) if misaligned else made.freeze()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -297,7 +297,7 @@ class Bench:
 
         def failed(i: int, error: BaseException) -> Failure:
             failure = self._failure(question, clients[i], error)
-            full.update([i] if self.full else [])
+            full.update({i} if self.full else ())
             return failure
 
         def started(i: int) -> _Begun:
@@ -318,7 +318,6 @@ class Bench:
         stages = Stages(failed)
         tasks: dict[int, _Begun] = stages.stage(range(len(clients)), started)
         answers: dict[int, Any] = stages.stage(tasks, answered)
-        self._doing = ""
         forms = stages.stage(answers, lambda i: self._form(asked, tasks[i], answers[i]))
         rows, rest = side_by_side(question, answers, forms, room)
         done = stages.stage(rest, finished)
@@ -330,6 +329,7 @@ class Bench:
 
     def _form(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Form | None:
         """What an update has in common with those that it can lie side by side with; None if it had better not."""
+        self._doing = ""
         question, model = asked.question, task.model
         if not asked.plain or isinstance(update, Metrics) or update.extra or task.state or task.ctx.state:
             return None
