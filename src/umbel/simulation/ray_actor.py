@@ -26,6 +26,7 @@ from umbel.engine.question import Question
 from umbel.errors import Failure, UmbelError
 from umbel.simulation.folding import Answered, Folding
 from umbel.simulation.messages import Cohort
+from umbel.simulation.ray_clock import Clock
 from umbel.simulation.shipping import pack, unpack
 from umbel.store.memory import MemoryClientStates
 
@@ -107,19 +108,34 @@ class Report:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What an actor says of itself when it has started.
+
+    Attributes:
+        node: its machine, as Ray calls it.
+        file: where its last words would stand; see `Clock`.
+    """
+
+    node: str
+    file: str
+
+
+@final
 class Actor:
     """One worker process of a Ray cluster.
 
     Args:
         threads: how many a handler may compute with.
         devices: "auto", or the name of a device.
+        limit: seconds that one task may take; None: any.
     """
 
-    def __init__(self, threads: int, devices: str) -> None:
+    def __init__(self, threads: int, devices: str, limit: float | None) -> None:
         self._ray = import_module("ray")
         # Ray shows a process the GPUs that it was given, and no others; without any it may show all of them
         self._device = devices if devices != "auto" or self._ray.get_gpu_ids() else "cpu"
-        self._threads = threads
+        self._threads, self._clock = threads, Clock(limit)
         self._conditions = contextlib.ExitStack()
         self._conditions.enter_context(isolated(threads))
         self._benches: OrderedDict[int, Bench] = OrderedDict()
@@ -128,6 +144,10 @@ class Actor:
         self._question: Question
         self._checksum: Checksum
         self._since = time.perf_counter()
+
+    def hello(self) -> Started:
+        """Say that it has started, and where."""
+        return Started(self._ray.get_runtime_context().get_node_id(), self._clock.file)
 
     def load(self, key: int, app: bytes, seed: int) -> None:
         """Take in an app, unless it is here; if that fails, the first order says so."""
@@ -168,7 +188,7 @@ class Actor:
         except UmbelError as error:  # not a client's failure: what all clients share was written to
             return Report(broken=(error.what, error.advice)), None
         sealing = time.perf_counter()
-        sealed = None if report.misfit else seal(made)
+        sealed = None if made is None else seal(made)
         self._since = time.perf_counter()
         seconds["moving"] = self._since - sealing + max(0.0, sealing - begin - seconds["training"] - seconds["folding"])
         return report, sealed
@@ -179,12 +199,13 @@ class Actor:
         self._exchange = exchange
 
     def _do(self, bench: Bench, order: Order, report: Report) -> Any:
+        """What was made; None if nothing was, as the report says."""
         folding = Folding(self._question, MemoryClientStates()) if order.folds else None
         done: list[Done] = []
         results = self._results(bench, order)
         for client, attempt, place in order.tasks:
             begin = time.perf_counter()
-            one = next(results)
+            one = self._clock.next(results, len(order.tasks) if order.together else 1)
             self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
             trained = time.perf_counter()
             report.seconds["training"] += trained - begin
@@ -201,9 +222,20 @@ class Actor:
     def _results(self, bench: Bench, order: Order) -> Iterator[Done | Failure]:
         """What comes of the tasks, each when it is asked for; of a group all with the first."""
         clients = [order.cohort.client(i) for i in range(len(order.tasks))]
+
+        def begin(i: int) -> None:
+            _, _, place = order.tasks[i]
+            self._clock.note(self._exchange, place)
+
+        def state(name: str) -> Mapping[str, Any]:
+            return order.states.get(name, {})
+
         if order.together:
-            return bench.do_many(self._question, clients, lambda name: order.states.get(name, {}))
-        return (bench.do(self._question, client, order.states.get(client.name, {})) for client in clients)
+            yield from bench.do_many(self._question, clients, state, begin=begin)
+            return
+        for i, client in enumerate(clients):
+            begin(i)
+            yield bench.do(self._question, client, state(client.name))
 
 
-__all__ = ["KEPT", "Actor", "Asked", "Order", "Report", "Sealed", "seal", "unseal"]
+__all__ = ["KEPT", "Actor", "Asked", "Order", "Report", "Sealed", "Started", "seal", "unseal"]

@@ -225,6 +225,7 @@ class RayRunner:
         )
         work = member.actor.work.options(num_returns=2)
         piece.reporting, piece.made = work.remote(self._key, self._number, self._broadcast(), seal(order))
+        piece.sent = time.monotonic()
         member.flight.append(piece)
         self.spent["moving"] += time.perf_counter() - begin
 
@@ -249,7 +250,7 @@ class RayRunner:
                 advice="see that the same Umbel, and what the strategy imports, is installed on all machines",
             ) from error
         if ref == member.starting:
-            member.starting = None
+            member.starting, member.started = None, said
             return
         self._crew.answered()
         piece = next(p for p in member.flight if p.reporting == ref)
@@ -366,18 +367,67 @@ class RayRunner:
     # --- actors that are lost ----------------------------------------------------------------
 
     def _bury(self, member: Member, error: BaseException) -> None:
-        """An actor is lost: what it had not answered is done again by another one."""
+        """An actor is lost: what it had not answered is done again by another one, all but what its clock ended."""
         doing = list(member.flight)
-        why = self._crew.bury(member, error)
-        self._homes = {client: home for client, home in self._homes.items() if home is not member}
         mine = [piece for piece in doing if piece.exchange == self._number]
+        slow = self._too_slow(member, mine[0]) if mine and mine[0] is doing[0] else None
+        if slow is not None:
+            self._crew.answered()
+        why = self._crew.bury(member, error)
+        self._forget(member)
         logger.warning(
-            "worker-lost: a Ray worker was lost (%s); %d tasks are done again", why, sum(len(p.tasks) for p in mine)
+            "worker-lost: a Ray worker %s; %d tasks are done again",
+            f"was ended while {slow.client!r} was at work for too long" if slow else f"was lost ({why})",
+            sum(len(piece.tasks) for piece in mine) - (slow is not None),
         )
         # it did them one after the other, so only the first can be to blame
-        self._queue.extendleft(reversed([p for p in mine if p is not doing[0]]))
-        if doing and doing[0] in mine:
+        self._queue.extendleft(reversed([piece for piece in mine if piece is not doing[0]]))
+        if slow is not None:
+            self._go_on_without(mine[0], slow)
+        elif mine and mine[0] is doing[0]:
             self._once_more(doing[0], why)
+
+    def _forget(self, member: Member) -> None:
+        self._homes = {client: home for client, home in self._homes.items() if home is not member}
+
+    def _too_slow(self, member: Member, piece: Piece) -> Failure | None:
+        """The failure of the client that took too long, if that is why the actor is lost."""
+        words = self._crew.last_words(member)
+        if words is None or words.exchange != piece.exchange:
+            return None
+        label = self._question.label
+        message = f"its {label} handler took longer than {self._crew.limit:g} seconds and was ended"
+        slow = (client for client, _, place in piece.tasks if place == words.place)
+        return next((self._failure(client, message, words.traceback) for client in slow), None)
+
+    def _failure(self, client: str, message: str, traceback: str = "") -> Failure:
+        return Failure(
+            client=client,
+            round=self._question.round,
+            kind=self._question.label,
+            code=ClientFailed.code,
+            message=message,
+            traceback=traceback,
+        )
+
+    def _fail(self, task: Asked, failure: Failure, *, quiet: bool) -> None:
+        """A client's task has failed for good, and no actor says so."""
+        piece = self._piece([task], quiet=quiet)
+        self._know([piece])
+        self._done(piece, Report(failures={failure.client: failure}))
+
+    def _go_on_without(self, piece: Piece, slow: Failure) -> None:
+        """One client took too long; the others of its piece are done again.
+
+        Those before it are known to be quick, and are not put into one piece with those behind it, which may be slow as
+        well: so nobody is trained a third time. Of a group each is alone: without that client it is no longer that one.
+        """
+        at = next(i for i, (client, _, _) in enumerate(piece.tasks) if client == slow.client)
+        self._fail(piece.tasks[at], slow, quiet=piece.quiet)
+        sides = (piece.tasks[:at], piece.tasks[at + 1 :])
+        size = 1 if piece.together else self._size(len(piece.tasks))
+        parts = [part for side in sides for part in _parts(side, size)]
+        self._put_first([self._piece(part, quiet=piece.quiet) for part in parts])
 
     def _once_more(self, piece: Piece, why: str) -> None:
         piece.lost += 1
@@ -388,15 +438,8 @@ class RayRunner:
             self._put_first([self._piece([task], lost=lost, quiet=piece.quiet) for task in piece.tasks])
         else:
             ((client, _, _),) = piece.tasks
-            failure = Failure(
-                client=client,
-                round=self._question.round,
-                kind=self._question.label,
-                code=ClientFailed.code,
-                message=f"its {self._question.label} handler cost {_LIVES} Ray workers their lives ({why})",
-            )
-            piece.made = None
-            self._done(piece, Report(failures={client: failure}))
+            message = f"its {self._question.label} handler cost {_LIVES} Ray workers their lives ({why})"
+            self._fail(piece.tasks[0], self._failure(client, message), quiet=piece.quiet)
 
 
 def _is_in_one_shard(tasks: Sequence[Asked]) -> bool:
