@@ -1,4 +1,4 @@
-"""Clients on Ray that hang: the run goes on."""
+"""Clients on Ray that hang, and devices that are full: the run goes on."""
 
 # ruff: noqa: ARG005  # handlers take what they are given
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,73 @@ def test_with_a_limit_a_worker_that_is_killed_is_nobodys_failure(cluster: Any, t
 def test_limits_that_make_no_sense(limit: Any) -> None:
     with pytest.raises(umbel.errors.UsageError):
         umbel.Ray(clients=3, limit=limit)
+
+
+# --- devices that are full -------------------------------------------------------------------
+
+
+class OutOfMemoryError(RuntimeError):
+    """Called as PyTorch's is."""
+
+
+def met(client: umbel.ClientApp, place: umbel.Ray, here: Path, actors: int) -> None:
+    """Have so many actors at work, so that they are known to share what they compute on."""
+    here.mkdir()
+
+    @client.query("meet")
+    def meet(model: Any, ctx: Any) -> umbel.Update:
+        (here / str(os.getpid())).touch()
+        while len(list(here.iterdir())) < actors:
+            time.sleep(0.01)
+        return umbel.Update(value={"n": 1})
+
+    server = umbel.ServerApp(rounds=1)
+
+    @server.main
+    def main(fed: Any) -> None:
+        fed.query("meet", cohort=umbel.sample.everyone(), aggregator=umbel.aggregate.sum())
+        fed.commit({})
+
+    umbel.run(server, client, on=place, seed=11)
+
+
+@pytest.mark.parametrize("clients", [30, 300])
+def test_a_full_device_does_the_client_again_with_one_worker_fewer(
+    cluster: Any, clients: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two actors on each machine share what they compute on."""
+    once = tmp_path / "once"
+
+    def deed(ctx: Any) -> None:
+        assert ctx.device == "cuda:0"
+        if ctx.client.name == "3" and not once.exists():
+            once.touch()
+            raise OutOfMemoryError("CUDA out of memory")
+
+    client = trained(deed)
+    with umbel.Ray(clients=clients, cpus=0.5, devices="cuda:0") as place:
+        met(client, place, tmp_path / "here", 4)
+        results = [umbel.run(federation(), client, on=place, seed=11) for _ in range(2)]
+        assert place._crew is not None
+        assert len(place._crew.members) == 3
+    harmless = inline(federation(), trained(lambda ctx: None), clients)
+    assert all(same(harmless, result) for result in results)
+    assert caplog.text.count("device-full: the memory of cuda:0 of ") == 1
+    assert "worker-lost" not in caplog.text
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_client_that_is_too_large_for_a_device_of_its_own_fails(
+    cluster: Any, shared: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def deed(ctx: Any) -> None:
+        if ctx.client.name in ("3", "5"):
+            raise OutOfMemoryError("CUDA out of memory")
+
+    client = trained(deed)
+    with umbel.Ray(clients=100, cpus=0.5 if shared else 1) as place:
+        met(client, place, tmp_path / "here", 4 if shared else 2)
+        result = umbel.run(federation(), client, on=place, seed=11)
+    assert agrees(inline(federation(), trained(without({"3", "5"})), 100), result)
+    assert "OutOfMemoryError: CUDA out of memory" in result.failures[0].message
+    assert caplog.text.count("device-full") == shared

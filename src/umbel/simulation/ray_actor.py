@@ -80,6 +80,8 @@ class Order:
         states: of those that keep one.
         folds: are the updates folded, too? Then all are of one shard, and what comes back is that shard.
         together: are the clients a group that is trained together?
+        alone: whose failure it is if a device is full; of others the actor says so at once, since other actors may
+            compute there, and with fewer of them it may fit.
     """
 
     tasks: Sequence[Asked]
@@ -87,6 +89,7 @@ class Order:
     states: Mapping[str, Mapping[str, Any]]
     folds: bool
     together: bool
+    alone: frozenset[str]
 
 
 @final
@@ -98,12 +101,14 @@ class Report:
         failures: of clients that failed, by name.
         seconds: by what they went to.
         misfit: an update could not be folded with the others of its shard; nothing else came of it.
+        full: whose task did not fit on its device, and that in words; nothing else came of it then.
         broken: why the run cannot go on, and what to do about it; or "".
     """
 
     failures: dict[str, Failure] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     misfit: bool = False
+    full: tuple[str, str] | None = None
     broken: tuple[str, str] = ("", "")
 
 
@@ -114,10 +119,12 @@ class Started:
 
     Attributes:
         node: its machine, as Ray calls it.
+        device: what it computes on; others that say the same share it.
         file: where its last words would stand; see `Clock`.
     """
 
     node: str
+    device: str
     file: str
 
 
@@ -133,8 +140,10 @@ class Actor:
 
     def __init__(self, threads: int, devices: str, limit: float | None) -> None:
         self._ray = import_module("ray")
+        self._context = self._ray.get_runtime_context()
+        self._gpus = self._ray.get_gpu_ids()
         # Ray shows a process the GPUs that it was given, and no others; without any it may show all of them
-        self._device = devices if devices != "auto" or self._ray.get_gpu_ids() else "cpu"
+        self._device = devices if devices != "auto" or self._gpus else "cpu"
         self._threads, self._clock = threads, Clock(limit)
         self._conditions = contextlib.ExitStack()
         self._conditions.enter_context(isolated(threads))
@@ -146,8 +155,9 @@ class Actor:
         self._since = time.perf_counter()
 
     def hello(self) -> Started:
-        """Say that it has started, and where."""
-        return Started(self._ray.get_runtime_context().get_node_id(), self._clock.file)
+        """Say that it has started, where, and on what."""
+        node = self._context.get_node_id()
+        return Started(node, f"{self._device} {self._gpus} {node}", self._clock.file)
 
     def load(self, key: int, app: bytes, seed: int) -> None:
         """Take in an app, unless it is here; if that fails, the first order says so."""
@@ -210,6 +220,9 @@ class Actor:
             trained = time.perf_counter()
             report.seconds["training"] += trained - begin
             if isinstance(one, Failure):
+                if bench.full and client not in order.alone:
+                    report.full = client, f"{bench.device or 'a device'} of {self._ray.util.get_node_ip_address()}"
+                    return None
                 report.failures[client] = one
             elif folding is None:
                 done.append(one)

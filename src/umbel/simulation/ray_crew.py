@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, final
@@ -125,6 +125,7 @@ class RayCrew:
         self.members: list[Member] = []
         self.exchanges = itertools.count()
         self.busy = False  # in the middle of an exchange?
+        self._fewer: Counter[str] = Counter()  # by machine, how many actors it had too many
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], Load] = OrderedDict()
         self._in_a_row = 0
@@ -154,10 +155,12 @@ class RayCrew:
     def _room(self) -> int:
         """How many actors the cluster has room for; at least one, since a cluster may grow."""
         if self._workers != "auto":
-            return self._workers
-        there = self.ray.cluster_resources()
-        needs = (("CPU", self._cpus), ("GPU", self._gpus))
-        return max(1, min(int(there.get(what, 0) / each + 1e-9) for what, each in needs if each))
+            room = self._workers
+        else:
+            there = self.ray.cluster_resources()
+            needs = (("CPU", self._cpus), ("GPU", self._gpus))
+            room = min(int(there.get(what, 0) / each + 1e-9) for what, each in needs if each)
+        return max(1, room - sum(self._fewer[node] for node in (self._nodes() if self._fewer else ())))
 
     def _nodes(self) -> set[str]:
         """The machines that are there, as far as Ray knows."""
@@ -189,6 +192,20 @@ class RayCrew:
         except self.ray.exceptions.RayError:  # the machine may be gone, too
             return None
         return words
+
+    def is_shared(self, member: Member, *, surely: bool) -> bool:
+        """Does another actor compute on the same device? One that is starting does not yet, but may soon."""
+        if self._gpus >= 1:
+            return False
+        others = [other.started for other in self.members if other is not member]
+        mine = member.started.device if member.started is not None else ""
+        return any(other.device == mine if other is not None else not surely for other in others)
+
+    def retire(self, member: Member) -> None:
+        """End an actor, and let its machine have one fewer from now on."""
+        if member.started is not None:
+            self._fewer[member.started.node] += 1
+        self._dismiss(member)
 
     def bury(self, member: Member, error: BaseException) -> str:
         """Replace an actor that was lost; why it was, in a line.

@@ -73,6 +73,8 @@ class RayRunner:
         self._pieces: dict[str, Piece] = {}  # by client
         self._events: list[Event] = []
         self._homes: dict[str, Member] = {}  # who did the piece that began with this client, and so has its data
+        self._full: set[str] = set()  # devices of which was said that they are full
+        self._large: set[str] = set()  # clients that did not fit on one that nobody else computed on
         self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "folding": 0.0, "waiting": 0.0}
 
     def population(self, at_least: int, wait: float) -> Population:
@@ -89,6 +91,7 @@ class RayRunner:
         self._crew.busy = True
         self._queue.clear()
         self._pieces, self._events, self._asked, self._leased = {}, [], [], False
+        self._large.clear()
         self._crew.recruit()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
@@ -222,6 +225,7 @@ class RayRunner:
             states={client: self._states.read(client) for client in stateful},
             folds=piece.folds,
             together=piece.together,
+            alone=frozenset(self._large.intersection(names) if self._crew.is_shared(member, surely=False) else names),
         )
         work = member.actor.work.options(num_returns=2)
         piece.reporting, piece.made = work.remote(self._key, self._number, self._broadcast(), seal(order))
@@ -266,7 +270,9 @@ class RayRunner:
         self._homes[piece.tasks[0][0]] = member
         for name, seconds in report.seconds.items():
             self.spent[name] += seconds
-        if report.misfit:
+        if report.full:
+            self._make_room(member, piece, *report.full)
+        elif report.misfit:
             self._again(piece, piece.tasks, lost=piece.lost)
         else:
             self._done(piece, report)
@@ -440,6 +446,24 @@ class RayRunner:
             ((client, _, _),) = piece.tasks
             message = f"its {self._question.label} handler cost {_LIVES} Ray workers their lives ({why})"
             self._fail(piece.tasks[0], self._failure(client, message), quiet=piece.quiet)
+
+    # --- devices that are full ---------------------------------------------------------------
+
+    def _make_room(self, member: Member, piece: Piece, client: str, device: str) -> None:
+        """A device's memory does not suffice for all its actors: this one ends, and others do what it did."""
+        if not self._crew.is_shared(member, surely=True):  # it had the device to itself
+            self._large.add(client)
+            self._queue.appendleft(piece)
+            return
+        if device not in self._full:
+            self._full.add(device)
+            logger.warning(
+                "device-full: the memory of %s does not suffice for so many workers: the run goes on with fewer", device
+            )
+        mine = [piece, *(other for other in member.flight if other.exchange == self._number)]
+        self._queue.extendleft(reversed(mine))
+        self._crew.retire(member)
+        self._forget(member)
 
 
 def _is_in_one_shard(tasks: Sequence[Asked]) -> bool:
