@@ -1,9 +1,10 @@
-"""Clients on Ray that hang, and devices that are full: the run goes on."""
+"""Clients on Ray that hang, devices that are full, and exchanges that end before all is done: the run goes on."""
 
 # ruff: noqa: ARG005  # handlers take what they are given
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -17,8 +18,9 @@ import pytest
 
 import umbel
 from tests.acceptance.clusters import MARKS, inline, same, two_nodes
+from umbel.errors import QuorumMissed
 
-pytest.importorskip("ray", reason="needs ray")
+ray = pytest.importorskip("ray", reason="needs ray")
 pytestmark = MARKS
 
 
@@ -248,3 +250,55 @@ def test_a_client_that_is_too_large_for_a_device_of_its_own_fails(
     assert agrees(inline(federation(), trained(without({"3", "5"})), 100), result)
     assert "OutOfMemoryError: CUDA out of memory" in result.failures[0].message
     assert caplog.text.count("device-full") == shared
+
+
+# --- exchanges that end early ----------------------------------------------------------------
+
+
+def test_what_is_left_of_an_exchange_is_not_done(cluster: Any, tmp_path: Path) -> None:
+    """One actor is in the middle of a piece and has a second one, others wait; the quorum is missed meanwhile."""
+    if not hasattr(ray.get_runtime_context(), "is_canceled"):
+        pytest.skip("needs a Ray that can tell an actor in the middle of something")
+    names = [f"{i:03}" for i in range(500)]
+    client = umbel.ClientApp()
+
+    def began(what: str) -> list[list[str]]:
+        return [path.name.split()[1:] for path in tmp_path.glob(f"{what} *")]
+
+    @client.query("work")
+    def work(model: Any, ctx: Any) -> umbel.Update:
+        what, name = ctx.config["what"], ctx.client.name
+        (tmp_path / f"{what} {name} {os.getpid()}").touch()
+        if what != "doomed":
+            while len({pid for _, pid in began(what)}) < 2:  # or one actor does everything
+                time.sleep(0.01)
+        elif name == "064":
+            while not ray.get_runtime_context().is_canceled():
+                time.sleep(0.01)
+        elif name == "000":
+            while "064" not in dict(began(what)):
+                time.sleep(0.01)
+            raise RuntimeError
+        return umbel.Update(value={"n": 1})
+
+    def asked(*queries: str) -> umbel.ServerApp:
+        server = umbel.ServerApp(rounds=1)
+
+        @server.main
+        def main(fed: Any) -> None:
+            arguments = {"cohort": umbel.sample.everyone(), "aggregator": umbel.aggregate.sum()}
+            for what in queries:
+                with pytest.raises(QuorumMissed) if what == "doomed" else contextlib.nullcontext():
+                    fed.query("work", config={"what": what}, policy=umbel.rounds(on_miss="stop"), **arguments)
+            fed.commit({})
+
+        return server
+
+    with umbel.Ray(clients=names) as place:
+        umbel.run(asked("before", "doomed"), client, on=place, seed=1)
+        umbel.run(asked("after"), client, on=place, seed=1)
+    actors = dict(began("doomed"))
+    assert [name for name, pid in actors.items() if pid == actors["064"]] == ["064"], "it began with another client"
+    assert "000" in actors
+    before, after = ({pid for _, pid in began(what)} for what in ("before", "after"))
+    assert before == after, "an actor was ended"

@@ -149,7 +149,7 @@ class Actor:
         self._conditions.enter_context(isolated(threads))
         self._benches: OrderedDict[int, Bench] = OrderedDict()
         self._broken: dict[int, str] = {}
-        self._exchange = -1
+        self._exchange = self._over = -1
         self._question: Question
         self._checksum: Checksum
         self._since = time.perf_counter()
@@ -183,6 +183,8 @@ class Actor:
             order: what to do.
         """
         begin = time.perf_counter()
+        if self._is_over(exchange):
+            return Report(), None
         if key in self._broken:
             advice = "install what it imports on all machines, or send it along: ray.init(runtime_env=...)"
             return Report(broken=(f"a Ray worker cannot load the client app: {self._broken[key]}", advice)), None
@@ -208,12 +210,20 @@ class Actor:
         self._checksum = Checksum(self._question.model, *self._question.extra.values())
         self._exchange = exchange
 
+    def _is_over(self, exchange: int) -> bool:
+        """Does nobody want any more of this exchange? Older versions of Ray tell only what has not begun."""
+        if hasattr(self._context, "is_canceled") and self._context.is_canceled():
+            self._over = exchange
+        return self._over == exchange
+
     def _do(self, bench: Bench, order: Order, report: Report) -> Any:
-        """What was made; None if nothing was, as the report says."""
+        """What was made; None if nothing was, as the report says, or since nobody wants it."""
         folding = Folding(self._question, MemoryClientStates()) if order.folds else None
         done: list[Done] = []
         results = self._results(bench, order)
         for client, attempt, place in order.tasks:
+            if self._is_over(self._exchange):
+                return None
             begin = time.perf_counter()
             one = self._clock.next(results, len(order.tasks) if order.together else 1)
             self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")

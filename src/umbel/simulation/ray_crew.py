@@ -124,7 +124,6 @@ class RayCrew:
         )
         self.members: list[Member] = []
         self.exchanges = itertools.count()
-        self.busy = False  # in the middle of an exchange?
         self._fewer: Counter[str] = Counter()  # by machine, how many actors it had too many
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], Load] = OrderedDict()
@@ -175,6 +174,12 @@ class RayCrew:
     def answered(self) -> None:
         """An actor has done what it was given, or is known to have been ended by a client."""
         self._in_a_row = 0
+
+    def abandon(self) -> None:
+        """What the actors were given is not wanted any more: they begin with no more of it."""
+        for member in self.members:
+            for piece in reversed(member.flight):  # what has not begun first, or it may begin when the first is left
+                self.ray.cancel(piece.reporting, recursive=False)
 
     def last_words(self, member: Member) -> Words | None:
         """What a lost actor whose clock went off was doing; None: it was lost in another way, or nobody can say."""

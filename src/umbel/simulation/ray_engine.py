@@ -102,7 +102,7 @@ class Ray(Place):
         """A run is over: end the actors, unless they are kept, and Ray, if it was started here."""
         if within:
             return
-        if self._crew is not None and (not self._kept or not clean or self._crew.busy):
+        if self._crew is not None and (not self._kept or not clean):
             self._crew.close()
             self._crew = None
         if self._started and not self._kept:

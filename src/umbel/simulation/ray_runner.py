@@ -88,7 +88,7 @@ class RayRunner:
         """Begin an exchange."""
         self._question, self._folding = question, Folding(question, self._states)
         self._number = next(self._crew.exchanges)
-        self._crew.busy = True
+        self._crew.abandon()  # what an error left
         self._queue.clear()
         self._pieces, self._events, self._asked, self._leased = {}, [], [], False
         self._large.clear()
@@ -173,7 +173,8 @@ class RayRunner:
         reduced = self._folding.close(close)
         self.spent["folding"] += time.perf_counter() - begin
         self._pieces, self._asked = {}, []
-        self._crew.busy = any(member.flight for member in self._crew.members)
+        self._queue.clear()
+        self._crew.abandon()
         return reduced
 
     # --- actors at work ----------------------------------------------------------------------
@@ -248,6 +249,8 @@ class RayRunner:
         except self._lost as error:
             self._bury(member, error)
             return
+        except self._ray.exceptions.TaskCancelledError:  # of an exchange that is over
+            said = None
         except self._ray.exceptions.RayTaskError as error:
             raise RunError(
                 f"a Ray worker could not do its tasks: {error}",
