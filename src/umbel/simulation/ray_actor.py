@@ -7,6 +7,7 @@ process of a machine. So the model is copied once into that memory, and nowhere 
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import time
 import traceback
@@ -14,17 +15,19 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import groupby
 from typing import Any, final
 
 import numpy as np
 
-from umbel.arrays import Array, Arrays
+from umbel.arrays import SMALL, Array, Arrays
 from umbel.client.determinism import isolated
 from umbel.client.work import Bench, Done
 from umbel.engine.checksum import Checksum
 from umbel.engine.question import Question
 from umbel.errors import Failure, UmbelError
-from umbel.simulation.folding import Answered, Folding
+from umbel.rows import Rows
+from umbel.simulation.folding import Answered, AnsweredRows, Folding
 from umbel.simulation.messages import Cohort
 from umbel.simulation.ray_clock import Clock
 from umbel.simulation.shipping import pack, unpack
@@ -32,10 +35,13 @@ from umbel.store.memory import MemoryClientStates
 
 KEPT = 4  # apps and seeds whose set-up and data are kept
 _ALIGN = 64
+_QUICK = 2e-3  # seconds; tasks that take less are done in turn: the 64 of a shard then take no longer than 128 ms
 Sealed = tuple[bytes, list[Array], list[bool]]
 """A pickled value, its arrays, and which of them are still being written."""
 Asked = tuple[str, int, int]
 """A client, the attempt, its place."""
+Came = tuple[Sequence[Asked], Done | Failure | Rows]
+"""Tasks, and what came of them; rows of several, else of one."""
 
 
 def seal(value: Any) -> Sealed:
@@ -153,6 +159,7 @@ class Actor:
         self._question: Question
         self._checksum: Checksum
         self._since = time.perf_counter()
+        self._pace = math.inf  # seconds that a task of the last order took
 
     def hello(self) -> Started:
         """Say that it has started, where, and on what."""
@@ -195,11 +202,13 @@ class Actor:
             self._open(exchange, question)
         self._benches.move_to_end(key)
         report = Report(seconds=seconds)
+        todo: Order = unseal(order)
         try:
-            made = self._do(self._benches[key], unseal(order), report)
+            made = self._do(self._benches[key], todo, report)
         except UmbelError as error:  # not a client's failure: what all clients share was written to
             return Report(broken=(error.what, error.advice)), None
         sealing = time.perf_counter()
+        self._pace = seconds["training"] / len(todo.tasks)
         sealed = None if made is None else seal(made)
         self._since = time.perf_counter()
         seconds["moving"] = self._since - sealing + max(0.0, sealing - begin - seconds["training"] - seconds["folding"])
@@ -220,27 +229,80 @@ class Actor:
         """What was made; None if nothing was, as the report says, or since nobody wants it."""
         folding = Folding(self._question, MemoryClientStates()) if order.folds else None
         done: list[Done] = []
-        results = self._results(bench, order)
-        for client, attempt, place in order.tasks:
-            if self._is_over(self._exchange):
-                return None
+        answers = self._in_turn(bench, order, report) if self._are_small(order) else self._each(bench, order, report)
+        for tasks, one in answers:
             begin = time.perf_counter()
-            one = self._clock.next(results, len(order.tasks) if order.together else 1)
-            self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
-            trained = time.perf_counter()
-            report.seconds["training"] += trained - begin
             if isinstance(one, Failure):
-                if bench.full and client not in order.alone:
-                    report.full = client, f"{bench.device or 'a device'} of {self._ray.util.get_node_ip_address()}"
+                if bench.full and one.client not in order.alone:
+                    report.full = one.client, f"{bench.device or 'a device'} of {self._ray.util.get_node_ip_address()}"
                     return None
-                report.failures[client] = one
-            elif folding is None:
+                report.failures[one.client] = one
+            elif isinstance(one, Done) and folding is None:
                 done.append(one)
-            elif folding.fold([Answered(client, attempt, place, one.update, one.state)]):
+            elif folding is not None and _refused(folding, tasks, one):
                 report.misfit = True
                 return None
-            report.seconds["folding"] += time.perf_counter() - trained
+            report.seconds["folding"] += time.perf_counter() - begin
+        if self._over == self._exchange:
+            return None
         return done if folding is None else folding.part()
+
+    def _each(self, bench: Bench, order: Order, report: Report) -> Iterator[Came]:
+        """What comes of the tasks, one after the other, as long as anybody wants it."""
+        results = self._results(bench, order)
+        for task in order.tasks:
+            if self._is_over(self._exchange):
+                return
+            begin = time.perf_counter()
+            one = self._clock.next(results, len(order.tasks) if order.together else 1)
+            self._check(task)
+            report.seconds["training"] += time.perf_counter() - begin
+            yield [task], one
+
+    def _are_small(self, order: Order) -> bool:
+        """Are these tasks so small that they are done in turn, and does no clock run for each?"""
+        model = self._question.model
+        small = self._pace < _QUICK and (model is None or model.spec.size <= SMALL)
+        return small and order.folds and not order.together and not self._clock.file
+
+    def _in_turn(self, bench: Bench, order: Order, report: Report) -> Iterator[Came]:
+        """What comes of small tasks, done stage by stage; in order of places, and side by side where they are alike."""
+        begin = time.perf_counter()
+        clients = [order.cohort.client(i) for i in range(len(order.tasks))]
+        ran: list[int] = []  # of whom code ran last
+        wrote: list[UmbelError] = []
+
+        def before(i: int) -> None:
+            try:  # in a stage what is raised would be the next client's failure
+                if ran and not wrote:
+                    self._check(order.tasks[ran[0]])
+            except UmbelError as error:
+                wrote.append(error)
+            ran[:] = [i]
+
+        came: dict[int, tuple[Rows | None, Any]] = {}
+        for places, one in bench.do_in_turn(
+            self._question, clients, lambda name: order.states.get(name, {}), begin=before, room=_memory
+        ):
+            rows = one if isinstance(one, Rows) else None
+            came |= {place: (rows, at if rows else (one, bench.full)) for at, place in enumerate(places)}
+        before(ran[0])
+        if wrote:
+            raise wrote[0]
+        report.seconds["training"] += time.perf_counter() - begin
+        for rows, group in groupby(range(len(clients)), key=lambda place: came[place][0]):
+            mine = list(group)
+            if rows is not None:
+                yield [order.tasks[place] for place in mine], rows.take([came[place][1] for place in mine])
+                continue
+            for place in mine:
+                one, bench.full = came[place][1]
+                yield [order.tasks[place]], one
+
+    def _check(self, task: Asked) -> None:
+        """Has the code of this client left alone what all share?"""
+        client, _, _ = task
+        self._checksum.check(f"round {self._question.round}, client {client!r}, {self._question.label}: its code")
 
     def _results(self, bench: Bench, order: Order) -> Iterator[Done | Failure]:
         """What comes of the tasks, each when it is asked for; of a group all with the first."""
@@ -259,6 +321,19 @@ class Actor:
         for i, client in enumerate(clients):
             begin(i)
             yield bench.do(self._question, client, state(client.name))
+
+
+def _refused(folding: Folding, tasks: Sequence[Asked], answer: Done | Rows) -> bool:
+    """Fold what these clients answered. Does any of it not fit those before?"""
+    if isinstance(answer, Rows):
+        clients, attempts, places = zip(*tasks, strict=True)
+        return bool(folding.fold_rows(AnsweredRows(clients, attempts, places, answer)))
+    ((client, attempt, place),) = tasks
+    return bool(folding.fold([Answered(client, attempt, place, answer.update, answer.state)]))
+
+
+def _memory(size: int) -> Array:
+    return np.empty(size, np.uint8)
 
 
 __all__ = ["KEPT", "Actor", "Asked", "Order", "Report", "Sealed", "Started", "seal", "unseal"]
