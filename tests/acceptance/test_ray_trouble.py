@@ -255,8 +255,12 @@ def test_a_client_that_is_too_large_for_a_device_of_its_own_fails(
 # --- exchanges that end early ----------------------------------------------------------------
 
 
-def test_what_is_left_of_an_exchange_is_not_done(cluster: Any, tmp_path: Path) -> None:
-    """One actor is in the middle of a piece and has a second one, others wait; the quorum is missed meanwhile."""
+@pytest.mark.parametrize("limit", [None, 600])
+def test_what_is_left_of_an_exchange_is_not_done(cluster: Any, limit: float | None, tmp_path: Path) -> None:
+    """One actor is in the middle of a piece and has a second one, others wait; the quorum is missed meanwhile.
+
+    Without a limit it does the piece in turn.
+    """
     if not hasattr(ray.get_runtime_context(), "is_canceled"):
         pytest.skip("needs a Ray that can tell an actor in the middle of something")
     names = [f"{i:03}" for i in range(500)]
@@ -294,7 +298,7 @@ def test_what_is_left_of_an_exchange_is_not_done(cluster: Any, tmp_path: Path) -
 
         return server
 
-    with umbel.Ray(clients=names) as place:
+    with umbel.Ray(clients=names, limit=limit) as place:
         umbel.run(asked("before", "doomed"), client, on=place, seed=1)
         umbel.run(asked("after"), client, on=place, seed=1)
     actors = dict(began("doomed"))

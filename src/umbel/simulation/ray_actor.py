@@ -135,6 +135,11 @@ class Started:
 
 
 @final
+class Over(Exception):
+    """Nobody wants what a task would give."""
+
+
+@final
 class Actor:
     """One worker process of a Ray cluster.
 
@@ -220,7 +225,7 @@ class Actor:
         self._exchange = exchange
 
     def _is_over(self, exchange: int) -> bool:
-        """Does nobody want any more of this exchange? Older versions of Ray tell only what has not begun."""
+        """Does nobody want any more of this exchange? Older versions of Ray do not tell."""
         if hasattr(self._context, "is_canceled") and self._context.is_canceled():
             self._over = exchange
         return self._over == exchange
@@ -243,7 +248,7 @@ class Actor:
                 report.misfit = True
                 return None
             report.seconds["folding"] += time.perf_counter() - begin
-        if self._over == self._exchange:
+        if self._is_over(self._exchange):  # also for what waits
             return None
         return done if folding is None else folding.part()
 
@@ -270,15 +275,20 @@ class Actor:
         begin = time.perf_counter()
         clients = [order.cohort.client(i) for i in range(len(order.tasks))]
         ran: list[int] = []  # of whom code ran last
-        wrote: list[UmbelError] = []
+        wrote: list[UmbelError] = []  # in a stage, what is raised is a client's failure
 
         def before(i: int) -> None:
-            try:  # in a stage what is raised would be the next client's failure
+            if self._is_over(self._exchange):
+                raise Over
+            check()
+            ran[:] = [i]
+
+        def check() -> None:
+            try:
                 if ran and not wrote:
                     self._check(order.tasks[ran[0]])
             except UmbelError as error:
                 wrote.append(error)
-            ran[:] = [i]
 
         came: dict[int, tuple[Rows | None, Any]] = {}
         for places, one in bench.do_in_turn(
@@ -286,9 +296,11 @@ class Actor:
         ):
             rows = one if isinstance(one, Rows) else None
             came |= {place: (rows, at if rows else (one, bench.full)) for at, place in enumerate(places)}
-        before(ran[0])
+        check()
         if wrote:
             raise wrote[0]
+        if self._over == self._exchange:
+            return
         report.seconds["training"] += time.perf_counter() - begin
         for rows, group in groupby(range(len(clients)), key=lambda place: came[place][0]):
             mine = list(group)
@@ -336,4 +348,4 @@ def _memory(size: int) -> Array:
     return np.empty(size, np.uint8)
 
 
-__all__ = ["KEPT", "Actor", "Asked", "Order", "Report", "Sealed", "Started", "seal", "unseal"]
+__all__ = ["KEPT", "Actor", "Asked", "Order", "Over", "Report", "Sealed", "Started", "seal", "unseal"]

@@ -178,7 +178,7 @@ class RayCrew:
     def abandon(self) -> None:
         """What the actors were given is not wanted any more: they begin with no more of it."""
         for member in self.members:
-            for piece in reversed(member.flight):  # what has not begun first, or it may begin when the first is left
+            for piece in member.flight:  # in order: Ray 2.60 tells an actor only of what it does, not of what waits
                 self.ray.cancel(piece.reporting, recursive=False)
 
     def last_words(self, member: Member) -> Words | None:
