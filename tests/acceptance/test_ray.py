@@ -117,6 +117,28 @@ def test_failures_spares_and_states(cluster: Any, cohort: int, budget: int, monk
     assert same(inline(server, counting(), 300), on_ray(server, counting(), 300))
 
 
+def test_tasks_that_take_next_to_no_time(cluster: Any) -> None:
+    """From the second shard on they are done in turn; few of them are not like the others, fail, or have a state."""
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        drawn = ctx.rng.random()
+        if drawn < 0.05:
+            raise RuntimeError("drawn")
+        if drawn < 0.1:
+            ctx.state["n"] = ctx.state.get("n", 0) + 1
+        if drawn < 0.2:
+            return umbel.Update(delta={"w": ctx.rng.normal(size=9)}, weight=2, metrics={"drawn": drawn})
+        return umbel.Update(model={"w": model["w"] + drawn}, weight=ctx.rng.integers(1, 9), metrics={"drawn": drawn})
+
+    strategy = umbel.fed_avg(rounds=umbel.rounds(quorum=0.5, spare=20))
+    server = umbel.ServerApp(model={"w": np.zeros(9)}, strategy=strategy, rounds=3)
+    result = on_ray(server, client, 400)
+    assert same(inline(server, client, 400), result)
+    assert result.failures
+
+
 def test_both_nodes_work_and_threads_are_set_before_anything_is_loaded(cluster: Any, tmp_path: Path) -> None:
     client = umbel.ClientApp()
 
@@ -316,17 +338,19 @@ def test_a_node_is_removed(cluster: Any, tmp_path: Path, caplog: pytest.LogCaptu
     assert "results are lost" in caplog.text or first.exists()
 
 
-def test_a_client_that_writes_into_the_model_ends_the_run(cluster: Any) -> None:
+@pytest.mark.parametrize(("round", "clients"), [(1, 5), (3, 256)])
+def test_a_client_that_writes_into_the_model_ends_the_run(cluster: Any, round: int, clients: int) -> None:
+    """Alone, and where tasks are done in turn."""
     client = umbel.ClientApp()
 
     @client.train
     def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
-        if ctx.client.name == "3":  # as torch.from_numpy does, behind NumPy's back
+        if ctx.client.name == "3" and ctx.round == round:  # as torch.from_numpy does, behind NumPy's back
             np.ctypeslib.as_array((__import__("ctypes").c_double * 50).from_address(model["w"].ctypes.data))[0] = 7
         return umbel.Update(model=model)
 
     with pytest.raises(umbel.errors.RunError, match=r"client '3'.*wrote into the arrays"):
-        on_ray(umbel.ServerApp(model={"w": np.zeros(50)}, strategy=umbel.fed_avg(), rounds=1), client, 5)
+        on_ray(umbel.ServerApp(model={"w": np.zeros(50)}, strategy=umbel.fed_avg(), rounds=round), client, clients)
 
 
 def test_code_that_a_worker_cannot_load_ends_the_run(cluster: Any) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections import OrderedDict, deque
+import time
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal, final
 
 from umbel.client.app import ClientApp
 from umbel.errors import RunError
 from umbel.simulation.member import surroundings
-from umbel.simulation.ray_actor import KEPT, Actor, Asked, Report
+from umbel.simulation.ray_actor import KEPT, Actor, Asked, Report, Started
+from umbel.simulation.ray_clock import Words, last_words
 from umbel.simulation.shipping import pack_app
 
 logger = logging.getLogger("umbel")
 _IN_A_ROW = 5  # actors per member that may be lost without one answer in between
+_LISTENING = 30.0  # seconds that the last words of an actor may take to come; Ray has to start a process for them
 _SHORT = 0.1  # seconds; who needs less for its tasks is given the next ones before it has answered
 
 
@@ -34,6 +38,7 @@ class Piece:
         quiet: was its outcome told before, so that this is a repetition?
         report: what came of it.
         reporting, made: where Ray keeps the report, and the updates or the folded shard.
+        sent: when it was sent; a time of this process's clock.
     """
 
     exchange: int
@@ -45,6 +50,7 @@ class Piece:
     report: Report | None = None
     reporting: Any = None
     made: Any = None
+    sent: float = 0.0
 
 
 @final
@@ -55,12 +61,14 @@ class Member:
     Attributes:
         actor: Ray's handle.
         starting: becomes ready with the actor; then None.
+        started: what it said then.
         flight: what it was given to do, in order.
         pace: seconds that its last piece took.
     """
 
     actor: Any
     starting: Any
+    started: Started | None = None
     flight: deque[Piece] = field(default_factory=deque)
     pace: float = _SHORT
 
@@ -91,13 +99,22 @@ class RayCrew:
         threads: how many each handler may compute with.
         devices: "auto", or the name of a device.
         cpus, gpus: what Ray sets aside for each actor.
+        limit: seconds that one task may take; None: any.
     """
 
     def __init__(
-        self, ray: Any, *, workers: int | Literal["auto"], threads: int, devices: str, cpus: float, gpus: float
+        self,
+        ray: Any,
+        *,
+        workers: int | Literal["auto"],
+        threads: int,
+        devices: str,
+        cpus: float,
+        gpus: float,
+        limit: float | None,
     ) -> None:
-        self.ray, self._workers, self._cpus, self._gpus = ray, workers, cpus, gpus
-        self._arguments = (threads, devices)
+        self.ray, self._workers, self._cpus, self._gpus, self.limit = ray, workers, cpus, gpus, limit
+        self._arguments = (threads, devices, limit)
         self._class = ray.remote(Actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -107,7 +124,7 @@ class RayCrew:
         )
         self.members: list[Member] = []
         self.exchanges = itertools.count()
-        self.busy = False  # in the middle of an exchange?
+        self._fewer: Counter[str] = Counter()  # by machine, how many actors it had too many
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], Load] = OrderedDict()
         self._in_a_row = 0
@@ -137,21 +154,63 @@ class RayCrew:
     def _room(self) -> int:
         """How many actors the cluster has room for; at least one, since a cluster may grow."""
         if self._workers != "auto":
-            return self._workers
-        there = self.ray.cluster_resources()
-        needs = (("CPU", self._cpus), ("GPU", self._gpus))
-        return max(1, min(int(there.get(what, 0) / each + 1e-9) for what, each in needs if each))
+            room = self._workers
+        else:
+            there = self.ray.cluster_resources()
+            needs = (("CPU", self._cpus), ("GPU", self._gpus))
+            room = min(int(there.get(what, 0) / each + 1e-9) for what, each in needs if each)
+        return max(1, room - sum(self._fewer[node] for node in (self._nodes() if self._fewer else ())))
+
+    def _nodes(self) -> set[str]:
+        """The machines that are there, as far as Ray knows."""
+        return {node["NodeID"] for node in self.ray.nodes() if node["Alive"]}
 
     def _start(self) -> Member:
         actor = self._class.remote(*self._arguments)
-        ready = None
         for load in self._loads.values():
-            ready = actor.load.remote(load.key, load.data, load.seed)
-        return Member(actor, ready)
+            actor.load.remote(load.key, load.data, load.seed)
+        return Member(actor, actor.hello.remote())
 
     def answered(self) -> None:
-        """An actor has done what it was given."""
+        """An actor has done what it was given, or is known to have been ended by a client."""
         self._in_a_row = 0
+
+    def abandon(self) -> None:
+        """What the actors were given is not wanted any more: they begin with no more of it."""
+        for member in self.members:
+            for piece in member.flight:  # in order: Ray 2.60 tells an actor only of what it does, not of what waits
+                self.ray.cancel(piece.reporting, recursive=False)
+
+    def last_words(self, member: Member) -> Words | None:
+        """What a lost actor whose clock went off was doing; None: it was lost in another way, or nobody can say."""
+        if self.limit is None or member.started is None or not member.flight:
+            return None
+        since = time.monotonic() - member.flight[0].sent
+        if since < self.limit or member.started.node not in self._nodes():
+            return None
+        there = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+        task = self.ray.remote(last_words).options(
+            num_cpus=0, max_retries=0, scheduling_strategy=there(member.started.node, soft=False)
+        )
+        try:
+            words: Words | None = self.ray.get(task.remote(member.started.file), timeout=_LISTENING)
+        except self.ray.exceptions.RayError:  # the machine may be gone, too
+            return None
+        return words
+
+    def is_shared(self, member: Member, *, surely: bool) -> bool:
+        """Does another actor compute on the same device? One that is starting does not yet, but may soon."""
+        if self._gpus >= 1:
+            return False
+        others = [other.started for other in self.members if other is not member]
+        mine = member.started.device if member.started is not None else ""
+        return any(other.device == mine if other is not None else not surely for other in others)
+
+    def retire(self, member: Member) -> None:
+        """End an actor, and let its machine have one fewer from now on."""
+        if member.started is not None:
+            self._fewer[member.started.node] += 1
+        self._dismiss(member)
 
     def bury(self, member: Member, error: BaseException) -> str:
         """Replace an actor that was lost; why it was, in a line.

@@ -41,6 +41,7 @@ class Ray(Place):
         gpus: GPUs that Ray sets aside for each of them; 0.25: four share one; 0: handlers compute on the CPU.
         threads: how many threads each handler may compute with. Results depend on it.
         devices: "auto" (the GPU that Ray set aside, ``ctx.device == "cuda:0"``), or a name such as "cpu".
+        limit: seconds that one task of a client may take; longer is a failure. None: any.
         labels: what is known of clients, for samplers that select by label: ``{name: {label: value}}``.
 
     As a context manager it keeps the actors, and what ``@client.setup`` and ``@client.data`` made there, from one run
@@ -60,6 +61,7 @@ class Ray(Place):
         gpus: float = 0,
         threads: int = 1,
         devices: str = "auto",
+        limit: float | None = None,
         labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         if address is not None and not isinstance(address, str):
@@ -69,6 +71,8 @@ class Ray(Place):
         for name, value in (("threads", threads), ("workers", workers)):
             if (type(value) is not int or value < 1) and not (name == "workers" and value == "auto"):
                 raise UsageError(f"{name} is {value!r}", advice="give a whole number >= 1")
+        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+            raise UsageError(f"limit is {limit!r}", advice="give the seconds that a task may take, or None")
         cpus = threads if cpus is None else cpus
         for name, number in (("cpus", cpus), ("gpus", gpus)):
             if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
@@ -79,7 +83,7 @@ class Ray(Place):
             raise UsageError("Ray is not installed", advice="pip install 'umbel[ray]', or take umbel.Simulation")
         self.clients = roster(clients, labels)
         self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
-        self.threads, self.devices = threads, devices
+        self.threads, self.devices, self.limit = threads, devices, limit
         self._kept = False
         self._started = False  # did we start, or connect to, this Ray?
         self._crew: RayCrew | None = None
@@ -98,7 +102,7 @@ class Ray(Place):
         """A run is over: end the actors, unless they are kept, and Ray, if it was started here."""
         if within:
             return
-        if self._crew is not None and (not self._kept or not clean or self._crew.busy):
+        if self._crew is not None and (not self._kept or not clean):
             self._crew.close()
             self._crew = None
         if self._started and not self._kept:
@@ -119,6 +123,7 @@ class Ray(Place):
                 devices=self.devices,
                 cpus=self.cpus,
                 gpus=self.gpus,
+                limit=self.limit,
             )
         return RayRunner(self.clients, self._crew, self._crew.load(app, seed), states, grouped=is_grouped(app))
 

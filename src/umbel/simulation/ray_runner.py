@@ -73,6 +73,8 @@ class RayRunner:
         self._pieces: dict[str, Piece] = {}  # by client
         self._events: list[Event] = []
         self._homes: dict[str, Member] = {}  # who did the piece that began with this client, and so has its data
+        self._full: set[str] = set()  # devices of which was said that they are full
+        self._large: set[str] = set()  # clients that did not fit on one that nobody else computed on
         self.spent: dict[str, float] = {"training": 0.0, "moving": 0.0, "folding": 0.0, "waiting": 0.0}
 
     def population(self, at_least: int, wait: float) -> Population:
@@ -86,9 +88,10 @@ class RayRunner:
         """Begin an exchange."""
         self._question, self._folding = question, Folding(question, self._states)
         self._number = next(self._crew.exchanges)
-        self._crew.busy = True
+        self._crew.abandon()  # what an error left
         self._queue.clear()
         self._pieces, self._events, self._asked, self._leased = {}, [], [], False
+        self._large.clear()
         self._crew.recruit()
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
@@ -170,7 +173,8 @@ class RayRunner:
         reduced = self._folding.close(close)
         self.spent["folding"] += time.perf_counter() - begin
         self._pieces, self._asked = {}, []
-        self._crew.busy = any(member.flight for member in self._crew.members)
+        self._queue.clear()
+        self._crew.abandon()
         return reduced
 
     # --- actors at work ----------------------------------------------------------------------
@@ -222,9 +226,11 @@ class RayRunner:
             states={client: self._states.read(client) for client in stateful},
             folds=piece.folds,
             together=piece.together,
+            alone=frozenset(self._large.intersection(names) if self._crew.is_shared(member, surely=False) else names),
         )
         work = member.actor.work.options(num_returns=2)
         piece.reporting, piece.made = work.remote(self._key, self._number, self._broadcast(), seal(order))
+        piece.sent = time.monotonic()
         member.flight.append(piece)
         self.spent["moving"] += time.perf_counter() - begin
 
@@ -243,13 +249,15 @@ class RayRunner:
         except self._lost as error:
             self._bury(member, error)
             return
+        except self._ray.exceptions.TaskCancelledError:  # of an exchange that is over
+            said = None
         except self._ray.exceptions.RayTaskError as error:
             raise RunError(
                 f"a Ray worker could not do its tasks: {error}",
                 advice="see that the same Umbel, and what the strategy imports, is installed on all machines",
             ) from error
         if ref == member.starting:
-            member.starting = None
+            member.starting, member.started = None, said
             return
         self._crew.answered()
         piece = next(p for p in member.flight if p.reporting == ref)
@@ -265,7 +273,9 @@ class RayRunner:
         self._homes[piece.tasks[0][0]] = member
         for name, seconds in report.seconds.items():
             self.spent[name] += seconds
-        if report.misfit:
+        if report.full:
+            self._make_room(member, piece, *report.full)
+        elif report.misfit:
             self._again(piece, piece.tasks, lost=piece.lost)
         else:
             self._done(piece, report)
@@ -366,18 +376,67 @@ class RayRunner:
     # --- actors that are lost ----------------------------------------------------------------
 
     def _bury(self, member: Member, error: BaseException) -> None:
-        """An actor is lost: what it had not answered is done again by another one."""
+        """An actor is lost: what it had not answered is done again by another one, all but what its clock ended."""
         doing = list(member.flight)
-        why = self._crew.bury(member, error)
-        self._homes = {client: home for client, home in self._homes.items() if home is not member}
         mine = [piece for piece in doing if piece.exchange == self._number]
+        slow = self._too_slow(member, mine[0]) if mine and mine[0] is doing[0] else None
+        if slow is not None:
+            self._crew.answered()
+        why = self._crew.bury(member, error)
+        self._forget(member)
         logger.warning(
-            "worker-lost: a Ray worker was lost (%s); %d tasks are done again", why, sum(len(p.tasks) for p in mine)
+            "worker-lost: a Ray worker %s; %d tasks are done again",
+            f"was ended while {slow.client!r} was at work for too long" if slow else f"was lost ({why})",
+            sum(len(piece.tasks) for piece in mine) - (slow is not None),
         )
         # it did them one after the other, so only the first can be to blame
-        self._queue.extendleft(reversed([p for p in mine if p is not doing[0]]))
-        if doing and doing[0] in mine:
+        self._queue.extendleft(reversed([piece for piece in mine if piece is not doing[0]]))
+        if slow is not None:
+            self._go_on_without(mine[0], slow)
+        elif mine and mine[0] is doing[0]:
             self._once_more(doing[0], why)
+
+    def _forget(self, member: Member) -> None:
+        self._homes = {client: home for client, home in self._homes.items() if home is not member}
+
+    def _too_slow(self, member: Member, piece: Piece) -> Failure | None:
+        """The failure of the client that took too long, if that is why the actor is lost."""
+        words = self._crew.last_words(member)
+        if words is None or words.exchange != piece.exchange:
+            return None
+        label = self._question.label
+        message = f"its {label} handler took longer than {self._crew.limit:g} seconds and was ended"
+        slow = (client for client, _, place in piece.tasks if place == words.place)
+        return next((self._failure(client, message, words.traceback) for client in slow), None)
+
+    def _failure(self, client: str, message: str, traceback: str = "") -> Failure:
+        return Failure(
+            client=client,
+            round=self._question.round,
+            kind=self._question.label,
+            code=ClientFailed.code,
+            message=message,
+            traceback=traceback,
+        )
+
+    def _fail(self, task: Asked, failure: Failure, *, quiet: bool) -> None:
+        """A client's task has failed for good, and no actor says so."""
+        piece = self._piece([task], quiet=quiet)
+        self._know([piece])
+        self._done(piece, Report(failures={failure.client: failure}))
+
+    def _go_on_without(self, piece: Piece, slow: Failure) -> None:
+        """One client took too long; the others of its piece are done again.
+
+        Those before it are known to be quick, and are not put into one piece with those behind it, which may be slow as
+        well: so nobody is trained a third time. Of a group each is alone: without that client it is no longer that one.
+        """
+        at = next(i for i, (client, _, _) in enumerate(piece.tasks) if client == slow.client)
+        self._fail(piece.tasks[at], slow, quiet=piece.quiet)
+        sides = (piece.tasks[:at], piece.tasks[at + 1 :])
+        size = 1 if piece.together else self._size(len(piece.tasks))
+        parts = [part for side in sides for part in _parts(side, size)]
+        self._put_first([self._piece(part, quiet=piece.quiet) for part in parts])
 
     def _once_more(self, piece: Piece, why: str) -> None:
         piece.lost += 1
@@ -388,15 +447,26 @@ class RayRunner:
             self._put_first([self._piece([task], lost=lost, quiet=piece.quiet) for task in piece.tasks])
         else:
             ((client, _, _),) = piece.tasks
-            failure = Failure(
-                client=client,
-                round=self._question.round,
-                kind=self._question.label,
-                code=ClientFailed.code,
-                message=f"its {self._question.label} handler cost {_LIVES} Ray workers their lives ({why})",
+            message = f"its {self._question.label} handler cost {_LIVES} Ray workers their lives ({why})"
+            self._fail(piece.tasks[0], self._failure(client, message), quiet=piece.quiet)
+
+    # --- devices that are full ---------------------------------------------------------------
+
+    def _make_room(self, member: Member, piece: Piece, client: str, device: str) -> None:
+        """A device's memory does not suffice for all its actors: this one ends, and others do what it did."""
+        if not self._crew.is_shared(member, surely=True):  # it had the device to itself
+            self._large.add(client)
+            self._queue.appendleft(piece)
+            return
+        if device not in self._full:
+            self._full.add(device)
+            logger.warning(
+                "device-full: the memory of %s does not suffice for so many workers: the run goes on with fewer", device
             )
-            piece.made = None
-            self._done(piece, Report(failures={client: failure}))
+        mine = [piece, *(other for other in member.flight if other.exchange == self._number)]
+        self._queue.extendleft(reversed(mine))
+        self._crew.retire(member)
+        self._forget(member)
 
 
 def _is_in_one_shard(tasks: Sequence[Asked]) -> bool:
