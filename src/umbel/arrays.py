@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, final
@@ -267,14 +268,17 @@ class Arrays:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Arrays over a mapped safetensors file, ours or foreign; copied only if it is not aligned.
 
+        On Windows it is read instead: nobody could replace or remove a file that is mapped.
+
         Raises:
             FormatError: it is not a safetensors file; or FileNotFoundError.
         """
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError(f"{os.fspath(path)} is empty", advice="check the path, or write the file again")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return cls.from_bytes(mapped, source=os.fspath(path))
+            windows = sys.platform == "win32"
+            data = file.read() if windows else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls.from_bytes(data, source=os.fspath(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.safetensors`` file; whoever reads the path sees the old file or the whole new one."""
