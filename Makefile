@@ -21,6 +21,9 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 # What a test may not skip for want of, since the set-up installs it.
 UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) $(if $(RAY),ray) matplotlib ml_dtypes nbclient pandas safetensors scipy sklearn tensorboard
 
+# Where code differs by system; it is checked as macOS and Windows see it, too.
+BY_SYSTEM := src/umbel/arrays.py src/umbel/client src/umbel/store src/umbel/simulation
+
 BIN := $(VENV)/bin
 MADE := $(VENV)/.made
 DEMO := $(VENV)/.ready-for-demo
@@ -50,6 +53,8 @@ format: $(TEST) ## put the code into its form
 
 types: $(TEST)
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin $(BY_SYSTEM)
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 $(BY_SYSTEM)
 
 imports: $(TEST)
 	NO_COLOR=1 $(BIN)/lint-imports

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, final
@@ -268,7 +269,7 @@ class Arrays:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Arrays over a mapped safetensors file, ours or foreign; copied only if it is not aligned.
+        """Arrays over a mapped safetensors file, ours or foreign; copied only if it is not aligned, and on Windows.
 
         Raises:
             FormatError: it is not a safetensors file; or FileNotFoundError.
@@ -276,8 +277,8 @@ class Arrays:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError(f"{os.fspath(path)} is empty", advice="check the path, or write the file again")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return cls.from_bytes(mapped, source=os.fspath(path))
+            data = file.read() if sys.platform == "win32" else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls.from_bytes(data, source=os.fspath(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.safetensors`` file; whoever reads the path sees the old file or the whole new one."""

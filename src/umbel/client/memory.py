@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 _STATM, _MEMINFO = Path("/proc/self/statm"), Path("/proc/meminfo")
@@ -11,6 +12,8 @@ _GROUP = Path("/sys/fs/cgroup")
 
 def resident() -> int:
     """Bytes of memory that this process takes."""
+    if sys.platform != "linux":
+        return 0
     try:
         with _STATM.open("rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

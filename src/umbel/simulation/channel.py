@@ -7,14 +7,18 @@ may stay open in a process that it had started. So what cannot be written now is
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
+import sys
 from collections import deque
+from collections.abc import Iterable
 from typing import final
 
 # The form that `multiprocessing.connection.Connection` has, which a worker reads and writes with.
 _HEAD, _LONG = struct.Struct("!i"), struct.Struct("!Q")
 _MOST = 0x7FFFFFFF  # bytes of a message whose length stands in the first word
+_PARTS = 16  # that are sent at once; a system may take some hundreds
 _buffer = memoryview(bytearray(1 << 18))  # for what is read at once; one for all, as none waits in it
 
 
@@ -57,8 +61,7 @@ class Channel:
         """Write what there is room for."""
         try:
             while self._out and not self._gone:
-                sent = self._socket.sendmsg(list(self._out)[:16])
-                self._written(sent)
+                self._written(_send(self._socket, self._out))
         except BlockingIOError:
             return
         except OSError:
@@ -107,6 +110,17 @@ class Channel:
         """Close the socket."""
         self._out.clear()
         self._socket.close()
+
+
+if sys.platform == "win32":
+
+    def _send(end: socket.socket, parts: Iterable[memoryview]) -> int:
+        return end.send(next(iter(parts)))
+
+else:
+
+    def _send(end: socket.socket, parts: Iterable[memoryview]) -> int:
+        return end.sendmsg([*itertools.islice(parts, _PARTS)])
 
 
 __all__ = ["Channel"]

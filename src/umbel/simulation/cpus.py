@@ -9,13 +9,14 @@ first had ended. And a worker that wakes on our own CPU may take it from us befo
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 
 def let_others_first() -> None:
     """From now on this process takes no CPU from another one when it wakes; it is none that anybody waits for."""
-    if hasattr(os, "sched_setscheduler"):
+    if sys.platform == "linux":
         with suppress(OSError):  # a system may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
@@ -28,7 +29,7 @@ def woken_apart(processes: Sequence[int]) -> Iterator[None]:
         processes: their numbers. If there are fewer of them than CPUs, nothing is done: then the system finds one.
     """
     before: dict[int, set[int]] = {}
-    if hasattr(os, "sched_setaffinity"):
+    if sys.platform == "linux":
         cpus = sorted(os.sched_getaffinity(0))
         for i, process in enumerate(processes if len(processes) >= len(cpus) > 1 else ()):
             with suppress(OSError):  # it has died, or is no longer ours
@@ -40,8 +41,13 @@ def woken_apart(processes: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         for process, allowed in before.items():
-            with suppress(OSError):
-                os.sched_setaffinity(process, allowed)
+            _bind(process, allowed)
+
+
+def _bind(process: int, cpus: set[int]) -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.sched_setaffinity(process, cpus)
 
 
 __all__ = ["let_others_first", "woken_apart"]

@@ -14,6 +14,7 @@ logger = logging.getLogger("umbel")
 _LIVES = 3  # workers that may be killed while they do the same client's task
 _IN_A_ROW = 5  # workers that may die without one answer in between
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")
+_FATAL = 0xC0000000  # from here on it is what Windows ends a process with that has crashed
 _TIMEOUT = "Timeout ("  # what faulthandler writes first
 
 
@@ -79,10 +80,10 @@ class Deaths:
         """What the client's code did, in words; and is the task done again?"""
         if died.traceback.startswith(_TIMEOUT):
             return f"took longer than {self._limit:g} seconds and was ended", False
-        if died.status >= 0:
-            return f"ended its process with status {died.status}: os._exit, or what it called", False
         name = explain(died).rpartition(" ")[2]
-        if name in _CRASHES:
+        if 0 <= died.status < _FATAL:
+            return f"ended its process with status {name}: os._exit, or what it called", False
+        if died.status > 0 or name in _CRASHES:
             return f"crashed its process ({name}); a write into the arrays that it was given does that, too", False
         if client is not None and question is not None:
             key = question.sequence, client
@@ -95,7 +96,7 @@ class Deaths:
 def explain(died: Died) -> str:
     """How a process ended, in words."""
     if died.status >= 0:
-        return f"ended with status {died.status}"
+        return f"ended with status {died.status if died.status < _FATAL else hex(died.status)}"
     try:
         return f"was ended by {signal.Signals(-died.status).name}"
     except ValueError:

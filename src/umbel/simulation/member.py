@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import socket
-import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +16,8 @@ from umbel.simulation.channel import Channel
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Hello
 from umbel.simulation.nameless import nameless_file
-from umbel.simulation.output import uninterrupted
 from umbel.simulation.region import Region
+from umbel.simulation.spawn import end_of, inherited, pair, start, uninterrupted
 
 _LIMITS = (
     "OMP_NUM_THREADS",
@@ -36,12 +33,12 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": st
 _BOOT = """\
 import os, sys, traceback
 sys.path[:] = {path!r}
+crash = {crash}
 try:
-    from multiprocessing.connection import Connection
     from umbel.simulation.worker import run
-    run(Connection({connection}), {lifeline}, {crash})
+    run({connection}, {lifeline}, crash)
 except BaseException:
-    os.write({crash}, traceback.format_exc().encode(errors="replace"))
+    os.write(crash, traceback.format_exc().encode(errors="replace"))
     os._exit(1)
 """
 
@@ -83,16 +80,21 @@ class Member:
         self.number, self.inbox = number, Inbox(updates)
         self.device, self.resident = "", 0
         self._spoke, self._scratch = False, hello.scratch
-        mine, its = socket.socketpair()
+        mine, its = pair()
         lifeline, self._lifeline = os.pipe()
         self._crash = nameless_file("crash")
         self.channel = Channel(mine)
-        boot = _BOOT.format(path=sys.path, connection=its.fileno(), lifeline=lifeline, crash=self._crash)
-        handles = [h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int)]
+        boot = _BOOT.format(
+            path=sys.path, connection=its.fileno(), lifeline=inherited(lifeline), crash=inherited(self._crash)
+        )
+        handed = [self._crash, *(h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int))]
+        variables = {**os.environ, **surroundings(threads)} | ({"PYTHONIOENCODING": "utf-8"} if files else {})
         try:
             with uninterrupted():
-                self._process = _start(boot, [its.fileno(), lifeline, self._crash, *handles], threads, files)
-                self.ended, self._watcher = _end_of(self._process)
+                self._process = start(
+                    boot, its, (lifeline, self._lifeline), files=handed, environment=variables, streams=files
+                )
+                self.ended, self._watcher = end_of(self._process)
                 _alive.add(self)
             self.send(([*sys.path], hello))
         except BaseException:  # Ctrl-C
@@ -125,8 +127,9 @@ class Member:
     def died(self) -> Died:
         """How the process ended."""
         status = self._process.wait()
-        size = os.fstat(self._crash).st_size
-        return Died(status, os.pread(self._crash, size, 0).decode(errors="replace"), self._spoke)
+        size = os.lseek(self._crash, 0, os.SEEK_END)
+        os.lseek(self._crash, 0, os.SEEK_SET)
+        return Died(status, os.read(self._crash, size).decode(errors="replace"), self._spoke)
 
     def dismiss(self) -> None:
         """Say that there is nothing more to do; then the process ends by itself."""
@@ -145,7 +148,10 @@ class Member:
         if self._watcher is not None:
             self._watcher.join()
         self._close()
-        os.close(self.ended)
+        if isinstance(self.ended, int):
+            os.close(self.ended)
+        else:
+            self.ended.close()
         self.inbox.region.close()
         with suppress(OSError):  # it is made when it is needed; what user code started may still write there
             shutil.rmtree(self._scratch)
@@ -175,17 +181,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _start(boot: str, handles: Sequence[int], threads: int, files: Mapping[str, int]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot],  # type: ignore[attr-defined]
-        pass_fds=handles,
-        stdin=subprocess.DEVNULL,
-        stdout=files.get("stdout"),
-        stderr=files.get("stderr"),
-        env={**os.environ, **surroundings(threads)} | ({"PYTHONIOENCODING": "utf-8"} if files else {}),
-    )
-
-
 def surroundings(threads: int) -> dict[str, str]:
     """Variables of the environment in which a worker starts: what libraries read when they are loaded, and once.
 
@@ -193,24 +188,6 @@ def surroundings(threads: int) -> dict[str, str]:
         threads: how many it computes with.
     """
     return dict.fromkeys(_LIMITS, str(threads)) | {name: os.environ.get(name, v) for name, v in _MALLOC.items()}
-
-
-def _end_of(process: subprocess.Popen[bytes]) -> tuple[int, threading.Thread | None]:
-    """A file descriptor that becomes readable when a process ends, and the thread that sees to it, if there is one."""
-    if hasattr(os, "pidfd_open"):
-        try:
-            return os.pidfd_open(process.pid), None
-        except OSError:  # an older kernel
-            pass
-    ended, ending = os.pipe()
-
-    def watch() -> None:
-        process.wait()
-        os.close(ending)
-
-    watcher = threading.Thread(target=watch, name=f"umbel-{process.pid}", daemon=True)
-    watcher.start()
-    return ended, watcher
 
 
 __all__ = ["Died", "Member", "surroundings"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 
 
@@ -12,9 +13,11 @@ def nameless_file(purpose: str) -> int:
     Args:
         purpose: shown by tools that list open files.
     """
-    if hasattr(os, "memfd_create"):
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):
         return os.memfd_create(f"umbel-{purpose}")
-    with tempfile.TemporaryFile(prefix="umbel-") as file:  # it has no name once it is open
+    with tempfile.TemporaryFile(
+        prefix="umbel-"
+    ) as file:  # it has no name once it is open; on Windows, it is gone once it is closed
         return os.dup(file.fileno())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
-import select
 import selectors
 import tempfile
 import time
@@ -21,10 +20,10 @@ from umbel.simulation.messages import Hello, Load
 from umbel.simulation.output import Output
 from umbel.simulation.region import Region
 from umbel.simulation.shipping import modules_by_file
+from umbel.simulation.waiting import Selector
 from umbel.simulation.worker import BROADCAST, ROOM
 
 _FAREWELL = 2.0  # seconds that workers have to end by themselves, with what they want to do at their end
-_Selector = selectors.PollSelector if hasattr(select, "poll") else selectors.SelectSelector
 
 
 @final
@@ -139,7 +138,7 @@ class Pool:
         """Waits for all workers, and for what they print; made anew only where there is something else to wait for."""
         watched = [(member, member.channel.pending) for member in self.members]
         if watched != self._watched:
-            self._watched, self._selector = watched, _Selector()
+            self._watched, self._selector = watched, Selector()
             for member, pending in watched:
                 writing = selectors.EVENT_WRITE if pending else 0
                 self._selector.register(member.channel, selectors.EVENT_READ | writing, member)
@@ -181,7 +180,7 @@ class Pool:
             for member in self.members:
                 member.kill()
                 member.inbox.region.forget()
-            self.members, self._watched, self._selector = [], None, _Selector()
+            self.members, self._watched, self._selector = [], None, Selector()
             self.broadcast.forget()
             for close in self._closing:
                 close()
@@ -192,7 +191,7 @@ class Pool:
         for member in self.members:
             member.dismiss()
         until = time.monotonic() + _FAREWELL
-        with _Selector() as selector:
+        with Selector() as selector:
             for source in self._output.sources:
                 selector.register(source, selectors.EVENT_READ)
             for member in self.members:

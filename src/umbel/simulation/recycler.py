@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 import weakref
 from typing import final
 
@@ -43,7 +44,7 @@ def _new(size: int) -> Array:
     NumPy asks for huge pages. They make sums quicker, by a twentieth of a round that does nothing else; but on a
     virtual machine to touch 100 MB of them for the first time took 0.2 s, five times as long as usual pages.
     """
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+    if sys.platform == "win32":
         return np.empty(size, np.uint8)
     try:
         return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)

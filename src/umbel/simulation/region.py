@@ -1,15 +1,7 @@
-"""Memory that several processes share and nobody else can find: no name in /dev/shm, nothing to clean up.
-
-A name in /dev/shm is bounded by its size (64 MB in a container; beyond it a process dies of SIGBUS) and stays behind
-when a process is killed. An anonymous file has neither fault. It can grow, and who has it mapped maps it anew.
-"""
+"""A piece of shared memory as arrays, and who still looks at which part of it."""
 
 from __future__ import annotations
 
-import mmap
-import os
-import secrets
-import sys
 import weakref
 from typing import Any, final
 
@@ -17,10 +9,7 @@ import numpy as np
 
 from umbel.arrays import Array
 from umbel.errors import StoreError
-from umbel.simulation.nameless import nameless_file
-
-Handle = int | str
-PAGE = mmap.ALLOCATIONGRANULARITY
+from umbel.simulation.shared import PAGE, Handle, Shared
 
 
 @final
@@ -50,10 +39,10 @@ class Region:
     """
 
     def __init__(self, size: int, handle: Handle | None = None, *, writable: bool = True) -> None:
-        self._mine, self._writable = handle is None, writable
-        self.handle = _make() if handle is None else handle
+        self._shared, self._writable = Shared(handle, writable=writable), writable
+        self.handle = self._shared.handle
         self.size = 0
-        self._map: mmap.mmap
+        self._map: Any  # what holds the memory
         self._bytes: Array
         self.words: Array
         self._address = 0
@@ -63,12 +52,15 @@ class Region:
         """Map it with at least so many bytes; who made it makes it larger. Views from before stay good."""
         if size <= self.size:
             return
-        size = -(-size // PAGE) * PAGE
-        self._map = _map(self.handle, size, grow=self._mine, writable=self._writable)
-        self._bytes = np.frombuffer(self._map, np.uint8)
+        try:
+            self._map, self._address, self.size = self._shared.map(-(-size // PAGE) * PAGE)
+        except OSError as error:
+            raise StoreError(
+                f"{size:,} bytes of shared memory cannot be had: {error.strerror}",
+                advice="use fewer workers, or engine='inline', which needs none",
+            ) from error
+        self._bytes = np.asarray(Loan(self._map, self._address, self.size, writable=self._writable))
         self.words = self._bytes.view(np.int64)
-        self._address = self._bytes.ctypes.data
-        self.size = size
 
     def array(self, offset: int, count: int, dtype: Any) -> Array:
         """Elements from a byte on, to read and write."""
@@ -85,36 +77,12 @@ class Region:
         return np.asarray(loan), weakref.ref(loan)
 
     def close(self) -> None:
-        """Close the file; what is mapped of it stays until `forget`."""
-        if isinstance(self.handle, int):
-            os.close(self.handle)
+        """Let go of it; what is mapped stays until `forget`."""
+        self._shared.close()
 
     def forget(self) -> None:
         """Give the memory back, as soon as nobody looks at a piece of it."""
         del self._map, self._bytes, self.words
 
 
-def _make() -> Handle:
-    if sys.platform == "win32":
-        return f"umbel-{secrets.token_hex(16)}"
-    return nameless_file("region")
-
-
-def _map(handle: Handle, size: int, *, grow: bool, writable: bool) -> mmap.mmap:
-    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-    if isinstance(handle, str):
-        if sys.platform == "win32":  # a named mapping cannot grow; a larger one has another name
-            return mmap.mmap(-1, size, tagname=f"{handle}-{size}", access=access)
-        raise AssertionError("a name is a handle on Windows alone")
-    try:
-        if grow:
-            os.ftruncate(handle, size)
-        return mmap.mmap(handle, size, access=access)
-    except OSError as error:
-        raise StoreError(
-            f"{size:,} bytes of shared memory cannot be had: {error.strerror}",
-            advice="use fewer workers, or engine='inline', which needs none",
-        ) from error
-
-
-__all__ = ["Handle", "Loan", "Region"]
+__all__ = ["PAGE", "Handle", "Loan", "Region"]

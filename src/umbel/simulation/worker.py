@@ -10,10 +10,8 @@ import logging
 import math
 import os
 import pickle
-import select
 import signal
 import sys
-import threading
 import time
 import traceback
 import weakref
@@ -55,6 +53,7 @@ from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Loan, Region
 from umbel.simulation.scratch import Scratch
 from umbel.simulation.shipping import ByFile, unpack
+from umbel.simulation.spawn import connected, die_with_parent, unblock_interrupt
 from umbel.simulation.units import in_short
 from umbel.update import Metrics
 
@@ -66,7 +65,6 @@ _AT_LEAST = 3e-4  # however few are left, since it costs time to take them
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _AT_MOST = 256  # such units
 _LARGE = 1 << 20  # bytes from which on it waits for that
-_F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 
 
 @final
@@ -429,50 +427,22 @@ class Worker:
         self._said = time.perf_counter()
 
 
-def _die_with_parent(lifeline: int) -> None:
-    """End this process when the other end of a pipe is closed, which the system does when the parent is gone.
-
-    The system does that, too, where it can: a thread has to wait for a long computation to let go of the interpreter,
-    and forking with a second thread is warned of.
-    """
-    if sys.platform == "linux":
-        import fcntl
-
-        try:
-            fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
-            fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-            fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-        except OSError:
-            pass  # some other kernel that calls itself Linux
-        else:
-            if select.select([lifeline], [], [], 0)[0]:  # it is gone already
-                os._exit(1)
-            return
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            os.read(lifeline, 1)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="umbel-lifeline", daemon=True).start()
-
-
-def run(connection: Any, lifeline: int, crash: int) -> None:
+def run(number: int, lifeline: int, crash: int) -> None:
     """The life of a worker process.
 
     Args:
-        connection: to the main process.
-        lifeline: a pipe that nobody writes to; it ends with the main process.
+        number: of the connection to the main process.
+        lifeline: a pipe that ends with the main process.
         crash: a file descriptor for a last traceback.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends us
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    _die_with_parent(lifeline)
+    unblock_interrupt()
+    connection = connected(number, lifeline)
+    die_with_parent(lifeline)
     let_others_first()
     faulthandler.enable(file=crash)
     path, hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
-    for file in (connection.fileno(), lifeline, crash, *hello.board, hello.broadcast, hello.updates):
+    for file in (lifeline, crash, *hello.board, hello.broadcast, hello.updates):
         if isinstance(file, int):
             os.set_inheritable(file, False)  # programs that user code starts must not keep them
     for stream in (sys.stdout, sys.stderr):

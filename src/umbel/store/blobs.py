@@ -10,7 +10,7 @@ from typing import final
 
 from umbel.arrays import Arrays
 from umbel.errors import CorruptFile, FormatError
-from umbel.store.durable import TEMPORARY, readable_errors, replace_file, sync_directory
+from umbel.store.durable import TEMPORARY, readable_errors, remove, replace_file, sync_directory
 from umbel.store.writer import GoOn
 
 _SUFFIX = ".safetensors"
@@ -75,7 +75,7 @@ class Blobs:
         with readable_errors(self._directory):
             for entry in list(os.scandir(self._directory)):
                 if entry.name not in names and _OURS.fullmatch(entry.name) and not entry.is_dir():
-                    os.unlink(entry.path)
+                    remove(entry.path)
         self._kept = {digest: synced for digest, synced in self._kept.items() if self.path(digest).name in names}
 
 

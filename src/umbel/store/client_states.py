@@ -23,6 +23,7 @@ from umbel.store.durable import GO_ON
 # Nobody else may look in while a run works here; so SQLite needs no shared memory beside the file, which not
 # every file system has. What was committed outlives a loss of power.
 _PRAGMAS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+_PRAGMAS += "PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON;"  # of macOS, see `durable.sync_file`
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
     client TEXT NOT NULL, sequence INTEGER NOT NULL, data TEXT NOT NULL, checksum INTEGER NOT NULL,

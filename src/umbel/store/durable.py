@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from umbel.errors import DiskFull, StoreError
@@ -13,7 +15,8 @@ from umbel.errors import DiskFull, StoreError
 TEMPORARY = ".tmp"  # what a file is called until it is whole
 GO_ON = "free some space and run the same command again: it goes on from the last committed round"
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
-_PAST_CACHE = getattr(os, "O_DIRECT", 0)
+_PAST_CACHE = getattr(os, "O_DIRECT", 0)  # of Linux
+_MOMENTS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds; whoever looks at a new file to see what it is has done so by then
 _BLOCK = 4096  # bytes; disks have blocks of 512 or 4096
 _LARGE = 1 << 20  # bytes, above which the copy is worth saving
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -42,25 +45,77 @@ def write_all(file: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _write_past_cache(file: int, data: memoryview) -> memoryview:
-    """Write what the system takes straight from memory, without a copy in its cache; gives the rest.
+if sys.platform == "win32":
 
-    It takes whole blocks that begin at whole blocks in memory, as what the engine computes does. The copy would cost
-    the cores that train three times as much as all else in writing, but for the digest.
-    """
-    import fcntl  # there is none on Windows, nor what this is for
+    def _write_past_cache(file: int, data: memoryview) -> memoryview:
+        raise AssertionError(f"{file} takes {len(data)} bytes like any other")
 
-    flags = fcntl.fcntl(file, fcntl.F_GETFL)
-    try:
-        fcntl.fcntl(file, fcntl.F_SETFL, flags | _PAST_CACHE)
-        while whole := data[: len(data) // _BLOCK * _BLOCK]:
-            data = data[os.write(file, whole) :]
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        fcntl.fcntl(file, fcntl.F_SETFL, flags)
-    return data
+    def _rename(old: Path, new: Path) -> None:
+        """Rename a file over another one, if need be as soon as those let go of both that look at every new file."""
+        for seconds in _MOMENTS:
+            with suppress(PermissionError):
+                os.replace(old, new)
+                return
+            time.sleep(seconds)
+        os.replace(old, new)
+
+    def remove(path: str | Path) -> None:
+        """Remove a file; one that somebody looks at cannot be removed, and stays."""
+        with suppress(PermissionError):
+            os.unlink(path)
+
+    def sync_file(file: int) -> None:
+        """Make what was written to a file outlive a loss of power."""
+        os.fsync(file)
+
+    def sync_directory(directory: Path) -> None:
+        """Make the names in a directory outlive a loss of power; here a directory cannot be opened."""
+        del directory
+
+else:
+    import fcntl
+
+    def _write_past_cache(file: int, data: memoryview) -> memoryview:
+        """Write what the system takes straight from memory, without a copy in its cache; gives the rest.
+
+        It takes whole blocks that begin at whole blocks in memory, as what the engine computes does. The copy would
+        cost the cores that train three times as much as all else in writing, but for the digest.
+        """
+        flags = fcntl.fcntl(file, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(file, fcntl.F_SETFL, flags | _PAST_CACHE)
+            while whole := data[: len(data) // _BLOCK * _BLOCK]:
+                data = data[os.write(file, whole) :]
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            fcntl.fcntl(file, fcntl.F_SETFL, flags)
+        return data
+
+    def _rename(old: Path, new: Path) -> None:
+        """Rename a file over another one."""
+        os.replace(old, new)
+
+    def remove(path: str | Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def sync_file(file: int) -> None:
+        """Make what was written to a file outlive a loss of power."""
+        os.fsync(file)
+        if sys.platform == "darwin":  # there it does not wait for what the disk itself holds back
+            with suppress(OSError):  # a file system that does not know this
+                fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+
+    def sync_directory(directory: Path) -> None:
+        """Make the names in a directory outlive a loss of power."""
+        with readable_errors(directory):
+            file = os.open(directory, os.O_RDONLY)
+            try:
+                sync_file(file)
+            finally:
+                os.close(file)
 
 
 def replace_file(path: Path, data: bytes | memoryview, *, sync: bool = True) -> None:
@@ -85,25 +140,23 @@ def replace_file(path: Path, data: bytes | memoryview, *, sync: bool = True) -> 
                     rest = _write_past_cache(file, rest)
                 write_all(file, rest)
                 if sync:
-                    os.fsync(file)
+                    sync_file(file)
             finally:
                 os.close(file)
-            os.replace(temporary, path)
+            _rename(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory outlive a loss of power."""
-    if os.name != "posix":  # elsewhere a directory cannot be opened
-        return
-    with readable_errors(directory):
-        file = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
-__all__ = ["BINARY", "GO_ON", "TEMPORARY", "readable_errors", "replace_file", "sync_directory", "write_all"]
+__all__ = [
+    "BINARY",
+    "GO_ON",
+    "TEMPORARY",
+    "readable_errors",
+    "remove",
+    "replace_file",
+    "sync_directory",
+    "sync_file",
+    "write_all",
+]

@@ -18,7 +18,7 @@ from typing import Any, final
 
 from umbel.arrays import Arrays
 from umbel.errors import CorruptFile
-from umbel.store.durable import BINARY, readable_errors, write_all
+from umbel.store.durable import BINARY, readable_errors, sync_file, write_all
 
 
 @final
@@ -97,7 +97,7 @@ class Journal:
             with readable_errors(self.path):
                 write_all(self._file, data)
                 if sync:
-                    os.fsync(self._file)
+                    sync_file(self._file)
         except BaseException:
             self.cut(after)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import weakref
 from pathlib import Path
 from typing import final
@@ -11,10 +12,10 @@ from typing import final
 from umbel.errors import InUse, StoreError
 from umbel.store.durable import readable_errors
 
-try:
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # the other branch below
 
 NAME = "umbel.lock"
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # what the systems call it
@@ -69,12 +70,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _lock(file: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        import msvcrt
-
+    if sys.platform == "win32":
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 __all__ = ["NAME", "DirectoryLock"]

@@ -1,19 +1,12 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import subprocess
 import sys
-from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.simulation.board import NOBODY, Board
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 
 def open_board(workers: int, homes: list[int], capacity: int = 4) -> Board:
@@ -93,58 +86,49 @@ def test_what_a_worker_does() -> None:
     board.close()
 
 
-def test_another_process_sees_it() -> None:
-    board = open_board(2, [NOBODY] * 3000)
-    program = (
-        "import sys; from umbel.simulation.board import Board\n"
-        f"board = Board(2, handles={board.handles!r}); board.resize({board.capacity})\n"
-        "print(board.take(1, 3)); board.note(1, 2, 1.0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        pass_fds=[int(handle) for handle in board.handles],
-        check=True,
-        capture_output=True,
+def elsewhere(board: Board, program: str) -> subprocess.Popen[str]:
+    """Another process that sees the same board."""
+    handles, count = board.handles, board.capacity
+    see = f"import sys; from umbel.simulation.board import Board; board = Board({board._workers}, {count}, {handles})\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", see + program],
+        pass_fds=[handle for handle in board.handles if isinstance(handle, int)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
     )
-    assert done.stdout.strip() == "[0, 1, 2]"
+
+
+def test_another_process_sees_it() -> None:
+    board = open_board(2, [NOBODY] * 3000)
+    said, _ = elsewhere(board, "print(board.take(1, 3)); board.note(1, 2, 1.0)").communicate()
+    assert said == "[0, 1, 2]\n"
     assert board.doing(1) == (2, 1.0)
     assert board.taken(1, range(3000)) == [0, 1, 2]
     board.close()
 
 
-def race(board: Board, worker: int, out: Any) -> None:
-    took = []
-    while tasks := board.take(worker, 3):
-        took += tasks
-    out.put(took)
-
-
 def test_processes_that_take_at_once_get_each_task_once() -> None:
     board = open_board(4, [i % 5 - 1 for i in range(2000)])
-    context = multiprocessing.get_context("fork")
-    out = context.SimpleQueue()
-    runners = [context.Process(target=race, args=(board, w, out)) for w in range(4)]
+    take = "print(flush=True); sys.stdin.readline()\nwhile tasks := board.take({}, 3):\n    print(*tasks)"
+    runners = [elsewhere(board, take.format(worker)) for worker in range(4)]
     for runner in runners:
-        runner.start()
-    took = [task for _ in runners for task in out.get()]
-    for runner in runners:
-        runner.join()
-        runner.close()
+        assert runner.stdout is not None
+        runner.stdout.read(1)
+    took = [int(task) for runner in runners for task in runner.communicate("\n")[0].split()]
     assert sorted(took) == list(range(2000))
-    out.close()
     board.close()
 
 
 def test_the_lock_is_free_when_its_holder_is_killed() -> None:
     """And the list, which it left half changed, is made anew."""
     board = open_board(2, [NOBODY] * 10)
-    if (pid := os.fork()) == 0:
-        board._lock.__enter__()
-        board._taker[[0, 1]] = 1
-        board._order[2] = 9
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
+    held = "board._lock.__enter__(); board._taker[[0, 1]] = 1; board._order[2] = 9; print(flush=True); sys.stdin.read()"
+    with elsewhere(board, held) as other:
+        assert other.stdout is not None
+        other.stdout.read(1)
+        other.kill()
+        other.wait()
     assert board.taken(1, range(10)) == [0, 1]
     board.again(1, range(10))
     took: list[int] = []

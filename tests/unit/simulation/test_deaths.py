@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from umbel.simulation.member import Died
 QUESTION = Question(kind="train", name="train", seed=1, round=3, call=1, model=Arrays({"w": np.zeros(1)}))
 KILLED = Died(-9, "", hello=True)
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")  # whose signals have names
+
 
 def test_a_client_that_ends_its_process_is_to_blame() -> None:
     failure = Deaths(None).judge(Died(7, "", hello=True), QUESTION, "berlin", lost=1)
@@ -24,7 +26,7 @@ def test_a_client_that_ends_its_process_is_to_blame() -> None:
     assert failure.message == "its train handler ended its process with status 7: os._exit, or what it called"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+@posix
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"])
 def test_a_client_that_crashes_its_process_is_to_blame(name: str) -> None:
     failure = Deaths(None).judge(Died(-getattr(signal, name), "a traceback", hello=True), QUESTION, "berlin", lost=1)
@@ -33,12 +35,19 @@ def test_a_client_that_crashes_its_process_is_to_blame(name: str) -> None:
     assert failure.traceback == "a traceback"
 
 
+def test_a_client_that_crashes_its_process_on_windows_is_to_blame() -> None:
+    failure = Deaths(None).judge(Died(0xC0000005, "", hello=True), QUESTION, "berlin", lost=1)
+    assert failure is not None
+    assert "crashed its process (0xc0000005)" in failure.message
+
+
 def test_a_client_that_takes_too_long_is_to_blame() -> None:
     failure = Deaths(5).judge(Died(1, "Timeout (0:00:05)!\nThread", hello=True), QUESTION, "berlin", lost=1)
     assert failure is not None
     assert failure.message == "its train handler took longer than 5 seconds and was ended"
 
 
+@posix
 def test_who_is_killed_from_outside_is_asked_again_twice(caplog: pytest.LogCaptureFixture) -> None:
     deaths = Deaths(None)
     with caplog.at_level(logging.WARNING):
@@ -52,6 +61,7 @@ def test_who_is_killed_from_outside_is_asked_again_twice(caplog: pytest.LogCaptu
     assert "cost 3 worker processes their lives (SIGKILL)" in failure.message
 
 
+@posix
 def test_deaths_without_an_answer_in_between_end_the_run() -> None:
     deaths = Deaths(None)
     for n in range(5):
@@ -70,6 +80,7 @@ def test_workers_that_cannot_start_end_the_run() -> None:
         deaths.judge(born_dead, None, None, lost=0)
 
 
+@posix
 def test_a_death_in_words() -> None:
     assert explain(Died(3, "", hello=True)) == "ended with status 3"
     assert explain(KILLED) == "was ended by SIGKILL"

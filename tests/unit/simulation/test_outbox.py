@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 
 import numpy as np
@@ -18,8 +17,6 @@ from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Region
 from umbel.simulation.worker import Heard, Over, Worker
 from umbel.update import Update
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 
 def pair(size: int = 1 << 20) -> tuple[Outbox, Inbox]:

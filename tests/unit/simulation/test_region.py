@@ -12,8 +12,6 @@ import pytest
 from umbel.errors import StoreError
 from umbel.simulation.region import PAGE, Region
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
-
 
 def test_two_processes_see_the_same_bytes_and_no_name() -> None:
     before = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()
@@ -21,10 +19,14 @@ def test_two_processes_see_the_same_bytes_and_no_name() -> None:
     region.array(0, 3, np.int64)[:] = 1, 2, 3
     program = (
         "import numpy as np; from umbel.simulation.region import Region\n"
-        f"region = Region(100, {region.handle}); a = region.array(0, 3, np.int64); print(a.tolist()); a[0] = 9"
+        f"region = Region(100, {region.handle!r}); a = region.array(0, 3, np.int64); print(a.tolist()); a[0] = 9"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], pass_fds=[int(region.handle)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        pass_fds=[h for h in [region.handle] if isinstance(h, int)],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.strip() == "[1, 2, 3]"
     assert region.array(0, 3, np.int64).tolist() == [9, 2, 3]
@@ -38,7 +40,7 @@ def test_it_grows_and_views_from_before_stay_good() -> None:
     before = region.array(0, 8, np.uint8)
     before[:] = 5
     region.resize(10 * PAGE + 1)
-    assert region.size == 11 * PAGE
+    assert region.size >= 11 * PAGE
     after = region.array(0, 8, np.uint8)
     after[0] = 6
     assert before.tolist() == [6, 5, 5, 5, 5, 5, 5, 5]
@@ -65,9 +67,11 @@ def test_who_may_only_read_dies_of_writing() -> None:
         "import ctypes, numpy as np; from umbel.simulation.region import Region\n"
         "mine = Region(100); its = Region(100, mine.handle, writable=False)\n"
         "assert its.array(0, 1, np.int64)[0] == 0\n"
-        "piece, _ = its.lend(0, 8, writable=False); ctypes.memset(piece.ctypes.data, 1, 8)"
+        "piece, _ = its.lend(0, 8, writable=False)\n"
+        "np.asarray((ctypes.c_ubyte * 8).from_address(piece.ctypes.data))[:] = 1"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode < 0
+    status = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode
+    assert status == 0xC0000005 if sys.platform == "win32" else status < 0
 
 
 def test_memory_that_cannot_be_had_is_an_error_that_says_so() -> None:
