@@ -131,7 +131,7 @@ class Session:
         Gives the key of the stream.
         """
         key = rng.derive(self._seed, *names)
-        seed_all(lambda: key)
+        seed_all(key)
         set_threads(self._place.threads)
         return key
 

@@ -21,24 +21,32 @@ from threadpoolctl import threadpool_limits
 
 from umbel.client.labels import leave_unheard, only_heard
 
-_last: list[tuple[Callable[..., int], tuple[str | int, ...]]] = []  # what gave the last key, for who is seeded late
+_last: list[int | Callable[[], int]] = []  # the key, for who is seeded late
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def seed_all(key: Callable[..., int], *names: str | int) -> None:
+def seed_all(key: int | Callable[[], int]) -> None:
     """Seed ``random``, ``numpy.random`` and, where imported, PyTorch.
 
     Args:
-        key: gives a 128-bit key; it is not asked while there is nothing to seed: PyTorch is seeded when a handler
-            imports it, and `random` when it is touched; see `seed_late`.
-        names: what it is given.
+        key: 128 bits; or what gives them, which is not asked before there is something to seed: PyTorch is seeded when
+            a handler imports it, and `random` when it is touched; see `seed_late`.
     """
-    _last[:] = ((key, names),)
-    if _touched or "torch" in sys.modules:
-        number = key(*names)
+    _last[:] = [key]
+    if seeds_at_once():
+        number = _number(key)
         for seed in _touched:
             seed(number)
         _seed_torch(number)
+
+
+def seeds_at_once() -> bool:
+    """Is there something to seed, so that `seed_all` needs the key?"""
+    return bool(_touched) or "torch" in sys.modules
+
+
+def _number(key: int | Callable[[], int]) -> int:
+    return key if isinstance(key, int) else key()
 
 
 def _seed_random(key: int) -> None:
@@ -75,8 +83,8 @@ def _touch(module: ModuleType) -> None:
             for part in parts:
                 part.__class__ = ModuleType
             _touched.append(seed)
-            for key, names in _last:
-                seed(key(*names))
+            for key in _last:
+                seed(_number(key))
 
 
 def seed_late() -> None:
@@ -155,8 +163,8 @@ def _torch_seeded_late(threads: int) -> Iterator[None]:
     def imported() -> None:
         set_threads(threads)
         leave_unheard()
-        for key, names in _last:
-            _seed_torch(key(*names))
+        for key in _last:
+            _seed_torch(_number(key))
 
     finder = _AfterImport("torch", imported)
     sys.meta_path.insert(0, finder)
@@ -207,4 +215,4 @@ def _environment(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-__all__ = ["isolated", "seed_all", "seed_late", "set_threads"]
+__all__ = ["isolated", "seed_all", "seed_late", "seeds_at_once", "set_threads"]

@@ -30,8 +30,7 @@ class Loads:
         seed: of the run.
         device: where to compute.
         scratch: gives the directory for temporary files; None: the system's.
-        prepare: called before a handler, with what it is in words, and what seeds the generators: what gives the key,
-            and of which names.
+        prepare: called before a handler, with what it is in words and what seeds the generators.
         done: called when it has returned something of use.
     """
 
@@ -42,7 +41,7 @@ class Loads:
         *,
         device: Callable[[], str],
         scratch: Callable[[], str] | None,
-        prepare: Callable[..., None],
+        prepare: Callable[[str, int], None],
         done: Callable[[], None],
     ) -> None:
         self._app, self._seed, self._device, self._scratch = app, seed, device, scratch
@@ -100,7 +99,7 @@ class Loads:
 
     def _load(self, handler: Callable[..., Any], ctx: Context, kind: str, *names: str | int) -> Any:
         seed = _DATA_SEED if kind == "data" else self._seed
-        self._prepare(f"{kind} handler", rng.derive, seed, "task", kind, *names)
+        self._prepare(f"{kind} handler", rng.derive(seed, "task", kind, *names))
         try:
             loaded = handler(ctx)
         finally:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -15,7 +16,7 @@ from umbel.arrays import SMALL, Array, Arrays
 from umbel.client.app import ClientApp, Handler
 from umbel.client.context import ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
-from umbel.client.determinism import seed_all, set_threads
+from umbel.client.determinism import seed_all, seeds_at_once, set_threads
 from umbel.client.failures import shortened, trace, words
 from umbel.client.in_turn import Form, Stages, side_by_side
 from umbel.client.loads import Loads
@@ -47,8 +48,9 @@ class Done(NamedTuple):
 
 @final
 class _Begun(NamedTuple):
-    """A task whose handler can be called: of whom, and with what."""
+    """A task whose handler can be called: of whom, with what, and what seeds the generators before."""
 
+    key: int | Callable[[], int]
     client: ClientInfo
     model: Arrays | None
     state: Mapping[str, Any]
@@ -107,8 +109,7 @@ class Bench:
         scratch: Callable[[], str] | None = None,
     ) -> None:
         self._app, self._seed, self._threads, self._devices = app, seed, threads, devices
-        self._number, self._scratch = number, scratch
-        self.device, self.full = "", False
+        self._number, self._scratch, self.device, self.full = number, scratch, "", False
         self._doing = ""  # the user's code that runs, for errors; "" in between
         self._loads = Loads(app, seed, device=self._where, scratch=scratch, prepare=self._prepare, done=self._returned)
         self._last: _Asked | None = None
@@ -124,8 +125,7 @@ class Bench:
             state: the client's state as of the last exchange it was counted in.
             debug: let the user's exceptions through, for a debugger.
         """
-        self.full = False
-        self._doing = ""
+        self.full, self._doing = False, ""
         try:
             return self._do(self._asked(question), client, state)
         except KeyboardInterrupt:
@@ -173,7 +173,7 @@ class Bench:
     def _answered(self, asked: _Asked, task: _Begun) -> Update | Metrics:
         """What the handler returned."""
         try:
-            self._prepare(asked.doing, asked.key, task.client.name)
+            self._prepare(asked.doing, task.key)
             returned = asked.handler(task.model, task.ctx)
             self._doing = ""
             question = asked.question
@@ -246,7 +246,7 @@ class Bench:
                     done[client.name] = self._failure(question, client, error)
             if not tasks:
                 return None
-            self._prepare(asked.doing, asked.key, tasks[0].client.name)
+            self._prepare(asked.doing, tasks[0].key)
             try:
                 updates = handler.many([t.model for t in tasks if t.model is not None], [t.ctx for t in tasks])
             except KeyboardInterrupt:
@@ -361,14 +361,15 @@ class Bench:
             data=self._loads.data_of(client),
             correction=correction,
         )
-        return _Begun(client, model, state, ctx)
+        key = asked.key(client.name) if seeds_at_once() else partial(asked.key, client.name)
+        return _Begun(key, client, model, state, ctx)
 
     def _finished(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Done:
         """What becomes of what a handler returned."""
         if isinstance(update, Metrics):
             return Done(update, None)
         question = asked.question
-        client, model, state, ctx = task
+        _, client, model, state, ctx = task
         if not ctx.corrected:
             raise UsageError(
                 "the strategy corrects local training, and the train handler did not apply it",
@@ -441,9 +442,9 @@ class Bench:
     def _returned(self) -> None:
         self._doing = ""
 
-    def _prepare(self, doing: str, key: Callable[..., int], *names: str | int) -> None:
+    def _prepare(self, doing: str, key: int | Callable[[], int]) -> None:
         self._doing = doing
-        seed_all(key, *names)
+        seed_all(key)
         set_threads(self._threads)
 
 
