@@ -20,7 +20,7 @@ import numpy as np
 from umbel.simulation.lock import ProcessLock
 from umbel.simulation.region import Handle, Region
 
-WINDOW = 64  # how far ahead of the others a worker may look for clients whose data it has
+WINDOW = 64  # so far ahead of the others a worker looks for clients whose data it has, if it does not say otherwise
 NOBODY, NOTHING = -1, -1.0
 _ROWS = 64  # bytes before the workers' rows
 
@@ -128,13 +128,14 @@ class Board:
 
     # --- a worker ----------------------------------------------------------------------------
 
-    def take(self, worker: int, most: int, least: int = 1) -> list[int]:
+    def take(self, worker: int, most: int, least: int = 1, *, window: int = WINDOW) -> list[int]:
         """The next tasks for this worker: such whose data it has come first, then the first that there are.
 
         Args:
             worker: which.
             most: how many at most.
             least: so many it takes even if that leaves less than a fair share for the others.
+            window: how far ahead of the others it may look for clients whose data it has.
         """
         with self._lock:
             begin, count, total, exchange = self._head.tolist()
@@ -143,8 +144,10 @@ class Board:
             self.resize(total)  # to see those that came later
             left = count - begin
             most = min(most, max(least, -(-left // (2 * self._workers))), left)  # leave something for the others
-            window = self._home[begin : min(begin + WINDOW, count)]
-            mine = np.flatnonzero(window == worker)[:most] if window.max() >= 0 else None
+            ahead = self._order[begin : min(begin + window, count)]
+            near = np.count_nonzero(ahead < ahead[0] + window)  # else the first may stay behind to the end
+            homes = self._home[begin : begin + near]
+            mine = np.flatnonzero(homes == worker)[:most] if homes.max() >= 0 else None
             if mine is None or not len(mine):
                 taken: list[int] = self._order[begin : begin + most].tolist()
                 self._taker[taken] = worker

@@ -80,8 +80,11 @@ class Inbox:
 
     @property
     def patience(self) -> float:
-        """Seconds that the worker had better wait for room: more memory takes its time, too, and is not given back."""
-        return self._since + _PATIENCE * self.starved - time.monotonic()
+        """Seconds that the worker had better wait for room: more memory takes its time, too, and is not given back.
+
+        The more it has, the longer: else what happens once in a hundred rounds makes it grow for ever.
+        """
+        return self._since + _PATIENCE * (self.starved + self.region.size) - time.monotonic()
 
     @property
     def size(self) -> int:

@@ -29,7 +29,7 @@ from umbel.engine.question import Question
 from umbel.errors import Failure
 from umbel.rows import Rows
 from umbel.simulation.arena import LINE
-from umbel.simulation.board import NOBODY, Board
+from umbel.simulation.board import NOBODY, WINDOW, Board
 from umbel.simulation.cpus import let_others_first
 from umbel.simulation.messages import (
     Answer,
@@ -62,6 +62,7 @@ ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 12e-3  # seconds that the units take, about, which it takes from the board at once
 _AT_LEAST = 3e-4  # however few are left, since it costs time to take them
+_AHEAD = 4  # units that a worker may be ahead of the first that is open, however large their updates
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _AT_MOST = 256  # such units
 _LARGE = 1 << 20  # bytes from which on it waits for that
@@ -69,7 +70,15 @@ _LARGE = 1 << 20  # bytes from which on it waits for that
 
 @final
 class Exchange:
-    """What a worker knows of the exchange that is under way."""
+    """What a worker knows of the exchange that is under way.
+
+    Attributes:
+        number: of the exchange.
+        question: what is asked; None when it is over.
+        units: what stands on the board.
+        fits: so far ahead of the first that is open the worker may be: its updates wait in its memory until those
+            before them are there.
+    """
 
     def __init__(self, message: Open, get: Callable[[int, int], Array]) -> None:
 
@@ -78,6 +87,8 @@ class Exchange:
         self._cohorts = [(0, message.cohort)]
         self._count = len(message.cohort.names)
         self.units = message.units
+        sent = self.question.sent if self.question is not None else None
+        self.fits = max(_AHEAD, ROOM // max(1, sent.nbytes if sent is not None else 1))
 
     def extend(self, message: More) -> None:
         """More clients, and units."""
@@ -229,7 +240,10 @@ class Worker:
             self._end()
 
     def _work_on(self) -> None:
-        while taken := self._board.take(self._number, self._chunk(_AT_ONCE), self._chunk(_AT_LEAST)):
+        fits = self._exchange.fits
+        while taken := self._board.take(
+            self._number, min(fits, self._chunk(_AT_ONCE)), self._chunk(_AT_LEAST), window=min(fits, WINDOW)
+        ):
             units = self._exchange.units
             while len(units) <= max(taken):  # the board was quicker than the message
                 self._exchange.extend(self._receive_this(More))

@@ -58,6 +58,13 @@ def test_a_worker_takes_those_whose_data_it_has_first() -> None:
     board.close()
 
 
+def test_who_has_nobodys_data_is_not_left_to_the_end() -> None:
+    board = open_board(2, [NOBODY, *([0, 1] * 20)])
+    taken = [board.take(0, 1, window=4)[0] for _ in range(4)]
+    assert taken == [1, 3, 0, 5], "it looked no further than four tasks from the first"
+    board.close()
+
+
 def test_something_is_left_for_the_others() -> None:
     board = open_board(2, [NOBODY] * 16)
     assert board.take(0, 64) == [0, 1, 2, 3]
