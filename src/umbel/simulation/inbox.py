@@ -16,6 +16,7 @@ from umbel.simulation.outbox import FREE
 from umbel.simulation.region import Loan, Region
 from umbel.spec import Spec
 
+_LONGEST = 20e-3  # seconds beyond that, however much memory the worker has
 _PATIENCE = 2e-9  # seconds for a byte: more than it takes to touch memory that is new
 
 
@@ -84,7 +85,8 @@ class Inbox:
 
         The more it has, the longer: else what happens once in a hundred rounds makes it grow for ever.
         """
-        return self._since + _PATIENCE * (self.starved + self.region.size) - time.monotonic()
+        longer = min(_PATIENCE * self.region.size, _LONGEST)
+        return self._since + _PATIENCE * self.starved + longer - time.monotonic()
 
     @property
     def size(self) -> int:
