@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from pathlib import Path
 
 _STATM, _MEMINFO = "/proc/self/statm", Path("/proc/meminfo")
-_PAGE = os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -18,7 +18,7 @@ def resident() -> int:
     try:
         file = os.open(_STATM, os.O_RDONLY)  # not a file object: it is asked twice for each client's data
         try:
-            return int(os.read(file, 256).split()[1]) * _PAGE
+            return int(os.read(file, 256).split()[1]) * mmap.PAGESIZE
         finally:
             os.close(file)
     except (OSError, ValueError, IndexError):
