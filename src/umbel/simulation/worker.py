@@ -23,6 +23,7 @@ import numpy as np
 from umbel.arrays import SMALL, Array, Arrays, allocating
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated, seed_late
+from umbel.client.in_turn import Form
 from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
@@ -55,7 +56,7 @@ from umbel.simulation.scratch import Scratch
 from umbel.simulation.shipping import ByFile, unpack
 from umbel.simulation.spawn import connected, die_with_parent, unblock_interrupt
 from umbel.simulation.units import in_short
-from umbel.update import Metrics
+from umbel.update import Metrics, Update
 
 BROADCAST = 1 << 20  # bytes, at first
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
@@ -278,11 +279,15 @@ class Worker:
         assert question is not None
         results = self._alone(question, tasks[0]) if len(tasks) == 1 else self._several(question, tasks)
         started = time.perf_counter()
+        alike: dict[Form, list[tuple[int, Update]]] = {}
         for task in tasks:
             begin = time.perf_counter()
             done = self._next(results, len(tasks))
             trained = time.perf_counter()
-            self._keep(task, done)
+            if len(tasks) > 1 and (update := _small(done)) is not None:
+                alike.setdefault((update.kind, update.arrays.spec), []).append((task, update))
+            else:
+                self._keep(task, done)
             del done
             self._outbox.task_done()
             said = time.perf_counter()
@@ -290,6 +295,10 @@ class Worker:
             self._seconds["moving"] += said - trained
             if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
                 self._flush()
+        for members in alike.values():
+            rows = Rows.packed([update for _, update in members], self._room)
+            self._lots.append(self._lot(in_short([task for task, _ in members]), rows))
+        self._outbox.task_done()
         self._note_pace(time.perf_counter() - started)
 
     def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
@@ -439,6 +448,13 @@ class Worker:
         self._answers, self._lots, self._outbox.fresh, self._outbox.unsaid = [], [], [], 0
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         self._said = time.perf_counter()
+
+
+def _small(done: Done | Failure) -> Update | None:
+    """The update, if it is all that came of a task, and had better lie side by side with others."""
+    if isinstance(done, Failure) or isinstance(done.update, Metrics) or done.state is not None or done.update.extra:
+        return None
+    return done.update if done.update.arrays.spec.size <= SMALL else None
 
 
 def run(number: int, lifeline: int, crash: int) -> None:
