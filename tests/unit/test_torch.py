@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -578,3 +580,19 @@ def test_models_of_several_kinds_into_one_module() -> None:
         umbel.torch.into(net, whole)
         umbel.torch.into(net, part)
     assert umbel.torch.arrays(net) == whole.merge(part)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs cuda: no such device")
+def test_a_gpu_that_nobody_has_used_yet_is_seeded_for_its_first_task() -> None:
+    """In an interpreter of its own: in this one somebody may have used it."""
+    program = """
+import torch
+from umbel.client.determinism import seed_all
+torch.manual_seed(0)  # as a set-up may do; it waits for the GPU, and is not to count for the first task
+drawn = []
+for _ in range(2):
+    seed_all(5)
+    drawn.append(torch.rand(4, device="cuda").tolist())
+assert drawn[0] == drawn[1], drawn
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

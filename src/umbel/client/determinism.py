@@ -105,8 +105,24 @@ def _seed_torch(key: int) -> None:
     if torch is not None and hasattr(torch, "default_generator"):
         # not torch.manual_seed, which takes 200 us: it visits every kind of device
         torch.default_generator.manual_seed(key & 0x7FFFFFFFFFFFFFFF)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(key & 0x7FFFFFFFFFFFFFFF)
+        _seed_gpus(torch, key & 0x7FFFFFFFFFFFFFFF)
+
+
+def _seed_gpus(torch: Any, key: int) -> None:
+    """Seed the generators of GPUs; before their first use for when it comes, perhaps in the handler that follows.
+
+    Then PyTorch keeps the last seed in a queue. What set-up has left there must not count for the first task of a
+    process, nor a default: which task is a worker's first one is chance. `torch.cuda.manual_seed_all` would do, but
+    each time it takes note of the whole stack.
+    """
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(key)
+    elif torch.version.cuda is not None or torch.version.hip is not None:
+        queue = getattr(torch.cuda, "_lazy_seed_tracker", None)
+        if queue is None:
+            torch.cuda.manual_seed_all(key)
+        else:
+            queue.queue_seed_all(lambda: [gpu.manual_seed(key) for gpu in torch.cuda.default_generators], [])
 
 
 def set_threads(threads: int) -> None:
