@@ -143,7 +143,7 @@ class RayCrew:
         return known.key
 
     def recruit(self) -> None:
-        """As many actors as the cluster has room for now."""
+        """As many actors as the cluster has room for."""
         wanted = self._room()
         idle = [m for m in self.members if m.starting is not None]
         for member in idle[: max(0, len(self.members) - wanted)]:

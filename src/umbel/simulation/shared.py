@@ -72,15 +72,7 @@ if sys.platform == "win32":
 
     @final
     class Shared:
-        """Memory that is there as long as any process has it open or mapped.
-
-        Args:
-            handle: what `handle` says in the process that made it; None makes a new one.
-            writable: may this process write to it?
-
-        Attributes:
-            handle: what another process needs to see it.
-        """
+        """The same as on other systems, see below: a row of sections."""
 
         def __init__(self, handle: Handle | None, *, writable: bool) -> None:
             self._mine = handle is None
@@ -89,11 +81,7 @@ if sys.platform == "win32":
             self._sections: list[tuple[int, int]] = []  # handle and size of each
 
         def map(self, size: int) -> tuple[Any, int, int]:
-            """Map at least so many bytes; who made it makes it larger. Maps from before stay good.
-
-            Returns:
-                What holds the map, its address, and its size.
-            """
+            """Map at least so many bytes, as on other systems."""
             while (there := sum(size for _, size in self._sections)) < size:
                 self._sections.append(self._section(there or size))
             row = _Row(self._sections, self._access)
