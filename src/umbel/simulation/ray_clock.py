@@ -6,12 +6,13 @@ nothing more; it leaves a file on its machine, which a small Ray task reads ther
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, final
+
+from umbel.simulation.limits import next_within
 
 _HEAD = 48  # bytes before the traceback: whose task it was
 _STDERR = Path("/proc/self/fd/2")
@@ -55,13 +56,7 @@ class Clock:
 
     def next(self, results: Iterator[Any], many: int) -> Any:
         """The next result, within the limit for so many clients."""
-        if self._limit is None:
-            return next(results)
-        faulthandler.dump_traceback_later(self._limit * many, exit=True, file=self._handle)
-        try:
-            return next(results)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        return next_within(self._limit and self._limit * many, results, self._handle)
 
 
 def _beside_the_log() -> str | None:

@@ -32,6 +32,7 @@ from umbel.rows import Rows
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, WINDOW, Board
 from umbel.simulation.cpus import let_others_first
+from umbel.simulation.limits import next_within
 from umbel.simulation.messages import (
     Answer,
     Answers,
@@ -360,13 +361,8 @@ class Worker:
 
     def _next(self, results: Iterator[Done | Failure], many: int) -> Done | Failure:
         """The next result, within the limit for so many clients."""
-        if self._limit is None:
-            return next(results)
-        faulthandler.dump_traceback_later(self._limit * many, exit=True, file=self._crash)
-        try:
-            return next(results)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        done: Done | Failure = next_within(self._limit and self._limit * many, results, self._crash)
+        return done
 
     def _keep(self, task: int, done: Done | Failure) -> None:
         """What came of a task, for the next message."""
