@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pytest
 
 import umbel
@@ -52,3 +53,17 @@ def same(a: umbel.Result, b: umbel.Result) -> bool:
     assert b.model is not None
     counted = [{name: one.counted for name, one in result.clients.items()} for result in (a, b)]
     return a.model == b.model and a.history == b.history and a.failures == b.failures and counted[0] == counted[1]
+
+
+def breaking(trouble: Any) -> umbel.ClientApp:
+    """Clients with a state, that do this in the middle of their training."""
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        ctx.state["n"] = ctx.state.get("n", 0) + 1
+        trouble(ctx)
+        x = (model["w"] * ctx.rng.random() + ctx.rng.random()).astype(np.float32)
+        return umbel.Update(model={"w": x}, weight=ctx.rng.integers(1, 9), metrics={"n": ctx.state["n"]})
+
+    return client

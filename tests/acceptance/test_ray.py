@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import umbel
-from tests.acceptance.clusters import MARKS, NODE, inline, on_ray, same, two_nodes
+from tests.acceptance.clusters import MARKS, NODE, breaking, inline, on_ray, same, two_nodes
 from umbel.aggregate.base import Aggregator
 from umbel.aggregate.concat import split
 from umbel.aggregate.expected import Expected
@@ -253,20 +253,6 @@ def test_an_aggregator_that_looks_at_what_was_folded_before(cluster: Any) -> Non
 def federation(rounds: int = 3, size: int = 50, **policy: Any) -> umbel.ServerApp:
     strategy = umbel.fed_avg(rounds=umbel.rounds(**policy))
     return umbel.ServerApp(model={"w": np.zeros(size, np.float32)}, strategy=strategy, rounds=rounds)
-
-
-def breaking(trouble: Any) -> umbel.ClientApp:
-    """Clients with a state, that do this in the middle of their training."""
-    client = umbel.ClientApp()
-
-    @client.train
-    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
-        ctx.state["n"] = ctx.state.get("n", 0) + 1
-        trouble(ctx)
-        x = (model["w"] * ctx.rng.random() + ctx.rng.random()).astype(np.float32)
-        return umbel.Update(model={"w": x}, weight=ctx.rng.integers(1, 9), metrics={"n": ctx.state["n"]})
-
-    return client
 
 
 def harmless(ctx: Any) -> None:

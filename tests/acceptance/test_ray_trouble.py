@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import umbel
-from tests.acceptance.clusters import MARKS, inline, same, two_nodes
+from tests.acceptance.clusters import MARKS, breaking, inline, same, two_nodes
 from umbel.errors import QuorumMissed
 
 ray = pytest.importorskip("ray", reason="needs ray")
@@ -28,20 +28,6 @@ pytestmark = MARKS
 def cluster() -> Iterator[Any]:
     with two_nodes() as cluster:
         yield cluster
-
-
-def trained(deed: Callable[[Any], object]) -> umbel.ClientApp:
-    """Clients with a state, that do this in the middle of their training."""
-    client = umbel.ClientApp()
-
-    @client.train
-    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
-        ctx.state["n"] = ctx.state.get("n", 0) + 1
-        deed(ctx)
-        x = (model["w"] * ctx.rng.random() + ctx.rng.random()).astype(np.float32)
-        return umbel.Update(model={"w": x}, weight=ctx.rng.integers(1, 9), metrics={"n": ctx.state["n"]})
-
-    return client
 
 
 def federation(rounds: int = 2) -> umbel.ServerApp:
@@ -86,8 +72,8 @@ def test_a_client_that_hangs(cluster: Any, clients: int, in_c: bool, caplog: pyt
                 ctypes.PyDLL(None).pause()
             forever()
 
-    result = run(trained(deed), clients, limit=1.0)
-    assert agrees(inline(federation(), trained(without({"17"})), clients), result)
+    result = run(breaking(deed), clients, limit=1.0)
+    assert agrees(inline(federation(), breaking(without({"17"})), clients), result)
     assert [failure.client for failure in result.failures] == ["17", "17"]
     assert result.failures[0].message == "its train handler took longer than 1 seconds and was ended"
     assert f'File "{__file__}"' in result.failures[1].traceback
@@ -103,8 +89,8 @@ def test_of_many_that_hang_each_fails_and_nobody_is_trained_a_third_time(cluster
         if ctx.client.name in slow:
             forever()
 
-    result = run(trained(deed), 128, rounds=1, limit=0.7)
-    assert agrees(inline(federation(1), trained(without(slow)), 128), result)
+    result = run(breaking(deed), 128, rounds=1, limit=0.7)
+    assert agrees(inline(federation(1), breaking(without(slow)), 128), result)
     trainings = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert {trainings[name] for name in slow} == {1}
     assert set(trainings.values()) == {1, 2}
@@ -171,8 +157,8 @@ def test_with_a_limit_a_worker_that_is_killed_is_nobodys_failure(cluster: Any, t
             once.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    harmless = inline(federation(), trained(lambda ctx: None), 100)
-    assert same(harmless, run(trained(deed), 100, limit=60))
+    harmless = inline(federation(), breaking(lambda ctx: None), 100)
+    assert same(harmless, run(breaking(deed), 100, limit=60))
     assert once.exists()
 
 
@@ -223,13 +209,13 @@ def test_a_full_device_does_the_client_again_with_one_worker_fewer(
             once.touch()
             raise OutOfMemoryError("CUDA out of memory")
 
-    client = trained(deed)
+    client = breaking(deed)
     with umbel.Ray(clients=clients, cpus=0.5, devices="cuda:0") as place:
         met(client, place, tmp_path / "here", 4)
         results = [umbel.run(federation(), client, on=place, seed=11) for _ in range(2)]
         assert place._crew is not None
         assert len(place._crew.members) == 3
-    harmless = inline(federation(), trained(lambda ctx: None), clients)
+    harmless = inline(federation(), breaking(lambda ctx: None), clients)
     assert all(same(harmless, result) for result in results)
     assert caplog.text.count("device-full: the memory of cuda:0 of ") == 1
     assert "worker-lost" not in caplog.text
@@ -243,11 +229,11 @@ def test_a_client_that_is_too_large_for_a_device_of_its_own_fails(
         if ctx.client.name in ("3", "5"):
             raise OutOfMemoryError("CUDA out of memory")
 
-    client = trained(deed)
+    client = breaking(deed)
     with umbel.Ray(clients=100, cpus=0.5 if shared else 1) as place:
         met(client, place, tmp_path / "here", 4 if shared else 2)
         result = umbel.run(federation(), client, on=place, seed=11)
-    assert agrees(inline(federation(), trained(without({"3", "5"})), 100), result)
+    assert agrees(inline(federation(), breaking(without({"3", "5"})), 100), result)
     assert "OutOfMemoryError: CUDA out of memory" in result.failures[0].message
     assert caplog.text.count("device-full") == shared
 
