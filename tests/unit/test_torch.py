@@ -190,7 +190,7 @@ def test_a_file_that_safetensors_wrote_goes_into_a_module(tmp_path: Path) -> Non
 
 
 def test_strides_stay_in_the_module() -> None:
-    net = cast("Any", nn.Conv2d(3, 4, 2)).to(memory_format=torch.channels_last)  # PyTorch's types know it or not, by version
+    net = cast("Any", nn.Conv2d(3, 4, 2)).to(memory_format=torch.channels_last)  # typed in some versions only
     strides = net.weight.stride()
     model = umbel.torch.arrays(net)
     umbel.torch.into(net, model * 2)
