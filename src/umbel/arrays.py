@@ -13,13 +13,12 @@ import mmap
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Self, final
 
 import numpy as np
-import numpy.typing as npt
 
 from umbel.bfloat16 import from_bfloat16
+from umbel.buffers import SMALL, TINY, Array, filled_file, new_file, stored_bytes
 from umbel.elements import (
     as_storage,
     cast,
@@ -33,29 +32,10 @@ from umbel.elements import (
     spec_of_plain,
 )
 from umbel.errors import EntryError, FormatError, UsageError
-from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, aligned, layout, parse, resolve_role
+from umbel.spec import FLOATS, STORAGE, Entries, Entry, Role, Run, Spec, layout, parse, resolve_role
 
-Array = npt.NDArray[Any]
-_TINY = 1 << 12  # bytes of a file that is quicker copied from a template than written
-SMALL = 1 << 16  # bytes of a file that is copied rather than aligned, lent memory for, or sent where it lies
 BLOCK = 8192  # elements that stay in the first-level cache together with a few temporaries
-
-Lend = Callable[[int], Array | None]
-_lender: list[Lend] = [lambda _: None]
-
-
-@contextmanager
-def allocating(lend: Lend) -> Iterator[None]:
-    """New arrays are made in memory that is lent, so that nobody need copy them there.
-
-    Args:
-        lend: gives so many bytes, aligned to 64, or None where ordinary memory will do.
-    """
-    before, _lender[0] = _lender[0], lend
-    try:
-        yield
-    finally:
-        _lender[0] = before
+_BYTE = np.dtype(np.uint8)
 
 
 @final
@@ -84,11 +64,11 @@ class Arrays:
         np.float64(8.0)
     """
 
-    __slots__ = ("__weakref__", "_digest", "_file", "_stored", "_views", "harmless", "spec")
+    __slots__ = ("__weakref__", "_digest", "_held", "_stored", "_views", "harmless", "spec")
 
     spec: Spec
     harmless: bool  # was it seen, while they were written, that all elements are finite and far from overflow?
-    _file: Array
+    _held: Array | bytes  # the file; or, of tiny arrays into which nobody has looked yet, their bytes alone
     _stored: tuple[Array, ...]  # what `stored` gives, once it was asked for
     _views: dict[str, Any]
     _digest: str
@@ -101,11 +81,8 @@ class Arrays:
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         if not roles and not aliases and (spec := spec_of_plain(values)) is not None:
-            self.spec, self._file, self.harmless = spec, _new_file(spec), False
-            self._stored, self._views, self._digest = (), {}, ""
-            for name, shape, dtype, begin in spec.slots:
-                np.ndarray(shape, dtype, self._file, begin)[...] = values[name]
-            self._file.flags.writeable = False
+            self.spec, self._stored, self._views, self._digest, self.harmless = spec, (), {}, "", False
+            self._held = stored_bytes(spec, values) if spec.size <= TINY else filled_file(spec, values)
             return
         found: dict[str, Array] = {}
         wanted: list[Entry] = []
@@ -115,7 +92,7 @@ class Arrays:
             wanted.append(Entry(name, code, raw.shape, resolve_role(name, code, roles, payload=payload)))
             found[name] = raw
         filled = Arrays.build(layout(wanted, aliases), lambda name, out: np.copyto(out, found[name]))
-        self.spec, self._file, self.harmless = filled.spec, filled._file, False
+        self.spec, self._held, self.harmless = filled.spec, filled._held, False
         self._stored, self._views, self._digest = (), {}, ""
 
     @classmethod
@@ -136,7 +113,7 @@ class Arrays:
     @classmethod
     def copied(cls, spec: Spec, values: Iterable[Array]) -> Self:
         """Arrays of a given spec, copied from each entry's values in storage dtype, in the order of ``Spec.placed``."""
-        made = cls.over(spec, _new_file(spec))
+        made = cls.over(spec, new_file(spec))
         looked = [copy(value, out) for out, value in zip(made.stored(), values, strict=True)]
         made.harmless = all(looked)
         made._file.flags.writeable = False
@@ -146,7 +123,7 @@ class Arrays:
     def blank(cls, spec: Spec, file: Array | None = None) -> Self:
         """Arrays whose values are not yet written, in memory for the whole file if that is given; then ``freeze``."""
         if file is None:
-            return cls.over(spec, _new_file(spec))
+            return cls.over(spec, new_file(spec))
         file[: len(spec.header)] = spec.head
         return cls.over(spec, file)
 
@@ -154,8 +131,15 @@ class Arrays:
     def over(cls, spec: Spec, file: Array) -> Self:
         """Arrays over the bytes of a whole file, header and data, which have this spec; without a copy."""
         made = cls.__new__(cls)
-        made.spec, made._file, made._stored, made._views, made._digest, made.harmless = spec, file, (), {}, "", False
+        made.spec, made._held, made._stored, made._views, made._digest, made.harmless = spec, file, (), {}, "", False
         return made
+
+    @property
+    def _file(self) -> Array:
+        """The bytes of the whole file, header and data."""
+        if isinstance(self._held, bytes):  # it had not been one, which takes a fifth of the time
+            self._held = np.frombuffer(self.spec.header + self._held, _BYTE)
+        return self._held
 
     @property
     def writable(self) -> bool:
@@ -228,6 +212,10 @@ class Arrays:
     def data(self) -> Array:
         """The stored bytes of all entries, without the header."""
         return self._file[len(self.spec.header) :]
+
+    def packed(self) -> bytes:
+        """The same; a copy, unless they are tiny and nobody has looked into them."""
+        return self._held if isinstance(self._held, bytes) else self.data.tobytes()
 
     def stretch(self, offset: int, size: int, dtype: str) -> Array:
         """``size`` stored elements from byte ``offset`` of the data on, as one flat array."""
@@ -458,17 +446,6 @@ class Arrays:
                 if 1e-290 < total < np.inf:
                     break
         return float(np.sqrt(total)) / scale
-
-
-def _new_file(spec: Spec) -> Array:
-    """Memory for a whole file, of which the header is written."""
-    size = spec.size
-    if size <= _TINY:
-        return spec.template.copy()
-    file = np.empty(size, np.uint8) if size <= SMALL else _lender[0](size)
-    file = aligned(size) if file is None else file
-    file[: len(spec.header)] = spec.head
-    return file
 
 
 def _apply(ufunc: np.ufunc, operands: tuple[Any, ...]) -> Arrays:

@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 
 from umbel.arrays import Array, Arrays
+from umbel.buffers import TINY
 from umbel.elements import is_harmless
 from umbel.spec import STORAGE, Spec
 from umbel.update import Kind, Update
@@ -58,7 +59,10 @@ class Rows:
         """
         spec = updates[0].arrays.spec
         flat = room(len(updates) * spec.nbytes)
-        np.concatenate([update.arrays.data for update in updates], out=flat)
+        if spec.size <= TINY:
+            flat[:] = np.frombuffer(b"".join([update.arrays.packed() for update in updates]), np.uint8)
+        else:
+            np.concatenate([update.arrays.data for update in updates], out=flat)
         flat.flags.writeable = False
         return cls(
             updates[0].kind,

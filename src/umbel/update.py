@@ -62,7 +62,7 @@ class Update:
             raise BadUpdate("an update has exactly one of model=, delta= and value=")
         given = model if model is not None else delta if delta is not None else value
         self.kind = "model" if model is not None else "delta" if delta is not None else "value"
-        self.arrays = _as_arrays(given, f"{self.kind}=")
+        self.arrays = _as_arrays(given, self.kind)
         self.weight = check_weight(weight)
         self.metrics = check_metrics(metrics) if metrics else {}
         self.steps = None if steps is None else whole(steps, "steps", least=0)
@@ -166,13 +166,17 @@ def _as_arrays(given: Any, where: str) -> Arrays:
         return given
     if type(given) is not dict and not isinstance(given, Mapping):  # the second is slow
         raise BadUpdate(
-            f"{where} is a {type(given).__name__}",
+            f"{_argument(where)} is a {type(given).__name__}",
             advice="return a mapping of names to arrays, or what umbel.torch.arrays(net) gives",
         )
     try:
         return Arrays(given)
     except EntryError as error:
-        raise BadUpdate(f"{where}: {error.what}", entry=error.entry, advice=error.advice) from error
+        raise BadUpdate(f"{_argument(where)}: {error.what}", entry=error.entry, advice=error.advice) from error
+
+
+def _argument(where: str) -> str:
+    return f"{where}=" if where in _KINDS else where
 
 
 def check_weight(weight: Any) -> float:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from umbel.client.labels import leave_unheard, only_heard
 
-_last: list[int | Callable[[], int]] = []  # the key, for who is seeded late
+_last: list[int | Callable[[], int] | None] = [None]  # the key, for who is seeded late
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -32,8 +32,8 @@ def seed_all(key: int | Callable[[], int]) -> None:
         key: 128 bits; or what gives them, which is not asked before there is something to seed: PyTorch is seeded when
             a handler imports it, and `random` when it is touched; see `seed_late`.
     """
-    _last[:] = [key]
-    if seeds_at_once():
+    _last[0] = key
+    if _touched or "torch" in sys.modules:  # as in seeds_at_once; a call less, before each task
         number = _number(key)
         for seed in _touched:
             seed(number)
@@ -47,6 +47,12 @@ def seeds_at_once() -> bool:
 
 def _number(key: int | Callable[[], int]) -> int:
     return key if isinstance(key, int) else key()
+
+
+def _seed_with_last(seed: Callable[[int], None]) -> None:
+    """Seed what was touched, or imported, after `seed_all`."""
+    if (key := _last[0]) is not None:
+        seed(_number(key))
 
 
 def _seed_random(key: int) -> None:
@@ -83,8 +89,7 @@ def _touch(module: ModuleType) -> None:
             for part in parts:
                 part.__class__ = ModuleType
             _touched.append(seed)
-            for key in _last:
-                seed(_number(key))
+            _seed_with_last(seed)
 
 
 def seed_late() -> None:
@@ -179,8 +184,7 @@ def _torch_seeded_late(threads: int) -> Iterator[None]:
     def imported() -> None:
         set_threads(threads)
         leave_unheard()
-        for key in _last:
-            _seed_torch(_number(key))
+        _seed_with_last(_seed_torch)
 
     finder = _AfterImport("torch", imported)
     sys.meta_path.insert(0, finder)

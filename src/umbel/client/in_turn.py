@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
+from umbel.aggregate.expected import Expected
 from umbel.arrays import Array
 from umbel.engine.question import Question
-from umbel.errors import Failure
+from umbel.errors import BadUpdate, Failure
 from umbel.rows import Rows
-from umbel.spec import Spec
 from umbel.update import Kind, Update
-
-Form = tuple[Kind, Spec]
-"""What updates have in common that can lie side by side."""
 
 
 @final
@@ -48,31 +45,38 @@ class Stages:
 
 
 def side_by_side(
-    question: Question,
-    updates: Mapping[int, Update],
-    forms: Mapping[int, Form | None],
-    room: Callable[[int], Array],
-) -> tuple[list[tuple[list[int], Rows]], list[int]]:
-    """Updates by form, and the places of those that have to be looked at one by one.
+    question: Question, updates: Mapping[int, Update], room: Callable[[int], Array]
+) -> list[tuple[list[int], Rows]]:
+    """Updates of one kind and one spec each, with their places; not among them is what does not fit, or may not.
 
     Args:
         question: what they answer.
-        updates: by place.
-        forms: of each, also by place; None has to be looked at.
+        updates: by place, of which nothing is to be done but to fold them.
         room: gives so many bytes to write to.
     """
-    groups: dict[Form | None, list[int]] = {}
-    for place, form in forms.items():
-        groups.setdefault(form, []).append(place)
-    rest = groups.pop(None, [])
-    rows: list[tuple[list[int], Rows]] = []
-    for places in groups.values():
-        packed = Rows.packed([updates[place] for place in places], room)
-        if question.expected is None or not question.expected.finite or packed.harmless:
-            rows.append((places, packed))
+    alike: dict[tuple[Kind, int], list[int]] = {}
+    for place, update in updates.items():
+        form = update.kind, id(update.arrays.spec)  # not the spec itself, whose hash takes longer than all the rest
+        if form in alike:
+            alike[form].append(place)
         else:
-            rest += places
-    return rows, rest
+            alike[form] = [place]
+    rows: list[tuple[list[int], Rows]] = []
+    for places in alike.values():
+        if question.expected is not None and _fits(question.expected, updates[places[0]]):
+            packed = Rows.packed([updates[place] for place in places], room)
+            if not question.expected.finite or packed.harmless:
+                rows.append((places, packed))
+    return rows
 
 
-__all__ = ["Form", "Stages", "side_by_side"]
+def _fits(expected: Expected, update: Update) -> bool:
+    """Do updates of this one's kind and spec fit, whatever their values?"""
+    try:
+        expected.check_form(update)
+    except BadUpdate:
+        return False
+    return True
+
+
+__all__ = ["Stages", "side_by_side"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -14,11 +15,11 @@ import numpy as np
 from umbel import rng
 from umbel.arrays import SMALL, Array, Arrays
 from umbel.client.app import ClientApp, Handler
-from umbel.client.context import ClientInfo, Conditions, Context, pick_device
+from umbel.client.context import MISSING, ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import seed_all, seeds_at_once, set_threads
 from umbel.client.failures import shortened, trace, words
-from umbel.client.in_turn import Form, Stages, side_by_side
+from umbel.client.in_turn import Stages, side_by_side
 from umbel.client.loads import Loads
 from umbel.client.local_entries import all_leaves, take_local_entries, with_local_entries
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
@@ -30,6 +31,7 @@ from umbel.transforms import Task
 from umbel.update import Metrics, Update, check_metrics, check_update, check_weight
 
 _HEAD, _TAIL = 1500, 300  # characters of a message that shows a value of the user's; the advice stands at its end
+_NOTHING = MISSING, MISSING  # neither set-up nor data
 _EVALUATING = "write to it in train or in a query: an evaluation changes nothing"
 
 
@@ -70,6 +72,7 @@ class _Asked:
         conditions: what all contexts have in common.
         whole: can an update of the model's own spec leave as it is, without a look at its entries?
         plain: is that so, and nothing else done with an update before it is folded?
+        loads: may set-up or data be loaded for a client?
     """
 
     question: Question
@@ -79,6 +82,7 @@ class _Asked:
     conditions: Conditions
     whole: bool
     plain: bool
+    loads: bool
 
 
 @final
@@ -125,7 +129,7 @@ class Bench:
             state: the client's state as of the last exchange it was counted in.
             debug: let the user's exceptions through, for a debugger.
         """
-        self.full, self._doing = False, ""
+        self.full = False
         try:
             return self._do(self._asked(question), client, state)
         except KeyboardInterrupt:
@@ -138,7 +142,6 @@ class Bench:
 
     def ask(self, question: Question, client: ClientInfo, state: Mapping[str, Any]) -> Update | Metrics:
         """What the client's handler returns, and nothing of what the engine makes of it; exceptions are let through."""
-        self._doing = ""
         asked = self._asked(question)
         return self._answered(asked, self._begun(asked, client, state))
 
@@ -167,6 +170,7 @@ class Bench:
                 ),
                 whole,
                 (whole or question.kind == "query") and question.rule is None and not question.chain.steps,
+                self._loads.any,
             )
         return self._last
 
@@ -235,7 +239,6 @@ class Bench:
         asked = self._asked(question)
         try:
             for i, client in enumerate(clients):
-                self._doing = ""
                 begin(i)
                 its = state(client.name)  # not below: if it raises, that is no client's failure
                 try:
@@ -300,9 +303,8 @@ class Bench:
             full.update({i} if self.full else ())
             return failure
 
-        def started(i: int) -> _Begun:
-            self._doing = ""
-            if self._loads.any:
+        def begun(i: int) -> _Begun:
+            if asked.loads:
                 begin(i)
             return self._begun(asked, clients[i], states[i])
 
@@ -316,29 +318,25 @@ class Bench:
 
         states = [state(client.name) for client in clients]  # not in a stage: if it raises, that is no client's failure
         stages = Stages(failed)
-        tasks: dict[int, _Begun] = stages.stage(range(len(clients)), started)
+        tasks: dict[int, _Begun] = stages.stage(range(len(clients)), begun)
         answers: dict[int, Any] = stages.stage(tasks, answered)
-        forms = stages.stage(answers, lambda i: self._form(asked, tasks[i], answers[i]))
-        rows, rest = side_by_side(question, answers, forms, room)
-        done = stages.stage(rest, finished)
+        small = [i for i, answer in answers.items() if self._is_plain(asked, tasks[i], answer)]
+        rows = side_by_side(question, {i: answers[i] for i in small}, room)
+        done = stages.stage(answers.keys() - chain.from_iterable(places for places, _ in rows), finished)
         for i, one in sorted((done | stages.failures).items()):
             self.full = i in full
             yield [i], one
         self.full = False
         yield from rows
 
-    def _form(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Form | None:
-        """What an update has in common with those that it can lie side by side with; None if it had better not."""
-        self._doing = ""
-        question, model = asked.question, task.model
+    def _is_plain(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> bool:
+        """Is it an update, and small, of which nothing is to be done but to fold it?"""
         if not asked.plain or isinstance(update, Metrics) or update.extra or task.state or task.ctx.state:
-            return None
+            return False
         spec = update.arrays.spec
-        if spec.size > SMALL or (model is not None and question.sent is not None and spec is not model.spec):
-            return None
-        assert question.expected is not None
-        question.expected.check_form(update)
-        return update.kind, spec
+        return spec.size <= SMALL and (
+            asked.question.kind != "train" or (task.model is not None and spec is task.model.spec)
+        )
 
     def _do(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> Done:
         task = self._begun(asked, client, state)
@@ -346,22 +344,20 @@ class Bench:
 
     def _begun(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
         """A task with its context, for which set-up and data are loaded if they are not there."""
+        self._doing = ""
         question = asked.question
-        model = with_local_entries(question, state) if state else question.model
-        correction = None
+        model, correction = question.model, None
+        visible: MutableMapping[str, Any] = {}
+        if state:
+            model = with_local_entries(question, state)
+            visible = opened(state, writable=question.kind != "evaluate")
         if question.rule is not None and model is not None:
             correction = question.rule.correction(_local_task(question, client, model, state))
-        writable = question.kind != "evaluate"
-        visible = opened(state, writable=writable) if state else {}
-        ctx = Context(
-            client,
-            asked.conditions,
-            state=visible if writable else ReadOnly(visible, "ctx.state in evaluate", _EVALUATING),
-            shared=self._loads.shared_of(client),
-            data=self._loads.data_of(client),
-            correction=correction,
-        )
+        if question.kind == "evaluate":
+            visible = ReadOnly(visible, "ctx.state in evaluate", _EVALUATING)
+        shared, data = (self._loads.shared_of(client), self._loads.data_of(client)) if asked.loads else _NOTHING
         key = asked.key(client.name) if seeds_at_once() else partial(asked.key, client.name)
+        ctx = Context(client, asked.conditions, state=visible, shared=shared, data=data, correction=correction)
         return _Begun(key, client, model, state, ctx)
 
     def _finished(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Done:

@@ -100,6 +100,14 @@ class Cohort:
         part = self.parts[index] if self.parts is not None else None
         return ClientInfo(name, self.labels.get(name, {}), part, self.sites.get(name, {}))
 
+    def clients(self, places: Sequence[int]) -> list[ClientInfo]:
+        """Some of them, in this order."""
+        if self.parts is not None or self.labels or self.sites:
+            return [self.client(place) for place in places]
+        if isinstance(places, range) and places.step == 1:
+            return [*map(ClientInfo, self.names[places.start : places.stop])]
+        return [ClientInfo(self.names[place]) for place in places]
+
 
 @final
 class Open(NamedTuple):
@@ -149,7 +157,7 @@ class State:
 @final
 @dataclass(frozen=True, slots=True)
 class End:
-    """The exchange is over; nobody reads the broadcast memory any more."""
+    """The exchange is over; whoever waits for something in it waits in vain."""
 
 
 # --- from a worker ---------------------------------------------------------------------------
@@ -210,6 +218,20 @@ class Lot(NamedTuple):
 
 
 @final
+class Rest(NamedTuple):
+    """A worker has found nothing more to do, and has let go of the exchange until there is more.
+
+    Attributes:
+        heard: how often it was told that there is more. If there was more since, it does not rest any longer.
+        held: pieces of the broadcast memory that user code still holds, of this exchange and of those before it; from
+            where to where.
+    """
+
+    heard: int
+    held: Sequence[tuple[int, int]]
+
+
+@final
 class Answers(NamedTuple):
     """What a worker did since it last said something.
 
@@ -219,7 +241,7 @@ class Answers(NamedTuple):
         lots: of several tasks each.
         specs: specs of arrays that it did not name before.
         seconds: what it spent on what: "training", "moving", "waiting".
-        idle: has it found nothing more to do?
+        rest: said if it has found nothing more to do.
         starved: bytes that it needs to go on and has no room for; 0: it goes on.
         device: where it computes, if its code has asked.
         resident: bytes of memory that its process takes, said until something was done; 0: unknown.
@@ -230,7 +252,7 @@ class Answers(NamedTuple):
     lots: list[Lot]
     specs: list[Spec]
     seconds: Mapping[str, float]
-    idle: bool = False
+    rest: Rest | None = None
     starved: int = 0
     device: str = ""
     resident: int = 0
@@ -248,20 +270,6 @@ class AskState:
 
     number: int
     task: int
-
-
-@final
-class Ended(NamedTuple):
-    """A worker has let go of an exchange.
-
-    Attributes:
-        number: of the exchange.
-        held: pieces of the broadcast memory that user code still holds, of this exchange and of those before it; from
-            where to where.
-    """
-
-    number: int
-    held: Sequence[tuple[int, int]]
 
 
 @final
@@ -286,13 +294,13 @@ __all__ = [
     "Broken",
     "Cohort",
     "End",
-    "Ended",
     "Hello",
     "Load",
     "Loaded",
     "Lot",
     "More",
     "Open",
+    "Rest",
     "Room",
     "State",
     "Stored",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from umbel.arrays import allocating
+from umbel.buffers import allocating
 from umbel.client.app import ClientApp
 from umbel.client.determinism import isolated
 from umbel.engine.ports import Runner

@@ -38,12 +38,12 @@ from umbel.simulation.messages import (
     Broken,
     Cohort,
     End,
-    Ended,
     Load,
     Loaded,
     Lot,
     More,
     Open,
+    Rest,
     Room,
     State,
 )
@@ -55,7 +55,6 @@ from umbel.spread import in_parts
 
 logger = logging.getLogger("umbel")
 _AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.loads
-_TWICE = 1 << 20  # bytes of a model up to which the next one may be sent beside it, and nobody waits for anybody
 _BUDGET = 1 << 30  # bytes that a worker's updates may take while they wait for those of slower clients before them
 
 
@@ -102,7 +101,7 @@ class Processes:
         self._events: list[Event] = []
         self._opened: Open | None = None
         self._told: list[More] = []  # since it was opened
-        self._idle: set[int] = set()  # workers that have found nothing more to do in it
+        self._resting: set[int] = set()  # workers that have found nothing more to do in it, and hold nothing of it
         self._placed: list[tuple[int, int]] = []  # where its arrays lie in the broadcast memory
         self._grouped = grouped
         self._units = Units()
@@ -162,16 +161,19 @@ class Processes:
 
     def _append(self, message: More, number: int) -> None:
         """Units from this number on are new."""
-        self._told.append(message)
-        self._idle.clear()
         self._pool.board.append(range(number, len(self._units)))
+        self._tell(message)
+
+    def _tell(self, message: More) -> None:
+        """Tell all workers that there is more to do."""
+        self._told.append(message)
+        self._resting.clear()
         self._pool.tell(message)
 
     def _begin(self, question: Question, cohort: Cohort) -> None:
-        small = question.model is None or question.model.nbytes <= _TWICE
-        while not (small and self._idle.issuperset(self._pool.ending)) and self._pool.ending:
+        while self._pool.ending:
             self._hear()
-        self._idle.clear()
+        self._resting.clear()
         begin = time.perf_counter()
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
         self._pool.exchanges += 1
@@ -224,10 +226,6 @@ class Processes:
                 case AskState():
                     if self._is_open(message.number):
                         member.send(State(self._states.read(self._tasks[message.task][0])))
-                case Ended():
-                    if self._pool.ending.get(member.number) == message.number:
-                        del self._pool.ending[member.number]
-                        self._pool.held[member.number] = message.held
                 case Loaded():
                     self.loaded = True
                 case Broken():
@@ -247,6 +245,8 @@ class Processes:
         member.device = message.device
         for name, seconds in message.seconds.items():
             self.spent[name] += seconds
+        if message.rest is not None:
+            self._note_rest(member, message.number, message.rest)
         if not self._is_open(message.number):
             for answer in message.answers:
                 inbox.drop(answer)
@@ -254,8 +254,6 @@ class Processes:
                 inbox.rows(lot)  # and let go of them
             return
         inbox.starve(message.starved)
-        if message.idle:
-            self._idle.add(member.number)
         full = False
         for answer in message.answers:
             if answer.full and self._is_shared(member):
@@ -271,6 +269,16 @@ class Processes:
         elif (message.answers or message.lots) and not self._measured:
             self._measured = True
             self._fit(message.resident)
+
+    def _note_rest(self, member: Member, number: int, rest: Rest) -> None:
+        """A worker has let go of an exchange, unless there was more to do since."""
+        if self._is_open(number) and rest.heard == len(self._told):
+            self._resting.add(member.number)
+        elif self._pool.ending.get(member.number) == number:
+            del self._pool.ending[member.number]
+        else:
+            return
+        self._pool.held[member.number] = rest.held
 
     def _note(self, member: Member, number: int, answer: Answer) -> None:
         self._tasks.note(number, answer, member.inbox)
@@ -383,11 +391,11 @@ class Processes:
             self._opened = None
             self._pool.board.clear()
             for member in self._pool.members:
-                self._pool.ending[member.number] = self._pool.exchanges
-                self._pool.held[member.number] = [*self._pool.held.get(member.number, ()), *self._placed]
-            for member in self._pool.members:
                 member.inbox.starve(0)
-            self._pool.tell(End())
+                if member.number not in self._resting:
+                    self._pool.ending[member.number] = self._pool.exchanges
+                    self._pool.held[member.number] = [*self._pool.held.get(member.number, ()), *self._placed]
+                    member.send(End())
 
     # --- workers that die, and those that are too many ---------------------------------------
 
@@ -452,11 +460,10 @@ class Processes:
             self._retire(self._pool.members[most:])
 
     def _retire(self, members: Sequence[Member]) -> None:
-        self._idle.clear()
         for member in members:
             self._pool.retire(member)
             self._pool.board.again(member.number, self._left())
-        self._pool.tell(More())
+        self._tell(More())
 
 
 def _gap(taken: Sequence[tuple[int, int]], size: int) -> int:

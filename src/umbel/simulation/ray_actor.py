@@ -273,7 +273,7 @@ class Actor:
     def _in_turn(self, bench: Bench, order: Order, report: Report) -> Iterator[Came]:
         """What comes of small tasks, done stage by stage; in order of places, and side by side where they are alike."""
         begin = time.perf_counter()
-        clients = [order.cohort.client(i) for i in range(len(order.tasks))]
+        clients = order.cohort.clients(range(len(order.tasks)))
         ran: list[int] = []  # of whom code ran last
         wrote: list[UmbelError] = []  # in a stage, what is raised is a client's failure
 
@@ -318,7 +318,7 @@ class Actor:
 
     def _results(self, bench: Bench, order: Order) -> Iterator[Done | Failure]:
         """What comes of the tasks, each when it is asked for; of a group all with the first."""
-        clients = [order.cohort.client(i) for i in range(len(order.tasks))]
+        clients = order.cohort.clients(range(len(order.tasks)))
 
         def begin(i: int) -> None:
             _, _, place = order.tasks[i]

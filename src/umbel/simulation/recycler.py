@@ -19,7 +19,7 @@ _IDLE = 2  # pieces that may lie unused: a round makes a sum, where the mean wil
 
 @final
 class Recycler:
-    """Lends memory for arrays, and lends it again when nobody looks at them any more; see `umbel.arrays.allocating`."""
+    """Lends memory for arrays, and lends it again when nobody looks at them any more: `umbel.buffers.allocating`."""
 
     def __init__(self) -> None:
         self._pieces: list[tuple[Array, weakref.ref[Loan]]] = []

@@ -52,7 +52,7 @@ class Units:
     def singles(self, numbers: Sequence[int]) -> Sequence[int] | None:
         """The tasks of these units, if each has but one."""
         tasks = [self._begins[number] for number in numbers]
-        return tasks if [task + 1 for task in tasks] == [self._ends[number] for number in numbers] else None
+        return in_short(tasks) if [task + 1 for task in tasks] == [self._ends[number] for number in numbers] else None
 
 
 __all__ = ["Units", "in_short"]

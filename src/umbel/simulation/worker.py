@@ -14,16 +14,15 @@ import signal
 import sys
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 
-from umbel.arrays import SMALL, Array, Arrays, allocating
+from umbel.arrays import SMALL, Array, Arrays
+from umbel.buffers import allocating
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated, seed_late
-from umbel.client.in_turn import Form
 from umbel.client.memory import resident
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
@@ -32,106 +31,41 @@ from umbel.rows import Rows
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, WINDOW, Board
 from umbel.simulation.cpus import let_others_first
+from umbel.simulation.heard import ROOM, Exchange, Heard
 from umbel.simulation.limits import next_within
 from umbel.simulation.messages import (
     Answer,
     Answers,
     AskState,
     Broken,
-    Cohort,
     End,
-    Ended,
     Hello,
     Load,
     Loaded,
     Lot,
     More,
     Open,
+    Rest,
     Room,
     State,
     Stored,
 )
 from umbel.simulation.outbox import Outbox
-from umbel.simulation.region import Loan, Region
+from umbel.simulation.region import Region
 from umbel.simulation.scratch import Scratch
-from umbel.simulation.shipping import ByFile, unpack
+from umbel.simulation.shipping import ByFile
 from umbel.simulation.spawn import connected, die_with_parent, unblock_interrupt
 from umbel.simulation.units import in_short
-from umbel.update import Metrics, Update
+from umbel.spec import Spec
+from umbel.update import Kind, Metrics, Update
 
 BROADCAST = 1 << 20  # bytes, at first
-ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 12e-3  # seconds that the units take, about, which it takes from the board at once
 _AT_LEAST = 3e-4  # however few are left, since it costs time to take them
-_AHEAD = 4  # units that a worker may be ahead of the first that is open, however large their updates
-_IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _AT_MOST = 256  # such units
-_LARGE = 1 << 20  # bytes from which on it waits for that
-
-
-@final
-class Exchange:
-    """What a worker knows of the exchange that is under way.
-
-    Attributes:
-        number: of the exchange.
-        question: what is asked; None when it is over.
-        units: what stands on the board.
-        fits: so far ahead of the first that is open the worker may be: its updates wait in its memory until those
-            before them are there.
-    """
-
-    def __init__(self, message: Open, get: Callable[[int, int], Array]) -> None:
-
-        self.number = message.number
-        self.question: Question | None = unpack(message.question, get)
-        self._cohorts = [(0, message.cohort)]
-        self._count = len(message.cohort.names)
-        self.units = message.units
-        sent = self.question.sent if self.question is not None else None
-        self.fits = max(_AHEAD, ROOM // max(1, sent.nbytes if sent is not None else 1))
-
-    def extend(self, message: More) -> None:
-        """More clients, and units."""
-        self.units.extend(message.units)
-        if message.cohort is not None:
-            self._cohorts.append((self._count, message.cohort))
-            self._count += len(message.cohort.names)
-
-    def client(self, task: int) -> tuple[ClientInfo, bool]:
-        """A task's client, and whether it has a state."""
-        begin, cohort = self._cohorts[0] if len(self._cohorts) == 1 else self._cohort(task)
-        client = cohort.client(task - begin)
-        return client, client.name in cohort.stateful
-
-    def _cohort(self, task: int) -> tuple[int, Cohort]:
-        """In which list of clients a task's client stands, and with which task it begins."""
-        return next(pair for pair in reversed(self._cohorts) if pair[0] <= task)
-
-
-@final
-class Heard:
-    """What was broadcast, as this worker sees it."""
-
-    def __init__(self, region: Region) -> None:
-        self._region = region
-        self._loans: list[tuple[tuple[int, int], weakref.ref[Loan]]] = []  # of all exchanges
-
-    def grow(self, size: int) -> None:
-        """The region has so many bytes now."""
-        self._region.resize(size)
-
-    def get(self, offset: int, size: int) -> Array:
-        """Some of it."""
-        piece, loan = self._region.lend(offset, size, writable=False)
-        self._loans.append(((offset, offset + size), loan))
-        return piece
-
-    def held(self) -> list[tuple[int, int]]:
-        """What is still looked at, from where to where."""
-        self._loans = [(piece, loan) for piece, loan in self._loans if loan() is not None]
-        return sorted({piece for piece, _ in self._loans})
+_IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
+_LARGE = 1 << 20  # bytes of arrays from which on it waits for memory that they will lie in
 
 
 @final
@@ -192,8 +126,6 @@ class Worker:
             case More():
                 self._exchange.extend(message)
                 self._work()
-            case End():
-                self._end()
 
     def _send(self, message: Any) -> None:
         self._connection.send_bytes(pickle.dumps(message, protocol=5))
@@ -221,11 +153,6 @@ class Worker:
         self._exchange = Exchange(message, self._heard.get)
         self._board.exchange = message.number
 
-    def _end(self) -> None:
-        self._exchange.question = None
-        self._bench.rest()
-        self._send(Ended(self._exchange.number, self._heard.held()))
-
     # --- tasks -------------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -236,10 +163,8 @@ class Worker:
         except Over:  # not here: while it is handled, what it came through is held
             self._over = True
         if self._over:
-            self._board.note(self._number, NOBODY, 0.0)
             self._outbox.task_given_up()
-            self._flush(idle=True)
-            self._end()
+            self._rest()
 
     def _work_on(self) -> None:
         fits = self._exchange.fits
@@ -256,14 +181,19 @@ class Worker:
                 self._do(units[unit])
                 if self._over:
                     return
+        self._rest()
+
+    def _rest(self) -> None:
+        """Say that there is nothing more to do, and hold nothing of the exchange until there is."""
         self._board.note(self._number, NOBODY, 0.0)
-        self._flush(idle=True)
+        self._exchange.rest()
+        self._bench.rest()
+        self._flush(rest=Rest(self._exchange.heard, self._heard.held()))
 
     @property
     def _is_small(self) -> bool:
         """Is the model so small that clients are done in turn, and does no clock run for each?"""
         question = self._exchange.question
-        assert question is not None
         return self._limit is None and (question.model is None or question.model.spec.size <= SMALL)
 
     def _note_pace(self, seconds: float) -> None:
@@ -277,10 +207,9 @@ class Worker:
     def _do(self, tasks: Sequence[int]) -> None:
         """Do one task, or several that come one after the other or as a group."""
         question = self._exchange.question
-        assert question is not None
         results = self._alone(question, tasks[0]) if len(tasks) == 1 else self._several(question, tasks)
         started = time.perf_counter()
-        alike: dict[Form, list[tuple[int, Update]]] = {}
+        alike: dict[tuple[Kind, Spec], list[tuple[int, Update]]] = {}
         for task in tasks:
             begin = time.perf_counter()
             done = self._next(results, len(tasks))
@@ -303,9 +232,9 @@ class Worker:
         self._note_pace(time.perf_counter() - started)
 
     def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
-        client, has_state = self._exchange.client(task)
+        clients, state = self._known([task])
         self._board.note(self._number, task, time.monotonic())
-        yield self._bench.do(question, client, self._state(task) if has_state else {})
+        yield self._bench.do(question, clients[0], state(clients[0].name))
 
     def _several(self, question: Question, tasks: Sequence[int]) -> Iterator[Done | Failure]:
         clients, state = self._known(tasks)
@@ -314,16 +243,18 @@ class Worker:
 
     def _known(self, tasks: Sequence[int]) -> tuple[list[ClientInfo], Callable[[str], Mapping[str, Any]]]:
         """The clients of these tasks, and what asks for the state of one of them."""
-        known = [self._exchange.client(task) for task in tasks]
-        stateful = {client.name: task for task, (client, has_state) in zip(tasks, known, strict=True) if has_state}
-        clients = [client for client, _ in known]
-        return clients, (lambda n: self._state(stateful[n]) if n in stateful else {}) if stateful else lambda _: {}
+        clients, has_state = self._exchange.clients(tasks), self._exchange.stateful
+        if not has_state:
+            return clients, lambda _: {}
+        stateful = {client.name: task for task, client in zip(tasks, clients, strict=True) if client.name in has_state}
+        return clients, lambda name: self._state(stateful[name]) if name in stateful else {}
 
     def _do_in_turn(self, tasks: Sequence[int]) -> None:
         """Do small tasks stage by stage."""
         question = self._exchange.question
-        assert question is not None
         begin = time.perf_counter()
+        if (self._lots or self._answers) and (begin - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2):
+            self._flush()  # not behind the last tasks, where it is said at once that there are no more
         clients, state = self._known(tasks)
         for places, done in self._bench.do_in_turn(
             question,
@@ -339,8 +270,6 @@ class Worker:
         self._outbox.task_done()
         said = time.perf_counter()
         self._seconds["training"] += said - begin
-        if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
-            self._flush()
         self._note_pace((said - begin) / len(tasks))
 
     def _room(self, size: int) -> Array:
@@ -425,7 +354,7 @@ class Worker:
                 self._exchange.extend(message)
         return message
 
-    def _flush(self, *, idle: bool = False, starved: int = 0) -> None:
+    def _flush(self, *, rest: Rest | None = None, starved: int = 0) -> None:
         """Say what was done."""
         self._send(
             Answers(
@@ -434,7 +363,7 @@ class Worker:
                 self._lots,
                 self._outbox.fresh,
                 dict(self._seconds),
-                idle=idle,
+                rest=rest,
                 starved=starved,
                 device=self._bench.device,
                 resident=0 if self._weighed else resident(),
@@ -487,4 +416,4 @@ def run(number: int, lifeline: int, crash: int) -> None:
     os._exit(0)  # not a tidy end, which may take long, and which user code may keep from coming
 
 
-__all__ = ["BROADCAST", "ROOM", "Exchange", "Heard", "Over", "Worker", "run"]
+__all__ = ["BROADCAST", "Over", "Worker", "run"]

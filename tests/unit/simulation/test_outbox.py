@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.arrays import Arrays, allocating
+from umbel.arrays import Arrays
+from umbel.buffers import allocating
+from umbel.simulation.heard import Heard
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Answer, Stored
 from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Region
-from umbel.simulation.worker import Heard, Over, Worker
+from umbel.simulation.worker import Over, Worker
 from umbel.update import Update
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from umbel.arrays import Arrays, allocating
+from umbel.arrays import Arrays
+from umbel.buffers import allocating
 from umbel.simulation.recycler import Recycler
 
 LARGE = 1 << 20
