@@ -53,7 +53,7 @@ class Pool:
         self.exchanges = 0
         self._modules = modules_by_file()
         self._watched: list[tuple[Member, bool]] | None = None  # for whom we wait, and whether to write to them, too
-        self._selector: selectors.BaseSelector
+        self._selector: selectors.BaseSelector = Selector()
         self._closing: list[Callable[[], None]] = []
         try:
             self._output = self._closed_last(Output())
@@ -139,6 +139,7 @@ class Pool:
         """Waits for all workers, and for what they print; made anew only where there is something else to wait for."""
         watched = [(member, member.channel.pending) for member in self.members]
         if watched != self._watched:
+            self._selector.close()  # it is part of a cycle, and holds the members of which one may have died
             self._watched, self._selector = watched, Selector()
             for member, pending in watched:
                 writing = selectors.EVENT_WRITE if pending else 0
@@ -181,6 +182,7 @@ class Pool:
             for member in self.members:
                 member.kill()
                 member.inbox.region.forget()
+            self._selector.close()
             self.members, self._watched, self._selector = [], None, Selector()
             self.broadcast.forget()
             for close in self._closing:
