@@ -10,6 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, final
 
+from umbel.engine.columns import Columns
 from umbel.engine.exchange import Arrived, Close, DeadlinePassed, Drop, Event, Exchange, Failed, Fold, Lease, Revoke
 from umbel.engine.history import History
 from umbel.engine.ports import Clock, Commit, Observer, Record, Runner, Store
@@ -152,7 +153,7 @@ def _wait(effect: Wait, runner: Runner, clock: Clock, observer: Observer) -> lis
     events = list(runner.wait(effect.until))
     for event in events:
         if isinstance(event, Arrived):
-            observer.clients_done([client for client, _ in event.tasks])
+            observer.clients_done(Columns.of(event.tasks, 2).columns[0])
         elif isinstance(event, Failed):
             observer.clients_done([event.client])
     if not runner.punctual and clock.now() >= effect.until:

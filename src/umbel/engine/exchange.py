@@ -32,6 +32,7 @@ from itertools import compress, count, repeat
 from operator import is_
 from typing import final
 
+from umbel.engine.columns import Columns
 from umbel.errors import Failure, UsageError
 
 
@@ -78,7 +79,7 @@ class DeadlinePassed:
 class Lease:
     """Ask these clients; each with the number of the attempt."""
 
-    tasks: tuple[tuple[str, int], ...]
+    tasks: Sequence[tuple[str, int]]
 
 
 @final
@@ -86,7 +87,7 @@ class Lease:
 class Fold:
     """Fold the waiting answers of these clients, in this order; each with its attempt and its place."""
 
-    clients: tuple[tuple[str, int, int], ...]
+    clients: Sequence[tuple[str, int, int]]
 
 
 @final
@@ -260,8 +261,9 @@ class Exchange:
         if first is None:
             return None
         places = slice(first, first + len(tasks))
-        leased = [*zip(self.places[places], self._attempt[places], strict=True)]
-        return places if leased == [*tasks] and all(map(is_, self._states[places], repeat(_LEASED))) else None
+        clients, attempts = Columns.of(tasks, 2).columns
+        same = self.places[places] == (*clients,) and self._attempt[places] == [*attempts]
+        return places if same and self._states[places].count(_LEASED) == len(tasks) else None
 
     def _current(self, event: Failed | Lost) -> int | None:
         """The event's place, if it is about the attempt that is under way and still counts."""
@@ -309,16 +311,20 @@ class Exchange:
         for place in again:
             self._attempt[place] += 1
         if again or fresh:
-            repeated = ((self.places[place], self._attempt[place]) for place in again)
-            out.append(Lease((*repeated, *zip(self.places[asked], self._attempt[asked], strict=True))))
+            repeated = [self.places[place] for place in again], [self._attempt[place] for place in again]
+            out.append(Lease(Columns([*repeated[0], *self.places[asked]], [*repeated[1], *self._attempt[asked]])))
 
     def _fold(self, out: list[Instruction]) -> bool:
         """Fold the unbroken prefix. Was there something to fold?"""
         begin, end = self._prefix, self._first_leased()
         self._prefix = end
         states = self._states[begin:end]
-        tasks = zip(self.places[begin:end], self._attempt[begin:end], range(begin, end), strict=True)
-        ready = tuple(compress(tasks, map(is_, states, repeat(_WAITING))))
+        ready: Columns[tuple[str, int, int]] = Columns(
+            self.places[begin:end], self._attempt[begin:end], range(begin, end)
+        )
+        if states.count(_WAITING) < len(states):
+            waiting = [state is _WAITING for state in states]
+            ready = Columns(*[[*compress(column, waiting)] for column in ready.columns])
         if ready:
             self._states[begin:end] = [_FOLDED if state is _WAITING else state for state in states]
             self._count[_WAITING] -= len(ready)

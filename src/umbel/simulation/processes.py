@@ -21,6 +21,7 @@ import numpy as np
 
 from umbel.arrays import Arrays
 from umbel.client.memory import available
+from umbel.engine.columns import Columns
 from umbel.engine.exchange import Arrived, Close, Event, Failed
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
@@ -148,7 +149,8 @@ class Processes:
 
     def _lease(self, tasks: Sequence[tuple[str, int]], sizes: Sequence[int]) -> None:
         """Put tasks on the board, so many at a time."""
-        names = [client for client, _ in tasks]
+        tasks = Columns.of(tasks, 2)
+        names = [*tasks.columns[0]]
         number, bounds = len(self._units), [*itertools.accumulate(sizes, initial=len(self._tasks))]
         self._tasks.add(tasks)
         self._units.extend(Units(bounds[:-1], bounds[1:]))
@@ -295,7 +297,7 @@ class Processes:
         self._deaths.none_since()
         if arrived:
             self._events.append(Arrived(arrived))
-            self._remember(member, [client for client, _ in arrived])
+            self._remember(member, arrived.columns[0])
 
     def _remember(self, member: Member, clients: Sequence[str]) -> None:
         """Who has these clients' data."""
@@ -322,7 +324,7 @@ class Processes:
     def _fold(self, clients: Sequence[tuple[str, int, int]]) -> list[Failed]:
         """Fold these; nothing of their updates is held afterwards."""
         refused: list[Failed] = []
-        for answered in self._tasks.take(clients):
+        for answered in self._tasks.take(Columns.of(clients, 3)):
             if isinstance(answered, AnsweredRows):
                 refused += self._folding.fold_rows(answered)
             else:

@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import final
 
+from umbel.engine.columns import Columns
 from umbel.rows import Rows
 from umbel.simulation.folding import Answered, AnsweredRows
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Answer
+from umbel.simulation.units import in_short
 from umbel.update import Metrics, Update
 
 _WHOLE = Answer(-1, "whole")  # stands for one of which nothing lies in the worker's memory, or does any more
@@ -20,23 +22,26 @@ class Tasks:
     """By number: whose a task is, what was answered, and where that lies. Columns, since there may be thousands."""
 
     def __init__(self) -> None:
-        self._tasks: list[tuple[str, int]] = []
+        self._clients: list[str] = []
+        self._attempts: list[int] = []
         self._answers: list[Answer | Rows | None] = []
         self._places: list[int] = []  # of its answer among rows
         self._inboxes: list[Inbox | None] = []
         self._by_client: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._clients)
 
     def __getitem__(self, number: int) -> tuple[str, int]:
         """Whose a task is, and which attempt."""
-        return self._tasks[number]
+        return self._clients[number], self._attempts[number]
 
-    def add(self, tasks: Sequence[tuple[str, int]]) -> None:
+    def add(self, tasks: Columns[tuple[str, int]]) -> None:
         """More of them, each (client, attempt)."""
-        self._by_client.update(zip([client for client, _ in tasks], itertools.count(len(self._tasks))))
-        self._tasks += tasks
+        clients, attempts = tasks.columns
+        self._by_client.update(zip(clients, itertools.count(len(self._clients))))
+        self._clients += clients
+        self._attempts += attempts
         self._answers += [None] * len(tasks)
         self._places += [0] * len(tasks)
         self._inboxes += [None] * len(tasks)
@@ -54,20 +59,20 @@ class Tasks:
         """It was answered."""
         self._answers[number], self._inboxes[number] = answer, inbox
 
-    def note_rows(self, numbers: Sequence[int], rows: Rows, inbox: Inbox) -> Sequence[tuple[str, int]]:
+    def note_rows(self, numbers: Sequence[int], rows: Rows, inbox: Inbox) -> Columns[tuple[str, int]]:
         """These were answered, side by side; gives those whom nobody had answered before, each (client, attempt)."""
         if isinstance(numbers, range) and numbers.step == 1:
             those = slice(numbers.start, numbers.stop)
             if self._answers[those].count(None) == len(numbers):
                 self._answers[those], self._inboxes[those] = [rows] * len(numbers), [inbox] * len(numbers)
                 self._places[those] = range(len(numbers))
-                return self._tasks[those]
+                return Columns(self._clients[those], self._attempts[those])
         fresh = []
         for place, number in enumerate(numbers):
             if self._answers[number] is None:
                 self._answers[number], self._places[number], self._inboxes[number] = rows, place, inbox
-                fresh.append(self._tasks[number])
-        return fresh
+                fresh.append(self[number])
+        return Columns.of(fresh, 2)
 
     def holds(self, inbox: Inbox) -> bool:
         """Are there updates in it that are not folded yet?"""
@@ -85,43 +90,57 @@ class Tasks:
         if isinstance(answer, Answer) and inbox is not None:
             inbox.drop(answer)
 
-    def take(self, asked: Sequence[tuple[str, int, int]]) -> list[list[Answered] | AnsweredRows]:
+    def take(self, asked: Columns[tuple[str, int, int]]) -> list[list[Answered] | AnsweredRows]:
         """The answers of these clients, each (client, attempt, place), in their order.
 
         From now on nothing of them is held here.
         """
-        clients, attempts, places = zip(*asked, strict=True)
-        numbers = [self._by_client[client] for client in clients]
-        answers = [self._answers[number] for number in numbers]
+        numbers = in_short([self._by_client[client] for client in asked.columns[0]])
+        answers, places = self._taken(numbers)
         taken: list[list[Answered] | AnsweredRows] = []
-        end = 0
-        for _, group in itertools.groupby(map(id, answers)):
-            begin, end = end, end + len([*group])
-            these, rows = slice(begin, end), answers[begin]
+        for begin, end in _alike(answers):
+            these, rows = asked[begin:end], answers[begin]
             if isinstance(rows, Rows):
-                mine = rows.take(self._places_of(numbers[these]))
-                taken.append(AnsweredRows(clients[these], attempts[these], places[these], mine))
+                clients, attempts, where = these.columns
+                taken.append(AnsweredRows(clients, attempts, where, rows.take(places[begin:end])))
                 continue
-            alone = [self._answered(*each) for each in asked[these]]
+            alone = [self._answered(*each) for each in zip(numbers[begin:end], answers[begin:end], these, strict=True)]
             if taken and isinstance(taken[-1], list):
                 taken[-1] += alone
             else:
                 taken.append(alone)
         return [*_joined(taken)]
 
-    def _places_of(self, numbers: Sequence[int]) -> Sequence[int]:
-        """Where the answers of these tasks lie among their rows; they are not held here any more."""
+    def _taken(self, numbers: Sequence[int]) -> tuple[list[Answer | Rows | None], Sequence[int]]:
+        """What was answered to these, and where among rows; it is not held here any more."""
+        if isinstance(numbers, range):
+            those = slice(numbers.start, numbers.stop)
+            answers, places = self._answers[those], self._places[those]
+            self._answers[those] = [_WHOLE] * len(numbers)
+            return answers, places
+        answers, places = [self._answers[number] for number in numbers], [self._places[number] for number in numbers]
         for number in numbers:
             self._answers[number] = _WHOLE
-        return [self._places[number] for number in numbers]
+        return answers, places
 
-    def _answered(self, client: str, attempt: int, place: int) -> Answered:
-        number = self._by_client[client]
-        answer, inbox = self._answers[number], self._inboxes[number]
+    def _answered(self, number: int, answer: Answer | Rows | None, asked: tuple[str, int, int]) -> Answered:
+        inbox = self._inboxes[number]
         assert isinstance(answer, Answer)
         assert inbox is not None
-        self._answers[number] = _WHOLE
-        return Answered(client, attempt, place, _done(answer, inbox), answer.state)
+        return Answered(*asked, _done(answer, inbox), answer.state)
+
+
+def _alike(answers: Sequence[Answer | Rows | None]) -> Iterator[tuple[int, int]]:
+    """From where to where the same thing stands."""
+    begin = 0
+    while begin < len(answers):
+        end = begin + 1
+        if isinstance(answers[begin], Rows):
+            end = begin + answers.count(answers[begin])
+            if answers[begin:end].count(answers[begin]) < end - begin:  # others are in between
+                end = next(i for i in range(begin, len(answers)) if answers[i] is not answers[begin])
+        yield begin, end
+        begin = end
 
 
 def _joined(taken: Sequence[list[Answered] | AnsweredRows]) -> Iterator[list[Answered] | AnsweredRows]:
