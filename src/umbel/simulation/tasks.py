@@ -98,7 +98,7 @@ class Tasks:
         numbers = in_short([self._by_client[client] for client in asked.columns[0]])
         answers, places = self._taken(numbers)
         taken: list[list[Answered] | AnsweredRows] = []
-        for begin, end in _alike(answers):
+        for begin, end in _alike(answers, places):
             these, rows = asked[begin:end], answers[begin]
             if isinstance(rows, Rows):
                 clients, attempts, where = these.columns
@@ -130,15 +130,15 @@ class Tasks:
         return Answered(*asked, _done(answer, inbox), answer.state)
 
 
-def _alike(answers: Sequence[Answer | Rows | None]) -> Iterator[tuple[int, int]]:
-    """From where to where the same thing stands."""
+def _alike(answers: Sequence[Answer | Rows | None], places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """From where to where the same rows stand, or one that is none of them."""
     begin = 0
     while begin < len(answers):
-        end = begin + 1
-        if isinstance(answers[begin], Rows):
-            end = begin + answers.count(answers[begin])
-            if answers[begin:end].count(answers[begin]) < end - begin:  # others are in between
-                end = next(i for i in range(begin, len(answers)) if answers[i] is not answers[begin])
+        end, answer = begin + 1, answers[begin]
+        if isinstance(answer, Rows):
+            end = min(begin + len(answer) - places[begin], len(answers))
+            if answers[begin:end].count(answer) < end - begin:  # some are missing
+                end = next(i for i in range(begin, end) if answers[i] is not answer)
         yield begin, end
         begin = end
 
