@@ -17,7 +17,7 @@ from umbel import rng
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo, Conditions, Context, pick_device
-from umbel.client.determinism import seed_all, set_threads
+from umbel.client.determinism import prepare
 from umbel.client.failures import trace, words
 from umbel.codec import Json
 from umbel.engine.app import CentralTest, ServerApp
@@ -131,8 +131,7 @@ class Session:
         Gives the key of the stream.
         """
         key = rng.derive(self._seed, *names)
-        seed_all(key)
-        set_threads(self._place.threads)
+        prepare(key, self._place.threads)
         return key
 
     # --- the model and the recipe ------------------------------------------------------------

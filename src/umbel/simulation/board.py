@@ -1,13 +1,13 @@
 """The list of tasks that all workers take from, in shared memory: no message is sent for a single task.
 
     header    next, end of the list, tasks, exchange    int64 each
-    workers   what each does, since when      two float64 per worker
+    workers   what each does                  int64 per worker
     then row by row
     order     which task comes there          int32 per place in the list
     home      which worker has its data       int16 per place in the list, -1: none
     taker     which worker took it            int16 per task, -1: none
 
-Everything here is read and written while the lock is held, all but a worker's own row.
+Everything here is read and written while the lock is held, all but what a worker does.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from umbel.simulation.lock import ProcessLock
 from umbel.simulation.region import Handle, Region
 
 WINDOW = 64  # so far ahead of the others a worker looks for clients whose data it has, if it does not say otherwise
-NOBODY, NOTHING = -1, -1.0
-_ROWS = 64  # bytes before the workers' rows
+NOBODY = -1
+_HEAD = 64  # bytes before the workers' numbers
 
 
 @final
@@ -48,7 +48,7 @@ class Board:
         self.capacity = self.exchange = 0
         self.resize(capacity)
         if handles is None:
-            self._rows[:] = NOTHING
+            self._doing[:] = NOBODY
 
     @property
     def handles(self) -> tuple[Handle, Handle]:
@@ -61,10 +61,10 @@ class Board:
             return
         self._region.resize(_size(self._workers, capacity))
         self.capacity = capacity
-        tasks = _ROWS + 16 * self._workers
+        tasks = _HEAD + 8 * self._workers
         self._head = self._region.array(0, 4, np.int64)
-        self._rows = self._region.array(_ROWS, 2 * self._workers, np.float64).reshape(-1, 2)
-        self._doing = self._rows.data.cast("B").cast("d")  # the same; quicker for a number
+        self._doing = self._region.array(_HEAD, self._workers, np.int64)
+        self._cells = self._doing.data  # the same; quicker for a number
         # row by row, so that nothing moves when there are more
         rows = self._region.array(tasks, 4 * capacity, np.int16).reshape(-1, 4)
         self._order, self._home, self._taker = rows[:, :2].view(np.int32)[:, 0], rows[:, 2], rows[:, 3]
@@ -109,7 +109,7 @@ class Board:
             left = [task for task in tasks if self._taker[task] in (worker, NOBODY)]
             self._taker[left] = NOBODY
             self._put(left)
-            self._rows[worker] = NOTHING
+            self._doing[worker] = NOBODY
 
     def _put(self, tasks: Sequence[int]) -> None:
         self._order[: len(tasks)] = tasks
@@ -121,10 +121,9 @@ class Board:
         with self._lock:
             self._head[0] = self._head[1]
 
-    def doing(self, worker: int) -> tuple[int, float]:
-        """Which task a worker does, and since when; -1: none."""
-        task, since = self._rows[worker].tolist()
-        return int(task), float(since)
+    def doing(self, worker: int) -> int:
+        """Which task a worker does; -1: none."""
+        return self._cells[worker]
 
     # --- a worker ----------------------------------------------------------------------------
 
@@ -167,21 +166,20 @@ class Board:
             table[end - len(rest) : end] = rest
         self._head[0] = begin + len(at)
 
-    def note(self, worker: int, task: int, now: float) -> None:
+    def note(self, worker: int, task: int) -> None:
         """This worker does that task now."""
-        self._doing[2 * worker] = task
-        self._doing[2 * worker + 1] = now
+        self._cells[worker] = task
 
     def close(self) -> None:
         """Give the memory back."""
-        del self._doing, self._head, self._rows, self._order, self._home, self._taker
+        del self._cells, self._doing, self._head, self._order, self._home, self._taker
         self._region.close()
         self._region.forget()
         self._lock.close()
 
 
 def _size(workers: int, capacity: int) -> int:
-    return _ROWS + 16 * workers + 8 * capacity
+    return _HEAD + 8 * workers + 8 * capacity
 
 
 __all__ = ["NOBODY", "Board"]

@@ -347,7 +347,7 @@ class Processes:
                 self._make_room(member)
         waiting = [member for member in starved if member.inbox.starved]
         if waiting and not any(self._works(member) for member in self._pool.members):
-            first = min(waiting, key=lambda member: self._pool.board.doing(member.number)[0])
+            first = min(waiting, key=lambda member: self._pool.board.doing(member.number))
             first.inbox.grow()
             self._make_room(first)
         return min((left for member in waiting if (left := member.inbox.patience) > 0), default=None)
@@ -359,14 +359,14 @@ class Processes:
         inbox = member.inbox
         if inbox.patience > 0 and self._tasks.holds(inbox):
             return False
-        if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number)[0] != self._tasks.first_open:
+        if inbox.size + inbox.starved > _BUDGET and self._pool.board.doing(member.number) != self._tasks.first_open:
             return False
         inbox.grow()
         return True
 
     def _works(self, member: Member) -> bool:
         """Will something come of what it does without our help?"""
-        return not member.inbox.starved and self._pool.board.doing(member.number)[0] != NOBODY
+        return not member.inbox.starved and self._pool.board.doing(member.number) != NOBODY
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""
@@ -408,7 +408,7 @@ class Processes:
             self._pool.restart(member)
             return
         mine = self._pool.board.taken(member.number, self._left())
-        doing, _ = self._pool.board.doing(member.number)
+        doing = self._pool.board.doing(member.number)
         unit = next((u for u in mine if doing in self._units[u]), None)
         client = self._tasks[doing][0] if unit is not None else None
         lost, number = sum(len(self._unanswered(u)) for u in mine), len(self._units)

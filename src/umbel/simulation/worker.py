@@ -23,7 +23,7 @@ from umbel.arrays import SMALL, Array, Arrays
 from umbel.buffers import allocating
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated, seed_late
-from umbel.client.memory import resident
+from umbel.client.memory import resident, uncollected
 from umbel.client.work import Bench, Done
 from umbel.engine.question import Question
 from umbel.errors import Failure
@@ -185,7 +185,7 @@ class Worker:
 
     def _rest(self) -> None:
         """Say that there is nothing more to do, and hold nothing of the exchange until there is."""
-        self._board.note(self._number, NOBODY, 0.0)
+        self._board.note(self._number, NOBODY)
         self._exchange.rest()
         self._bench.rest()
         self._flush(rest=Rest(self._exchange.heard, self._heard.held()))
@@ -233,13 +233,17 @@ class Worker:
 
     def _alone(self, question: Question, task: int) -> Iterator[Done | Failure]:
         clients, state = self._known([task])
-        self._board.note(self._number, task, time.monotonic())
+        self._board.note(self._number, task)
         yield self._bench.do(question, clients[0], state(clients[0].name))
 
     def _several(self, question: Question, tasks: Sequence[int]) -> Iterator[Done | Failure]:
         clients, state = self._known(tasks)
-        begin = lambda i: self._board.note(self._number, tasks[i], time.monotonic())  # noqa: E731
-        return self._bench.do_many(question, clients, state, begin=begin)
+        return self._bench.do_many(question, clients, state, begin=self._noting(tasks))
+
+    def _noting(self, tasks: Sequence[int]) -> Callable[[int], None]:
+        """What says on the board which of these tasks is done now, by its place."""
+        note, number = self._board.note, self._number
+        return lambda place: note(number, tasks[place])
 
     def _known(self, tasks: Sequence[int]) -> tuple[list[ClientInfo], Callable[[str], Mapping[str, Any]]]:
         """The clients of these tasks, and what asks for the state of one of them."""
@@ -256,17 +260,14 @@ class Worker:
         if (self._lots or self._answers) and (begin - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2):
             self._flush()  # not behind the last tasks, where it is said at once that there are no more
         clients, state = self._known(tasks)
-        for places, done in self._bench.do_in_turn(
-            question,
-            clients,
-            state,
-            begin=lambda i: self._board.note(self._number, tasks[i], begin),
-            room=self._room,
-        ):
-            if isinstance(done, Rows):
-                self._lots.append(self._lot(in_short([tasks[i] for i in places]), done))
-            else:
-                self._keep(tasks[places[0]], done)
+        with uncollected():
+            for places, done in self._bench.do_in_turn(
+                question, clients, state, begin=self._noting(tasks), room=self._room
+            ):
+                if isinstance(done, Rows):
+                    self._lots.append(self._lot(in_short([tasks[i] for i in places]), done))
+                else:
+                    self._keep(tasks[places[0]], done)
         self._outbox.task_done()
         said = time.perf_counter()
         self._seconds["training"] += said - begin
@@ -295,7 +296,7 @@ class Worker:
 
     def _keep(self, task: int, done: Done | Failure) -> None:
         """What came of a task, for the next message."""
-        self._board.note(self._number, task, time.monotonic())
+        self._board.note(self._number, task)
         answer = self._answer(task, done)
         self._answers.append(answer)  # not in one line: making the answer may send those before it
 

@@ -85,11 +85,11 @@ def test_nothing_is_left_when_it_is_cleared() -> None:
 
 def test_what_a_worker_does() -> None:
     board = open_board(2, [NOBODY])
-    assert board.doing(1) == (NOBODY, -1.0)
-    board.note(1, 7, 2.5)
-    assert board.doing(1) == (7, 2.5)
+    assert board.doing(1) == NOBODY
+    board.note(1, 7)
+    assert board.doing(1) == 7
     board.again(1, [0])
-    assert board.doing(1) == (NOBODY, -1.0)
+    assert board.doing(1) == NOBODY
     board.close()
 
 
@@ -108,9 +108,9 @@ def elsewhere(board: Board, program: str) -> subprocess.Popen[str]:
 
 def test_another_process_sees_it() -> None:
     board = open_board(2, [NOBODY] * 3000)
-    said, _ = elsewhere(board, "print(board.take(1, 3)); board.note(1, 2, 1.0)").communicate()
+    said, _ = elsewhere(board, "print(board.take(1, 3)); board.note(1, 2)").communicate()
     assert said == "[0, 1, 2]\n"
-    assert board.doing(1) == (2, 1.0)
+    assert board.doing(1) == 2
     assert board.taken(1, range(3000)) == [0, 1, 2]
     board.close()
 
