@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from umbel.aggregate.expected import Expected
@@ -88,6 +89,10 @@ class Summing(Aggregator):
     def weight(self, stated: float) -> float:
         """What an update is multiplied with whose client states this weight."""
 
+    def weights(self, stated: Sequence[float]) -> Sequence[float]:
+        """`weight` of each; a subclass may know a quicker way."""
+        return [*map(self.weight, stated)]
+
     def expects(self, sent: Arrays | None) -> Expected:
         """Whole models, or any values."""
         return Expected(sent=sent.spec if sent is not None else None, shapes="equal" if sent is not None else "free")
@@ -107,12 +112,12 @@ class Summing(Aggregator):
 
     def fold_rows(self, acc: WeightedSum, rows: Rows, sent: Arrays | None) -> WeightedSum:
         """Add weight * update, for each of some updates of one kind and one spec: the same as folding each in turn."""
-        acc.add_rows(rows, sent, [*map(self.weight, rows.weights)])
+        acc.add_rows(rows, sent, self.weights(rows.weights))
         return acc
 
     def fold_shards(self, acc: WeightedSum, rows: Rows, sent: Arrays | None, size: int) -> WeightedSum:
         """Add small updates in shards of so many: the same as folding each shard on its own, and merging it."""
-        acc.add_shards(rows, sent, [*map(self.weight, rows.weights)], size)
+        acc.add_shards(rows, sent, self.weights(rows.weights), size)
         return acc
 
     def merge(self, acc: WeightedSum, later: WeightedSum) -> WeightedSum:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -31,6 +32,10 @@ class Mean(Summing):
     def weight(self, stated: float) -> float:
         """What the client states, or 1."""
         return 1.0 if self.equal else stated
+
+    def weights(self, stated: Sequence[float]) -> Sequence[float]:
+        """`weight` of each."""
+        return [1.0] * len(stated) if self.equal else stated
 
     def finish(self, acc: WeightedSum) -> Arrays | None:
         """The sum over the sum of weights."""

@@ -152,10 +152,10 @@ class WeightedSum:
         base = sent if rows.kind == "model" else None
         found = _pieces(rows.spec, base.spec if base is not None else None, total.spec)
         if len(rows) > 1 and rows.are_small:
-            matrix = np.asarray(rows.values)
+            matrix, each = np.asarray(rows.values), np.array(weights, np.float64)
             with np.errstate(all="ignore"):
                 for piece in found:
-                    _add_matrix(piece, matrix, base, total, weights)
+                    _add_matrix(piece, matrix, base, total, each)
         else:
             for piece in found:
                 _add_piece(piece, rows.values, base, total, weights)
@@ -173,14 +173,13 @@ class WeightedSum:
         """
         total = self.writable(rows.spec)
         base = sent if rows.kind == "model" else None
-        matrix = np.asarray(rows.values)
+        matrix, each = np.asarray(rows.values), np.array(weights, np.float64)
         with np.errstate(all="ignore"):
             for piece in _pieces(rows.spec, base.spec if base is not None else None, total.spec):
-                terms = _terms(piece, matrix, base, weights).reshape(-1, size, piece.size)
+                terms = _terms(piece, matrix, base, each).reshape(-1, size, piece.size)
                 out = total.stretch(piece.total, piece.size, piece.wide)
                 out[...] = _summed_up(out, _summed_up(np.zeros((len(terms), piece.size), out.dtype), terms, axis=1))
-        for begin in range(0, len(weights), size):
-            self.weight += reduce(add, weights[begin : begin + size], 0.0)
+        self.weight = reduce(add, np.add.accumulate(each.reshape(-1, size), 1)[:, -1].tolist(), self.weight)
         self.count += len(rows)
 
     def merge(self, later: WeightedSum) -> None:
@@ -287,17 +286,17 @@ def _add_stretch(xs: Sequence[Array], base: Array | None, out: Array, dtype: str
             np.add(total, block, out=total)
 
 
-def _add_matrix(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]) -> None:
+def _add_matrix(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Array) -> None:
     """Add one piece of each row, from the first row to the last."""
     out = total.stretch(piece.total, piece.size, piece.wide)
     out[...] = _summed_up(out, _terms(piece, rows, sent, weights))
 
 
-def _terms(piece: _Piece, rows: Array, sent: Arrays | None, weights: Sequence[float]) -> Array:
+def _terms(piece: _Piece, rows: Array, sent: Arrays | None, weights: Array) -> Array:
     """``w * (x - base)`` of one piece, for each row."""
     storage, wide = STORAGE[piece.dtype], STORAGE[piece.wide]
     x = _wide(rows[:, piece.update : piece.update + piece.size * storage.itemsize].view(storage), piece.dtype)
-    w = np.array(weights, wide)[:, None]
+    w = weights.astype(wide)[:, None]
     terms: Array = np.empty(x.shape, wide)
     if sent is None:
         np.multiply(x, w, out=terms, dtype=wide)

@@ -322,11 +322,13 @@ class Exchange:
         ready: Columns[tuple[str, int, int]] = Columns(
             self.places[begin:end], self._attempt[begin:end], range(begin, end)
         )
+        after = [_FOLDED] * len(states)
         if states.count(_WAITING) < len(states):
             waiting = [state is _WAITING for state in states]
             ready = Columns(*[[*compress(column, waiting)] for column in ready.columns])
+            after = [_FOLDED if state is _WAITING else state for state in states]
         if ready:
-            self._states[begin:end] = [_FOLDED if state is _WAITING else state for state in states]
+            self._states[begin:end] = after
             self._count[_WAITING] -= len(ready)
             self._count[_FOLDED] += len(ready)
             out.append(Fold(ready))

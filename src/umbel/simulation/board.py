@@ -71,14 +71,13 @@ class Board:
 
     # --- the main process --------------------------------------------------------------------
 
-    def publish(self, homes: Sequence[int]) -> None:
-        """Tasks 0, 1, 2, ... of a new exchange; for each the worker that should do it, or -1."""
-        count = len(homes)
+    def publish(self, count: int, homes: Sequence[int] | None = None) -> None:
+        """Tasks 0, 1, 2, ... of a new exchange; for each the worker that should do it, or -1, if any is for one."""
         if count > self.capacity:
             self.resize(max(count, 2 * self.capacity))
         with self._lock:
             self._order[:count] = np.arange(count)
-            self._home[:count] = homes
+            self._home[:count] = NOBODY if homes is None else homes
             self._taker[:] = NOBODY
             self._head[:] = 0, count, count, self.exchange
 

@@ -151,9 +151,9 @@ class Processes:
         """Put tasks on the board, so many at a time."""
         tasks = Columns.of(tasks, 2)
         names = [*tasks.columns[0]]
-        number, bounds = len(self._units), [*itertools.accumulate(sizes, initial=len(self._tasks))]
+        number = len(self._units)
+        self._units.extend(Units.of(sizes, len(self._tasks)))
         self._tasks.add(tasks)
-        self._units.extend(Units(bounds[:-1], bounds[1:]))
         cohort = Cohort.of(names, self._clients, self._states.stateful(names))
         if self._opened is None:
             assert self._question is not None
@@ -180,8 +180,8 @@ class Processes:
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
         self._pool.exchanges += 1
         self._pool.board.exchange = self._pool.exchanges
-        homes = [self._homes.get(cohort.names[begin], -1) for begin in self._units.begins] if self._homes else []
-        self._pool.board.publish(homes or [-1] * len(self._units))
+        homes = [self._homes.get(cohort.names[begin], -1) for begin in self._units.begins] if self._homes else None
+        self._pool.board.publish(len(self._units), homes)
         self._opened = Open(
             key=self._load.key,
             number=self._pool.exchanges,

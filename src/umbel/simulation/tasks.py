@@ -97,19 +97,20 @@ class Tasks:
         """
         numbers = in_short([self._by_client[client] for client in asked.columns[0]])
         answers, places = self._taken(numbers)
-        taken: list[list[Answered] | AnsweredRows] = []
+        parts: list[tuple[int, int, Rows | None]] = []
         for begin, end in _alike(answers, places):
-            these, rows = asked[begin:end], answers[begin]
-            if isinstance(rows, Rows):
-                clients, attempts, where = these.columns
-                taken.append(AnsweredRows(clients, attempts, where, rows.take(places[begin:end])))
-                continue
-            alone = [self._answered(*each) for each in zip(numbers[begin:end], answers[begin:end], these, strict=True)]
-            if taken and isinstance(taken[-1], list):
-                taken[-1] += alone
+            rows = answers[begin]
+            parts.append((begin, end, rows.take(places[begin:end]) if isinstance(rows, Rows) else None))
+        taken: list[list[Answered] | AnsweredRows] = []
+        for _, group in itertools.groupby(parts, key=_form):
+            begins, ends, found = zip(*group, strict=True)
+            these = slice(begins[0], ends[-1])
+            if found[0] is not None:
+                clients, attempts, where = asked[these].columns
+                taken.append(AnsweredRows(clients, attempts, where, Rows.joined(found)))
             else:
-                taken.append(alone)
-        return [*_joined(taken)]
+                taken.append([*map(self._answered, numbers[these], answers[these], asked[these])])
+        return taken
 
     def _taken(self, numbers: Sequence[int]) -> tuple[list[Answer | Rows | None], Sequence[int]]:
         """What was answered to these, and where among rows; it is not held here any more."""
@@ -143,20 +144,12 @@ def _alike(answers: Sequence[Answer | Rows | None], places: Sequence[int]) -> It
         begin = end
 
 
-def _joined(taken: Sequence[list[Answered] | AnsweredRows]) -> Iterator[list[Answered] | AnsweredRows]:
-    """The same, with small rows that follow each other in one piece: so they are folded sooner than one by one."""
-
-    def form(answered: list[Answered] | AnsweredRows) -> object:
-        rows = answered.rows if isinstance(answered, AnsweredRows) else None
-        return (rows.kind, rows.spec) if rows is not None and rows.are_small else id(answered)
-
-    for _, group in itertools.groupby(taken, key=form):
-        first, *others = group
-        if others:
-            clients, attempts, places, rows = zip(first, *others, strict=True)
-            chained = itertools.chain.from_iterable
-            first = AnsweredRows([*chained(clients)], [*chained(attempts)], [*chained(places)], Rows.joined(rows))
-        yield first
+def _form(part: tuple[int, int, Rows | None]) -> object:
+    """What parts that follow each other have in common if they are one: small rows are folded sooner in one piece."""
+    rows = part[2]
+    if rows is None:
+        return None
+    return (rows.kind, rows.spec) if rows.are_small else id(rows)
 
 
 def _done(answer: Answer, inbox: Inbox) -> Update | Metrics:

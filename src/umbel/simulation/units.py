@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import final
 
 
@@ -24,7 +25,15 @@ class Units:
     """
 
     def __init__(self, begins: Sequence[int] = (), ends: Sequence[int] = ()) -> None:
-        self._begins, self._ends = [*begins], [*ends]
+        self._begins, self._ends = in_short(begins), in_short(ends)
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], first: int) -> Units:
+        """So many tasks at a time, from this one on."""
+        if sizes.count(1) == len(sizes):
+            return cls(range(first, first + len(sizes)), range(first + 1, first + 1 + len(sizes)))
+        bounds = [*accumulate(sizes, initial=first)]
+        return cls(bounds[:-1], bounds[1:])
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -33,7 +42,7 @@ class Units:
         return range(self._begins[number], self._ends[number])
 
     def __reduce__(self) -> tuple[type[Units], tuple[Sequence[int], Sequence[int]]]:
-        return Units, (in_short(self._begins), in_short(self._ends))
+        return Units, (self._begins, self._ends)
 
     @property
     def begins(self) -> Sequence[int]:
@@ -46,8 +55,8 @@ class Units:
 
     def extend(self, others: Units) -> None:
         """There are more."""
-        self._begins += others._begins
-        self._ends += others._ends
+        self._begins = in_short([*self._begins, *others._begins]) if self._begins else others._begins
+        self._ends = in_short([*self._ends, *others._ends]) if self._ends else others._ends
 
     def singles(self, numbers: Sequence[int]) -> Sequence[int] | None:
         """The tasks of these units, if each has but one."""

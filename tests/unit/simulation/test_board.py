@@ -11,7 +11,7 @@ from umbel.simulation.board import NOBODY, Board
 
 def open_board(workers: int, homes: list[int], capacity: int = 4) -> Board:
     board = Board(workers, capacity)
-    board.publish(homes)
+    board.publish(len(homes), homes)
     return board
 
 
@@ -149,10 +149,10 @@ def test_whose_exchange_is_over_takes_nothing_of_the_next() -> None:
     board = Board(1)
     late = Board(1, handles=board.handles)
     board.exchange = late.exchange = 1
-    board.publish([-1, -1])
+    board.publish(2)
     assert late.take(0, 1) == [0]
     board.exchange = 2
-    board.publish([-1])
+    board.publish(1)
     assert late.take(0, 1) == []
     late.exchange = 2
     assert late.take(0, 1) == [0]
