@@ -148,6 +148,11 @@ class Bench:
         asked = self._asked(question)
         return self._answered(asked, self._begun(asked, client, state))
 
+    @property
+    def loads_data(self) -> bool:
+        """Has the app a handler that loads clients' data, so that it matters who does which task?"""
+        return "data" in self._app.handlers
+
     def rest(self) -> None:
         """There is no task for now: let go of the last question, and so of the model that was sent with it."""
         self._last = None
@@ -406,7 +411,7 @@ class Bench:
     ) -> tuple[Update, dict[str, Any]]:
         """The update after the client's side of the chain, checked again."""
         assert question.expected is not None
-        key = rng.derive(self._seed, "transforms", *_task(question, client))
+        key = rng.derive(self._seed, "transforms", client.name, *_names(question))
         mine = part(state, CHAIN)
         task = Task(client=client.name, round=question.round, key=key, noise=os.urandom, state=mine)
         self._doing = "chain of transforms"
@@ -447,12 +452,8 @@ class Bench:
         prepare(key, self._threads)
 
 
-def _task(question: Question, client: ClientInfo) -> tuple[str | int, ...]:
-    """What names a task's streams of random numbers."""
-    return client.name, *_names(question)
-
-
 def _names(question: Question) -> tuple[str, int, int, int]:
+    """What names an exchange's streams of random numbers, beside its client."""
     return question.name, question.round, question.call, question.attempt
 
 

@@ -21,7 +21,9 @@ from umbel.simulation.lock import ProcessLock
 from umbel.simulation.region import Handle, Region
 
 WINDOW = 64  # so far ahead of the others a worker looks for clients whose data it has, if it does not say otherwise
+Places = np.ndarray[tuple[int], np.dtype[np.int64]]
 NOBODY = -1
+_NONE = np.empty(0, np.int64)
 _HEAD = 64  # bytes before the workers' numbers
 
 
@@ -133,7 +135,7 @@ class Board:
             worker: which.
             most: how many at most.
             least: so many it takes even if that leaves less than a fair share for the others.
-            window: how far ahead of the others it may look for clients whose data it has.
+            window: how far ahead of the others it may look for clients whose data it has; 0: there is no data.
         """
         with self._lock:
             begin, count, total, exchange = self._head.tolist()
@@ -141,23 +143,24 @@ class Board:
                 return []
             self.resize(total)  # to see those that came later
             left = count - begin
-            most = min(most, max(least, -(-left // (2 * self._workers))), left)  # leave something for the others
-            ahead = self._order[begin : min(begin + window, count)]
-            near = np.count_nonzero(ahead < ahead[0] + window)  # else the first may stay behind to the end
-            homes = self._home[begin : begin + near]
-            mine = np.flatnonzero(homes == worker)[:most] if homes.max() >= 0 else None
-            if mine is None or not len(mine):
-                taken: list[int] = self._order[begin : begin + most].tolist()
-                self._taker[taken] = worker
+            most = min(most, max(least, -(-2 * left // (3 * self._workers))), left)  # leave something for the others
+            at = self._mine(worker, begin, count, window)[:most] if window else _NONE
+            chosen = self._order[at] if len(at) else self._order[begin : begin + most]
+            taken: list[int] = chosen.tolist()
+            self._taker[chosen] = worker
+            if len(at):
+                self._close_gaps(begin, at)
+            else:
                 self._head[0] = begin + most
-                return taken
-            at = begin + mine
-            taken = self._order[at].tolist()
-            self._taker[taken] = worker
-            self._close_gaps(begin, at)
             return taken
 
-    def _close_gaps(self, begin: int, at: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    def _mine(self, worker: int, begin: int, count: int, window: int) -> Places:
+        """Where in the list, from its beginning on, tasks stand whose data this worker has."""
+        ahead = self._order[begin : min(begin + window, count)]
+        near = np.count_nonzero(ahead < ahead[0] + window)  # else the first may stay behind to the end
+        return begin + np.flatnonzero(self._home[begin : begin + near] == worker)
+
+    def _close_gaps(self, begin: int, at: Places) -> None:
         """Move what stands before the taken ones behind them, in its order."""
         end = int(at[-1]) + 1
         for table in (self._order, self._home):

@@ -63,7 +63,7 @@ BROADCAST = 1 << 20  # bytes, at first
 _OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 12e-3  # seconds that the units take, about, which it takes from the board at once
 _AT_LEAST = 3e-4  # however few are left, since it costs time to take them
-_AT_MOST = 256  # such units
+_AT_MOST = 512  # such units
 _IN_MESSAGE = 1 << 14  # bytes of updates side by side that are sent with what is said of them
 _LARGE = 1 << 20  # bytes of arrays from which on it waits for memory that they will lie in
 
@@ -168,8 +168,9 @@ class Worker:
 
     def _work_on(self) -> None:
         fits = self._exchange.fits
+        window = min(fits, WINDOW) if self._bench.loads_data else 0
         while taken := self._board.take(
-            self._number, min(fits, self._chunk(_AT_ONCE)), self._chunk(_AT_LEAST), window=min(fits, WINDOW)
+            self._number, min(fits, self._chunk(_AT_ONCE)), self._chunk(_AT_LEAST), window=window
         ):
             units = self._exchange.units
             while len(units) <= max(taken):  # the board was quicker than the message

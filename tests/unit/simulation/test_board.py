@@ -67,10 +67,10 @@ def test_who_has_nobodys_data_is_not_left_to_the_end() -> None:
 
 def test_something_is_left_for_the_others() -> None:
     board = open_board(2, [NOBODY] * 16)
-    assert board.take(0, 64) == [0, 1, 2, 3]
-    assert board.take(1, 64) == [4, 5, 6]
-    assert board.take(1, 64, 5) == [7, 8, 9, 10, 11]
-    assert board.take(0, 64, 5) == [12, 13, 14, 15]
+    assert board.take(0, 64) == [0, 1, 2, 3, 4, 5]
+    assert board.take(1, 64) == [6, 7, 8, 9]
+    assert board.take(1, 64, 5) == [10, 11, 12, 13, 14]
+    assert board.take(0, 64, 5) == [15]
     board.close()
 
 
