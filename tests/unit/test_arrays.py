@@ -159,3 +159,17 @@ def test_stored_arrays_are_kept_only_when_nobody_can_write_to_them(model: Arrays
     open_for_writing = model.thawed()
     assert all(a.flags.writeable for a in open_for_writing.stored())
     assert not any(a.flags.writeable for a in open_for_writing.freeze().stored())
+
+
+def test_tiny_arrays_are_bytes_until_somebody_looks() -> None:
+    given = {"w": np.arange(3.0), "n": np.array(7), "b": np.ones((2, 2), np.float32)}
+    arrays = Arrays(given)
+    packed = arrays.packed()
+    given["w"][:] = 9
+    assert arrays.packed() is packed  # no copy
+    assert arrays["w"].tolist() == [0, 1, 2]
+    assert arrays.packed() == packed == arrays.data.tobytes()
+    assert Arrays.from_bytes(arrays.to_bytes()) == arrays
+    assert not arrays.writable
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["w"][0] = 1

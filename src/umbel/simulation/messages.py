@@ -108,6 +108,15 @@ class Cohort:
             return [*map(ClientInfo, self.names[places.start : places.stop])]
         return [ClientInfo(self.names[place]) for place in places]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        joined = "\0".join(self.names)  # a thousand names as one string take half the time, in both processes
+        names = joined if joined.count("\0") == len(self.names) - 1 else self.names
+        return _cohort, (names, self.parts, self.sites, self.labels, self.stateful)
+
+
+def _cohort(names: str | list[str], *known: Any) -> Cohort:
+    return Cohort(names.split("\0") if isinstance(names, str) else names, *known)
+
 
 @final
 class Open(NamedTuple):

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from umbel.client.memory import uncollected
+
+
+def test_garbage_is_collected_afterwards_as_before() -> None:
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), uncollected():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
+
+
+def test_who_collects_none_goes_on_so() -> None:
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
