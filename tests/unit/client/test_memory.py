@@ -8,10 +8,17 @@ from umbel.client.memory import uncollected
 
 
 def test_garbage_is_collected_afterwards_as_before() -> None:
-    assert gc.isenabled()
-    with pytest.raises(ZeroDivisionError), uncollected():
-        assert not gc.isenabled()
+    seen = []
+
+    @uncollected()
+    def fail() -> None:
+        seen.append(gc.isenabled())
         raise ZeroDivisionError
+
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == [False]
     assert gc.isenabled()
 
 
