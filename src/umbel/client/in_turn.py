@@ -5,15 +5,16 @@ Between two trainings the caches hold nothing of our code, and it takes several 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from umbel.aggregate.expected import Expected
-from umbel.arrays import Array
+from umbel.arrays import SMALL, Array
+from umbel.client.asked import Asked, Begun
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, Failure
 from umbel.rows import Rows
-from umbel.update import Kind, Update
+from umbel.update import Kind, Metrics, Update
 
 
 @final
@@ -44,30 +45,42 @@ class Stages:
         return made
 
 
-def side_by_side(
-    question: Question, updates: Mapping[int, Update], room: Callable[[int], Array]
-) -> list[tuple[list[int], Rows]]:
-    """Updates of one kind and one spec each, with their places; not among them is what does not fit, or may not.
-
-    Args:
-        question: what they answer.
-        updates: by place, of which nothing is to be done but to fold them.
-        room: gives so many bytes to write to.
-    """
+def alike_in(asked: Asked, tasks: Mapping[int, Begun], answers: Mapping[int, Update | Metrics]) -> Sequence[list[int]]:
+    """The places of small updates of which nothing is to be done but to fold them, by kind and spec."""
     alike: dict[tuple[Kind, int], list[int]] = {}
-    for place, update in updates.items():
-        form = update.kind, id(update.arrays.spec)  # not the spec itself, whose hash takes longer than all the rest
+    trains = asked.question.kind == "train"
+    for place, update in answers.items() if asked.plain else ():
+        _, _, model, state, ctx = tasks[place]
+        if isinstance(update, Metrics) or update.extra or state or ctx.state:
+            continue
+        spec = update.arrays.spec
+        if spec.size > SMALL or (trains and (model is None or spec is not model.spec)):
+            continue
+        form = update.kind, id(spec)  # not the spec itself, whose hash takes longer than all the rest
         if form in alike:
             alike[form].append(place)
         else:
             alike[form] = [place]
-    rows: list[tuple[list[int], Rows]] = []
-    for places in alike.values():
-        if question.expected is not None and _fits(question.expected, updates[places[0]]):
-            packed = Rows.packed([updates[place] for place in places], room)
-            if not question.expected.finite or packed.harmless:
-                rows.append((places, packed))
-    return rows
+    return [*alike.values()]
+
+
+def side_by_side(
+    question: Question, alike: Iterable[Sequence[Update]], room: Callable[[int], Array]
+) -> Iterator[Rows | None]:
+    """Updates of one kind and one spec each in one piece; None for those that do not fit, or may not.
+
+    Args:
+        question: what they answer.
+        alike: groups of updates.
+        room: gives so many bytes to write to.
+    """
+    for updates in alike:
+        rows = None
+        if question.expected is not None and _fits(question.expected, updates[0]):
+            rows = Rows.packed(updates, room)
+            if question.expected.finite and not rows.harmless:
+                rows = None
+        yield rows
 
 
 def _fits(expected: Expected, update: Update) -> bool:
@@ -79,4 +92,4 @@ def _fits(expected: Expected, update: Update) -> bool:
     return True
 
 
-__all__ = ["Stages", "side_by_side"]
+__all__ = ["Stages", "alike_in", "side_by_side"]

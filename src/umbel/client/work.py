@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, final
@@ -13,13 +12,14 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from umbel import rng
-from umbel.arrays import SMALL, Array, Arrays
-from umbel.client.app import ClientApp, Handler
+from umbel.arrays import Array, Arrays
+from umbel.client.app import ClientApp
+from umbel.client.asked import Asked, Begun, as_begun
 from umbel.client.context import MISSING, ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import prepare, seeds_at_once
 from umbel.client.failures import shortened, trace, words
-from umbel.client.in_turn import Stages, side_by_side
+from umbel.client.in_turn import Stages, alike_in, side_by_side
 from umbel.client.loads import Loads
 from umbel.client.local_entries import all_leaves, take_local_entries, with_local_entries
 from umbel.client.state import CHAIN, LOCAL, OURS, RULE, ReadOnly, closed, opened, part, with_part
@@ -46,46 +46,6 @@ class Done(NamedTuple):
 
     update: Update | Metrics
     state: Mapping[str, Any] | None
-
-
-@final
-class _Begun(NamedTuple):
-    """A task whose handler can be called: of whom, with what, and what seeds the generators before."""
-
-    key: int | Callable[[], int]
-    client: ClientInfo
-    model: Arrays | None
-    state: Mapping[str, Any]
-    ctx: Context
-
-
-_as_begun = partial(tuple.__new__, _Begun)  # less than half the time of its own constructor, which is not in C
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question, and what follows from it for all clients.
-
-    Attributes:
-        question: the question.
-        handler: what is called, inside its middleware.
-        doing: the handler in words, for errors.
-        key: what seeds the generators before a client's handler, by its name.
-        conditions: what all contexts have in common.
-        whole: can an update of the model's own spec leave as it is, without a look at its entries?
-        plain: is that so, and nothing else done with an update before it is folded?
-        loads: may set-up or data be loaded for a client?
-    """
-
-    question: Question
-    handler: Handler
-    doing: str
-    key: Callable[[str], int]
-    conditions: Conditions
-    whole: bool
-    plain: bool
-    loads: bool
 
 
 @final
@@ -119,7 +79,7 @@ class Bench:
         self._number, self._scratch, self.device, self.full = number, scratch, "", False
         self._doing = ""  # the user's code that runs, for errors; "" in between
         self._loads = Loads(app, seed, device=self._where, scratch=scratch, prepare=self._prepare, done=self._returned)
-        self._last: _Asked | None = None
+        self._last: Asked | None = None
 
     def do(
         self, question: Question, client: ClientInfo, state: Mapping[str, Any], *, debug: bool = False
@@ -157,12 +117,12 @@ class Bench:
         """There is no task for now: let go of the last question, and so of the model that was sent with it."""
         self._last = None
 
-    def _asked(self, question: Question) -> _Asked:
+    def _asked(self, question: Question) -> Asked:
         """What follows from a question; worked out once, as its tasks come one after the other."""
         if self._last is None or self._last.question is not question:
             label, names = question.label, _names(question)
             whole = question.sent is not None and all_leaves(question.sent.spec, question.sent.spec)
-            self._last = _Asked(
+            self._last = Asked(
                 question,
                 self._app.handler(question.name),
                 f"{label} handler",
@@ -182,7 +142,7 @@ class Bench:
             )
         return self._last
 
-    def _answered(self, asked: _Asked, task: _Begun) -> Update | Metrics:
+    def _answered(self, asked: Asked, task: Begun) -> Update | Metrics:
         """What the handler returned."""
         key, _, model, _, ctx = task
         try:
@@ -244,7 +204,7 @@ class Bench:
         begin: Callable[[int], object],
     ) -> list[Done | Failure] | None:
         done: dict[str, Done | Failure] = {}
-        tasks: list[_Begun] = []
+        tasks: list[Begun] = []
         asked = self._asked(question)
         try:
             for i, client in enumerate(clients):
@@ -312,7 +272,7 @@ class Bench:
             full.update({i} if self.full else ())
             return failure
 
-        def begun(i: int) -> _Begun:
+        def begun(i: int) -> Begun:
             if asked.loads:
                 begin(i)
             return self._begun(asked, clients[i], states[i])
@@ -327,31 +287,23 @@ class Bench:
 
         states = [state(client.name) for client in clients]  # not in a stage: if it raises, that is no client's failure
         stages = Stages(failed)
-        tasks: dict[int, _Begun] = stages.stage(range(len(clients)), begun)
+        tasks: dict[int, Begun] = stages.stage(range(len(clients)), begun)
         answers: dict[int, Any] = stages.stage(tasks, answered)
-        small = [i for i, answer in answers.items() if self._is_plain(asked, tasks[i], answer)]
-        rows = side_by_side(question, {i: answers[i] for i in small}, room)
-        done = stages.stage(answers.keys() - chain.from_iterable(places for places, _ in rows), finished)
+        alike = alike_in(asked, tasks, answers)
+        rows = side_by_side(question, ([answers[i] for i in places] for places in alike), room)
+        packed = [(places, these) for places, these in zip(alike, rows, strict=True) if these is not None]
+        done = stages.stage(answers.keys() - chain.from_iterable(places for places, _ in packed), finished)
         for i, one in sorted((done | stages.failures).items()):
             self.full = i in full
             yield [i], one
         self.full = False
-        yield from rows
+        yield from packed
 
-    def _is_plain(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> bool:
-        """Is it an update, and small, of which nothing is to be done but to fold it?"""
-        if not asked.plain or isinstance(update, Metrics) or update.extra or task.state or task.ctx.state:
-            return False
-        spec = update.arrays.spec
-        return spec.size <= SMALL and (
-            asked.question.kind != "train" or (task.model is not None and spec is task.model.spec)
-        )
-
-    def _do(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> Done:
+    def _do(self, asked: Asked, client: ClientInfo, state: Mapping[str, Any]) -> Done:
         task = self._begun(asked, client, state)
         return self._finished(asked, task, self._answered(asked, task))
 
-    def _begun(self, asked: _Asked, client: ClientInfo, state: Mapping[str, Any]) -> _Begun:
+    def _begun(self, asked: Asked, client: ClientInfo, state: Mapping[str, Any]) -> Begun:
         """A task with its context, for which set-up and data are loaded if they are not there."""
         self._doing = ""
         question = asked.question
@@ -367,9 +319,9 @@ class Bench:
         shared, data = (self._loads.shared_of(client), self._loads.data_of(client)) if asked.loads else _NOTHING
         key = asked.key(client.name) if seeds_at_once() else partial(asked.key, client.name)
         ctx = Context(client, asked.conditions, state=visible, shared=shared, data=data, correction=correction)
-        return _as_begun((key, client, model, state, ctx))
+        return as_begun((key, client, model, state, ctx))
 
-    def _finished(self, asked: _Asked, task: _Begun, update: Update | Metrics) -> Done:
+    def _finished(self, asked: Asked, task: Begun, update: Update | Metrics) -> Done:
         """What becomes of what a handler returned."""
         if isinstance(update, Metrics):
             return Done(update, None)
