@@ -7,7 +7,7 @@ merged from left to right. Rounding therefore depends on the cohort alone.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, final
@@ -186,10 +186,10 @@ class Reduction:
 
     def _note_rows(self, clients: Sequence[str], rows: Rows) -> tuple[Rows, list[tuple[str, Exception]]]:
         """Keep metrics; gives those back whose metrics fit, and who was refused."""
-        if not rows.metrics:
+        if not rows.metrics or self._fit(_numbers(rows.metrics)):
             self._reduced.names += clients
             self._reduced.weights += rows.weights
-            self._reduced.metrics += [{}] * len(rows)
+            self._reduced.metrics += rows.metrics or [{}] * len(rows)
             return rows, []
         refused: list[tuple[str, Exception]] = []
         good = []
@@ -200,6 +200,13 @@ class Reduction:
             except BadUpdate as error:
                 refused.append((client, error))
         return (rows.take(good) if refused else rows), refused
+
+    def _fit(self, numbers: Collection[str]) -> bool:
+        """Were these metrics, and are there any, only numbers before?"""
+        if not numbers or any(self._shapes.get(name) for name in numbers):
+            return False
+        self._shapes |= dict.fromkeys(numbers, ())
+        return True
 
     def note(self, client: str, weight: float, metrics: Mapping[str, Any]) -> None:
         """Keep a client's metrics.
@@ -294,6 +301,13 @@ class Reduction:
             before = self._merged.get(name)
             self._merged[name] = acc if before is None else self._aggregator(name).merge(before, acc)
         self._open, self._forms = {}, {}
+
+
+def _numbers(metrics: Sequence[Mapping[str, Any]]) -> Collection[str]:
+    """The names of these clients' metrics, if all have the same and each is a number; else none."""
+    names = metrics[0].keys()
+    same = all(its.keys() == names for its in metrics)
+    return names if same and {type(value) for its in metrics for value in its.values()} == {float} else ()
 
 
 def _whole_shards(places: Sequence[int], begin: int) -> int:

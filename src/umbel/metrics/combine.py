@@ -79,6 +79,8 @@ def combine(
 
 def _stacked(name: str, values: list[Any]) -> Values:
     """The clients' values along a first axis."""
+    if set(map(type, values)) == {float}:  # as nearly all are; a look at each takes longer than all the rest
+        return np.array(values)
     first = np.shape(values[0])
     other = next((np.shape(value) for value in values if np.shape(value) != first), None)
     if other is not None:
