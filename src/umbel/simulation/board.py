@@ -21,9 +21,7 @@ from umbel.simulation.lock import ProcessLock
 from umbel.simulation.region import Handle, Region
 
 WINDOW = 64  # so far ahead of the others a worker looks for clients whose data it has, if it does not say otherwise
-Places = np.ndarray[tuple[int], np.dtype[np.int64]]
 NOBODY = -1
-_NONE = np.empty(0, np.int64)
 _HEAD = 64  # bytes before the workers' numbers
 
 
@@ -144,29 +142,29 @@ class Board:
             self.resize(total)  # to see those that came later
             left = count - begin
             most = min(most, max(least, -(-2 * left // (3 * self._workers))), left)  # leave something for the others
-            at = self._mine(worker, begin, count, window)[:most] if window else _NONE
-            chosen = self._order[at] if len(at) else self._order[begin : begin + most]
-            taken: list[int] = chosen.tolist()
-            self._taker[chosen] = worker
-            if len(at):
+            at = self._mine(worker, begin, count, window)[:most] if window else []
+            taken: list[int] = self._order[at or slice(begin, begin + most)].tolist()
+            self._taker[taken] = worker
+            if at and at[-1] - begin >= len(at):
                 self._close_gaps(begin, at)
-            else:
-                self._head[0] = begin + most
+            self._head[0] = begin + len(taken)
             return taken
 
-    def _mine(self, worker: int, begin: int, count: int, window: int) -> Places:
+    def _mine(self, worker: int, begin: int, count: int, window: int) -> list[int]:
         """Where in the list, from its beginning on, tasks stand whose data this worker has."""
-        ahead = self._order[begin : min(begin + window, count)]
-        near = np.count_nonzero(ahead < ahead[0] + window)  # else the first may stay behind to the end
-        return begin + np.flatnonzero(self._home[begin : begin + near] == worker)
+        end = min(begin + window, count)
+        if self._home[begin:end].max() < 0:
+            return []
+        ahead, homes = self._order[begin:end].tolist(), self._home[begin:end].tolist()
+        last = ahead[0] + window  # else the first may stay behind to the end
+        return [begin + i for i, task in enumerate(ahead) if homes[i] == worker and task < last]
 
-    def _close_gaps(self, begin: int, at: Places) -> None:
+    def _close_gaps(self, begin: int, at: Sequence[int]) -> None:
         """Move what stands before the taken ones behind them, in its order."""
-        end = int(at[-1]) + 1
+        end, gone = at[-1] + 1, {place - begin for place in at}
         for table in (self._order, self._home):
-            rest = np.delete(table[begin:end], at - begin)
+            rest = [it for i, it in enumerate(table[begin:end].tolist()) if i not in gone]
             table[end - len(rest) : end] = rest
-        self._head[0] = begin + len(at)
 
     def note(self, worker: int, task: int) -> None:
         """This worker does that task now."""
