@@ -137,9 +137,10 @@ class Arrays:
     @property
     def _file(self) -> Array:
         """The bytes of the whole file, header and data."""
-        if isinstance(self._held, bytes):  # it had not been one, which takes a fifth of the time
-            self._held = np.frombuffer(self.spec.header + self._held, _BYTE)
-        return self._held
+        held = self._held
+        if isinstance(held, bytes):  # it had not been one, which takes a fifth of the time
+            self._held = held = np.frombuffer(self.spec.header + held, _BYTE)
+        return held
 
     @property
     def writable(self) -> bool:
@@ -215,7 +216,8 @@ class Arrays:
 
     def packed(self) -> bytes:
         """The same; a copy, unless they are tiny and nobody has looked into them."""
-        return self._held if isinstance(self._held, bytes) else self.data.tobytes()
+        held = self._held
+        return held if isinstance(held, bytes) else self.data.tobytes()
 
     def stretch(self, offset: int, size: int, dtype: str) -> Array:
         """``size`` stored elements from byte ``offset`` of the data on, as one flat array."""

@@ -119,6 +119,7 @@ class Bench:
 
     def _asked(self, question: Question) -> Asked:
         """What follows from a question; worked out once, as its tasks come one after the other."""
+        self._doing = ""
         if self._last is None or self._last.question is not question:
             label, names = question.label, _names(question)
             whole = question.sent is not None and all_leaves(question.sent.spec, question.sent.spec)
@@ -292,7 +293,7 @@ class Bench:
         alike = alike_in(asked, tasks, answers)
         rows = side_by_side(question, ([answers[i] for i in places] for places in alike), room)
         packed = [(places, these) for places, these in zip(alike, rows, strict=True) if these is not None]
-        done = stages.stage(answers.keys() - chain.from_iterable(places for places, _ in packed), finished)
+        done = stages.stage(sorted(answers.keys() - chain.from_iterable(p for p, _ in packed)), finished)
         for i, one in sorted((done | stages.failures).items()):
             self.full = i in full
             yield [i], one

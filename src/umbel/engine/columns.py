@@ -49,7 +49,9 @@ class Columns(Sequence[Row], Generic[Row]):
         return tuple([column[place] for column in self.columns])  # type: ignore[return-value]  # as above
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(tuple.__eq__, self, other))
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return False
+        return all(mine == its for mine, its in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]  # it may be over lists
 

@@ -20,6 +20,7 @@ from umbel.simulation.member import Died, Member
 from umbel.simulation.messages import Hello, Load
 from umbel.simulation.output import Output
 from umbel.simulation.region import Region
+from umbel.simulation.rests import Rests
 from umbel.simulation.shipping import modules_by_file
 from umbel.simulation.waiting import Selector
 from umbel.simulation.worker import BROADCAST
@@ -38,8 +39,7 @@ class Pool:
 
     Attributes:
         members: the workers, without those that were retired.
-        ending: of workers that have not let go of the last exchange, its number, by theirs.
-        held: pieces of the broadcast memory, from where to where, that user code holds, by worker.
+        rests: what they hold of exchanges.
         exchanges: how many there were.
     """
 
@@ -48,8 +48,7 @@ class Pool:
         self._pid = os.getpid()
         self._loads: list[Load] = []
         self.members: list[Member] = []
-        self.ending: dict[int, int] = {}
-        self.held: dict[int, Sequence[tuple[int, int]]] = {}
+        self.rests = Rests()
         self.exchanges = 0
         self._modules = modules_by_file()
         self._watched: list[tuple[Member, bool]] | None = None  # for whom we wait, and whether to write to them, too
@@ -106,8 +105,7 @@ class Pool:
     def restart(self, member: Member) -> Member:
         """A new worker in the place of one that died."""
         member.forget()
-        self.held.pop(member.number, None)
-        self.ending.pop(member.number, None)
+        self.rests.forget(member.number)
         fresh = self.members[self.members.index(member)] = self._start(member.number)
         for message in self._loads:
             fresh.send(message)
@@ -117,8 +115,7 @@ class Pool:
         """End a worker for good."""
         member.kill()
         self.members.remove(member)
-        self.held.pop(member.number, None)
-        self.ending.pop(member.number, None)
+        self.rests.forget(member.number)
 
     def tell(self, message: Any) -> None:
         """Tell all workers something."""

@@ -44,7 +44,6 @@ from umbel.simulation.messages import (
     Lot,
     More,
     Open,
-    Rest,
     Room,
     State,
 )
@@ -102,7 +101,6 @@ class Processes:
         self._events: list[Event] = []
         self._opened: Open | None = None
         self._told: list[More] = []  # since it was opened
-        self._resting: set[int] = set()  # workers that have found nothing more to do in it, and hold nothing of it
         self._placed: list[tuple[int, int]] = []  # where its arrays lie in the broadcast memory
         self._grouped = grouped
         self._units = Units()
@@ -169,16 +167,16 @@ class Processes:
     def _tell(self, message: More) -> None:
         """Tell all workers that there is more to do."""
         self._told.append(message)
-        self._resting.clear()
+        self._pool.rests.more()
         self._pool.tell(message)
 
     def _begin(self, question: Question, cohort: Cohort) -> None:
-        while self._pool.ending:
+        while self._pool.rests.pending:
             self._hear()
-        self._resting.clear()
         begin = time.perf_counter()
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
         self._pool.exchanges += 1
+        self._pool.rests.begin(self._pool.exchanges)
         self._pool.board.exchange = self._pool.exchanges
         homes = [self._homes.get(cohort.names[begin], -1) for begin in self._units.begins] if self._homes else None
         self._pool.board.publish(len(self._units), homes)
@@ -196,7 +194,7 @@ class Processes:
 
     def _broadcaster(self) -> Any:
         """What puts arrays where all workers see them; over those of exchanges before, where nobody holds them."""
-        taken = sorted({piece for pieces in self._pool.held.values() for piece in pieces})
+        taken = self._pool.rests.held
         self._placed = []
         broadcast = self._pool.broadcast
 
@@ -248,7 +246,7 @@ class Processes:
         for name, seconds in message.seconds.items():
             self.spent[name] += seconds
         if message.rest is not None:
-            self._note_rest(member, message.number, message.rest)
+            self._pool.rests.note(member.number, message.number, message.rest)
         if not self._is_open(message.number):
             for answer in message.answers:
                 inbox.drop(answer)
@@ -271,16 +269,6 @@ class Processes:
         elif (message.answers or message.lots) and not self._measured:
             self._measured = True
             self._fit(message.resident)
-
-    def _note_rest(self, member: Member, number: int, rest: Rest) -> None:
-        """A worker has let go of an exchange, unless there was more to do since."""
-        if self._is_open(number) and rest.heard == len(self._told):
-            self._resting.add(member.number)
-        elif self._pool.ending.get(member.number) == number:
-            del self._pool.ending[member.number]
-        else:
-            return
-        self._pool.held[member.number] = rest.held
 
     def _note(self, member: Member, number: int, answer: Answer) -> None:
         self._tasks.note(number, answer, member.inbox)
@@ -392,11 +380,10 @@ class Processes:
         if self._opened is not None:
             self._opened = None
             self._pool.board.clear()
+            late = self._pool.rests.end([member.number for member in self._pool.members], self._placed)
             for member in self._pool.members:
                 member.inbox.starve(0)
-                if member.number not in self._resting:
-                    self._pool.ending[member.number] = self._pool.exchanges
-                    self._pool.held[member.number] = [*self._pool.held.get(member.number, ()), *self._placed]
+                if member.number in late:
                     member.send(End())
 
     # --- workers that die, and those that are too many ---------------------------------------

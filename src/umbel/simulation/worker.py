@@ -172,6 +172,7 @@ class Worker:
         while taken := self._board.take(
             self._number, min(fits, self._chunk(_AT_ONCE)), self._chunk(_AT_LEAST), window=window
         ):
+            self._flush_if_due()  # not behind the last tasks, where it is said at once that there are no more
             units = self._exchange.units
             while len(units) <= max(taken):  # the board was quicker than the message
                 self._exchange.extend(self._receive_this(More))
@@ -224,8 +225,7 @@ class Worker:
             said = time.perf_counter()
             self._seconds["training"] += trained - begin
             self._seconds["moving"] += said - trained
-            if said - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2:
-                self._flush()
+            self._flush_if_due()
         for members in alike.values():
             rows = Rows.packed([update for _, update in members], self._room)
             self._lots.append(self._lot(in_short([task for task, _ in members]), rows))
@@ -258,13 +258,17 @@ class Worker:
         """Do small tasks stage by stage."""
         question = self._exchange.question
         begin = time.perf_counter()
-        if (self._lots or self._answers) and (begin - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2):
-            self._flush()  # not behind the last tasks, where it is said at once that there are no more
         clients, state = self._known(tasks)
-        with uncollected():
-            for places, done in self._bench.do_in_turn(
-                question, clients, state, begin=self._noting(tasks), room=self._room
-            ):
+        with uncollected() as collect:
+            late = begin + 2 * _AT_ONCE
+
+            def note(place: int) -> None:
+                noting(place)
+                if time.perf_counter() > late:  # it was to be over: garbage may be large
+                    collect()
+
+            noting = self._noting(tasks)
+            for places, done in self._bench.do_in_turn(question, clients, state, begin=note, room=self._room):
                 if isinstance(done, Rows):
                     self._lots.append(self._lot(in_short([tasks[i] for i in places]), done))
                 else:
@@ -355,6 +359,12 @@ class Worker:
             if isinstance(message, More):
                 self._exchange.extend(message)
         return message
+
+    def _flush_if_due(self) -> None:
+        """Say what was done, if there is much of it, or it was a while ago."""
+        waits = self._lots or self._answers
+        if waits and (time.perf_counter() - self._said > _OFTEN or self._outbox.unsaid > ROOM // 2):
+            self._flush()
 
     def _flush(self, *, rest: Rest | None = None, starved: int = 0) -> None:
         """Say what was done."""

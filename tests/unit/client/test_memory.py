@@ -8,25 +8,35 @@ from umbel.client.memory import uncollected
 
 
 def test_garbage_is_collected_afterwards_as_before() -> None:
-    seen = []
+    before, seen = gc.get_threshold(), []
 
     @uncollected()
     def fail() -> None:
-        seen.append(gc.isenabled())
+        seen.append((gc.get_threshold()[0], gc.isenabled()))
         raise ZeroDivisionError
 
-    assert gc.isenabled()
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert seen == [False]
-    assert gc.isenabled()
+    assert seen == [(0, True)]
+    assert gc.get_threshold() == before
 
 
-def test_who_collects_none_goes_on_so() -> None:
-    gc.disable()
+def test_what_takes_long_is_collected() -> None:
+    before = gc.get_threshold()
+    with uncollected() as collect:
+        collect()
+        assert gc.get_threshold() == before
+    assert gc.get_threshold() == before
+
+
+def test_what_user_code_makes_of_it_stays() -> None:
+    before = gc.get_threshold()
     try:
         with uncollected():
-            pass
+            gc.disable()
+            gc.set_threshold(5)
         assert not gc.isenabled()
+        assert gc.get_threshold()[0] == 5
     finally:
         gc.enable()
+        gc.set_threshold(*before)

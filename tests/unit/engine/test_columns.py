@@ -21,4 +21,5 @@ def test_columns_are_a_sequence(rows: list[tuple[str, int]], other: list[tuple[s
     assert (columns == other) is (rows == other)
     assert columns == rows
     assert columns != 3
+    assert Columns([1], [2]) != [[1, 2]]  # as tuples and lists differ
     assert repr(columns) == repr(rows)
