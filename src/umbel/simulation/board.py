@@ -48,7 +48,8 @@ class Board:
         self.capacity = self.exchange = 0
         self.resize(capacity)
         if handles is None:
-            self._doing[:] = NOBODY
+            for worker in range(workers):
+                self.note(worker, NOBODY)
 
     @property
     def handles(self) -> tuple[Handle, Handle]:
@@ -63,8 +64,7 @@ class Board:
         self.capacity = capacity
         tasks = _HEAD + 8 * self._workers
         self._head = self._region.array(0, 4, np.int64)
-        self._doing = self._region.array(_HEAD, self._workers, np.int64)
-        self._cells = self._doing.data  # the same; quicker for a number
+        self._doing = self._region.array(_HEAD, self._workers, np.int64).data  # quicker for a number than the array
         # row by row, so that nothing moves when there are more
         rows = self._region.array(tasks, 4 * capacity, np.int16).reshape(-1, 4)
         self._order, self._home, self._taker = rows[:, :2].view(np.int32)[:, 0], rows[:, 2], rows[:, 3]
@@ -108,7 +108,7 @@ class Board:
             left = [task for task in tasks if self._taker[task] in (worker, NOBODY)]
             self._taker[left] = NOBODY
             self._put(left)
-            self._doing[worker] = NOBODY
+            self.note(worker, NOBODY)
 
     def _put(self, tasks: Sequence[int]) -> None:
         self._order[: len(tasks)] = tasks
@@ -122,7 +122,7 @@ class Board:
 
     def doing(self, worker: int) -> int:
         """Which task a worker does; -1: none."""
-        return self._cells[worker]
+        return self._doing[worker]
 
     # --- a worker ----------------------------------------------------------------------------
 
@@ -168,11 +168,11 @@ class Board:
 
     def note(self, worker: int, task: int) -> None:
         """This worker does that task now."""
-        self._cells[worker] = task
+        self._doing[worker] = task
 
     def close(self) -> None:
         """Give the memory back."""
-        del self._cells, self._doing, self._head, self._order, self._home, self._taker
+        del self._doing, self._head, self._order, self._home, self._taker
         self._region.close()
         self._region.forget()
         self._lock.close()

@@ -13,6 +13,7 @@ from umbel.simulation.messages import Cohort, More, Open
 from umbel.simulation.region import Loan, Region
 from umbel.simulation.shipping import unpack
 
+BROADCAST = 1 << 20  # bytes that there are at first for what is broadcast
 ROOM = 8 << 20  # bytes that a worker has at first for its updates
 _AHEAD = 4  # units that a worker may be ahead of the first that is open, however large their updates
 
@@ -31,7 +32,6 @@ class Exchange:
     """
 
     def __init__(self, message: Open, get: Callable[[int, int], Array]) -> None:
-
         self.number = message.number
         self._packed, self._get = message.question, get
         self._question: Question | None = None
@@ -98,4 +98,4 @@ class Heard:
         return sorted({piece for piece, _ in self._loans})
 
 
-__all__ = ["ROOM", "Exchange", "Heard"]
+__all__ = ["BROADCAST", "ROOM", "Exchange", "Heard"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from umbel.simulation.board import Board
-from umbel.simulation.heard import ROOM
+from umbel.simulation.heard import BROADCAST, ROOM
 from umbel.simulation.member import Died, Member
 from umbel.simulation.messages import Hello, Load
 from umbel.simulation.output import Output
@@ -23,7 +23,6 @@ from umbel.simulation.region import Region
 from umbel.simulation.rests import Rests
 from umbel.simulation.shipping import modules_by_file
 from umbel.simulation.waiting import Selector
-from umbel.simulation.worker import BROADCAST
 
 _FAREWELL = 2.0  # seconds that workers have to end by themselves, with what they want to do at their end
 

@@ -31,7 +31,7 @@ from umbel.rows import Rows
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, WINDOW, Board
 from umbel.simulation.cpus import let_others_first
-from umbel.simulation.heard import ROOM, Exchange, Heard
+from umbel.simulation.heard import BROADCAST, ROOM, Exchange, Heard
 from umbel.simulation.limits import next_within
 from umbel.simulation.messages import (
     Answer,
@@ -59,7 +59,6 @@ from umbel.simulation.units import in_short
 from umbel.spec import Spec
 from umbel.update import Kind, Metrics, Update
 
-BROADCAST = 1 << 20  # bytes, at first
 _OFTEN = 10e-3  # seconds between two messages, where tasks are short; each may cost the worker its core for a moment
 _AT_ONCE = 12e-3  # seconds that the units take, about, which it takes from the board at once
 _AT_LEAST = 3e-4  # however few are left, since it costs time to take them
@@ -260,14 +259,13 @@ class Worker:
         begin = time.perf_counter()
         clients, state = self._known(tasks)
         with uncollected() as collect:
-            late = begin + 2 * _AT_ONCE
+            noting, late = self._noting(tasks), begin + 2 * _AT_ONCE
 
             def note(place: int) -> None:
                 noting(place)
                 if time.perf_counter() > late:  # it was to be over: garbage may be large
                     collect()
 
-            noting = self._noting(tasks)
             for places, done in self._bench.do_in_turn(question, clients, state, begin=note, room=self._room):
                 if isinstance(done, Rows):
                     self._lots.append(self._lot(in_short([tasks[i] for i in places]), done))
@@ -428,4 +426,4 @@ def run(number: int, lifeline: int, crash: int) -> None:
     os._exit(0)  # not a tidy end, which may take long, and which user code may keep from coming
 
 
-__all__ = ["BROADCAST", "Over", "Worker", "run"]
+__all__ = ["Over", "Worker", "run"]
