@@ -97,18 +97,18 @@ class WeightedSum:
     """The sum of weight * (update - sent), and of the weights.
 
     Attributes:
-        total: the sum so far, writable; None before the first value, whose spec it takes.
         model: is it a sum of models?
         exact: are integers of values summed exactly in 64 bits?
         weight: the sum of the weights.
         count: the number of summands.
     """
 
-    total: Arrays | None
     model: bool
     exact: bool = False
     weight: float = 0.0
     count: int = 0
+    _total: Arrays | None = None
+    _cleared: bool = True  # else there is anything in the total's memory: the first summand is written over it
 
     @classmethod
     def empty(cls, sent: Arrays | None, *, exact: bool = False, double: bool = False) -> WeightedSum:
@@ -119,8 +119,23 @@ class WeightedSum:
             exact: sum integers of values exactly in 64 bits.
             double: sum floats of models in float64, whatever their dtype.
         """
-        total = _zeros(sum_spec(sent.spec, model=True, double=double)) if sent is not None else None
-        return cls(total, sent is not None, exact)
+        if sent is None:
+            return cls(model=False, exact=exact)
+        total = Arrays.blank(sum_spec(sent.spec, model=True, double=double))
+        return cls(model=True, exact=exact, _total=total, _cleared=False)
+
+    @property
+    def total(self) -> Arrays | None:
+        """The sum so far, writable; None before the first value, whose spec it takes."""
+        if not self._cleared:
+            assert self._total is not None
+            _clear(self._total)
+            self._cleared = True
+        return self._total
+
+    @total.setter
+    def total(self, total: Arrays | None) -> None:
+        self._total, self._cleared = total, True
 
     def admit(self, update: Update) -> None:
         """Refuse a value that has no sum, or other entries or shapes than the values before it.
@@ -135,7 +150,7 @@ class WeightedSum:
                 entry=opaque,
                 advice="ask with aggregator=umbel.aggregate.concat(), which joins them",
             )
-        if self.total is not None and not self.model:
+        if not self.model and self.total is not None:
             _check_same(self.total.spec, update.arrays.spec, self.exact)
 
     def add(self, update: Update, sent: Arrays | None, weight: float) -> None:
@@ -148,19 +163,29 @@ class WeightedSum:
         Several are added in one go, for the same sum to the bit: small ones as one matrix, of large ones a block of
         each while that block of the sum is in the cache.
         """
-        total = self.writable(rows.spec)
         base = sent if rows.kind == "model" else None
-        found = _pieces(rows.spec, base.spec if base is not None else None, total.spec)
         if len(rows) > 1 and rows.are_small:
+            total = self.writable(rows.spec)
+            found = _pieces(rows.spec, base.spec if base is not None else None, total.spec)
             matrix, each = np.asarray(rows.values), np.array(weights, np.float64)
             with np.errstate(all="ignore"):
                 for piece in found:
                     _add_matrix(piece, matrix, base, total, each)
         else:
-            for piece in found:
-                _add_piece(piece, rows.values, base, total, weights)
+            self._add_large(rows, base, weights)
         self.weight = reduce(add, weights, self.weight)
         self.count += len(rows)
+
+    def _add_large(self, rows: Rows, base: Arrays | None, weights: Sequence[float]) -> None:
+        blank = None if self._cleared else self._total
+        total = self.writable(rows.spec) if blank is None else blank
+        found = _pieces(rows.spec, base.spec if base is not None else None, total.spec)
+        first = blank is not None and sum(p.size for p in found) == sum(e.size for e in total.spec.entries)
+        if blank is not None and not first:  # there are entries that the update has not
+            _clear(total)
+        self._cleared = True
+        for piece in found:
+            _add_piece(piece, rows.values, base, total, weights, first=first)
 
     def add_shards(self, rows: Rows, sent: Arrays | None, weights: Sequence[float], size: int) -> None:
         """Add some small updates in shards: the same to the bit as if each shard had a sum and those were merged.
@@ -240,12 +265,16 @@ def _divide(total: Arrays, by: float, out: Arrays) -> Arrays:
 
 def _zeros(spec: Spec) -> Arrays:
     made = Arrays.blank(spec)
-    for run in spec.runs:
-        _clear(made.flat(run))
+    _clear(made)
     return made
 
 
-def _clear(flat: Array) -> None:
+def _clear(arrays: Arrays) -> None:
+    for run in arrays.spec.runs:
+        _fill_with_zeros(arrays.flat(run))
+
+
+def _fill_with_zeros(flat: Array) -> None:
     in_parts(len(flat), lambda s: flat[s].fill(0))
 
 
@@ -254,7 +283,13 @@ def _add_to(mine: Array, its: Array) -> None:
 
 
 def _add_piece(
-    piece: _Piece, rows: Sequence[Array] | Array, sent: Arrays | None, total: Arrays, weights: Sequence[float]
+    piece: _Piece,
+    rows: Sequence[Array] | Array,
+    sent: Arrays | None,
+    total: Arrays,
+    weights: Sequence[float],
+    *,
+    first: bool,
 ) -> None:
     storage = STORAGE[piece.dtype]
     xs = [row[piece.update : piece.update + piece.size * storage.itemsize].view(storage) for row in rows]
@@ -263,19 +298,22 @@ def _add_piece(
     ws = [out.dtype.type(weight) for weight in weights]
 
     def add_part(s: slice) -> None:
-        _add_stretch([x[s] for x in xs], base[s] if base is not None else None, out[s], piece.dtype, ws)
+        _add_stretch([x[s] for x in xs], base[s] if base is not None else None, out[s], piece.dtype, ws, first=first)
 
     in_parts(piece.size, add_part)
 
 
-def _add_stretch(xs: Sequence[Array], base: Array | None, out: Array, dtype: str, ws: Sequence[Any]) -> None:
-    """``out += w * (x - base)`` for each x, in blocks that stay in the cache."""
+def _add_stretch(
+    xs: Sequence[Array], base: Array | None, out: Array, dtype: str, ws: Sequence[Any], *, first: bool
+) -> None:
+    """``out += w * (x - base)`` for each x, in blocks that stay in the cache; ``first``: as if out were zero before."""
     scratch = np.empty(min(_BLOCK, len(out)), out.dtype)
     for begin in range(0, len(out), _BLOCK):
         s = slice(begin, begin + _BLOCK)
         total = out[s]
         block = scratch[: len(total)]
         sent = _wide(base[s], dtype) if base is not None else None
+        before = out.dtype.type(0) if first else total  # a sum, too, so that -0.0 becomes 0.0 as it does when added
         for x, w in zip(xs, ws, strict=True):
             if sent is None:
                 np.multiply(_wide(x[s], dtype), w, out=block, dtype=out.dtype)
@@ -283,7 +321,8 @@ def _add_stretch(xs: Sequence[Array], base: Array | None, out: Array, dtype: str
                 np.subtract(_wide(x[s], dtype), sent, out=block, dtype=out.dtype)
                 if w != 1:
                     np.multiply(block, w, out=block)
-            np.add(total, block, out=total)
+            np.add(before, block, out=total)
+            before = total
 
 
 def _add_matrix(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Array) -> None:

@@ -31,7 +31,7 @@ class Sgd:
 
     def step(self, model: Arrays, delta: Arrays, state: None) -> tuple[Arrays, None]:
         """The step."""
-        return model + self.lr * delta, state
+        return model + (delta if self.lr == 1 else self.lr * delta), state
 
 
 def sgd(lr: float = 1.0) -> ServerOptimizer:

@@ -32,6 +32,7 @@ from umbel.simulation.board import NOBODY
 from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import AnsweredRows, Clients, ClientStates, Folding, Group, groups
+from umbel.simulation.linger import Linger
 from umbel.simulation.messages import (
     Answer,
     Answers,
@@ -103,6 +104,7 @@ class Processes:
         self._told: list[More] = []  # since it was opened
         self._placed: list[tuple[int, int]] = []  # where its arrays lie in the broadcast memory
         self._grouped = grouped
+        self._lingering = Linger()
         self._units = Units()
         self._split: set[int] = set()  # units that were taken apart
         self.loaded = False
@@ -215,8 +217,26 @@ class Processes:
         del until
         while not self._events:
             self._hear(self._feed())
+        self._linger()
         events, self._events = self._events, []
         return events
+
+    def _linger(self) -> None:
+        """Wait a little for the updates of those who are about to have one, too."""
+        assert self._question is not None
+        sent, there = self._question.sent, len(self._events)
+        if sent is None or not (seconds := self._lingering.seconds(sent.nbytes, there)):
+            return
+        end = time.monotonic() + seconds
+        while self._awaits() and (left := end - time.monotonic()) > 0:
+            self._hear(left)
+        if there == 1 and self._awaits():
+            self._lingering.note(came=len(self._events) > 1)
+
+    def _awaits(self) -> bool:
+        """May each worker have an update soon, and is one yet to come?"""
+        members = self._pool.members
+        return len(self._events) < len(members) and any(self._works(member) for member in members)
 
     def _hear(self, seconds: float | None = None) -> None:
         for member, message in self._pool.wait(seconds):

@@ -14,6 +14,7 @@ from umbel import Arrays, Update, aggregate
 from umbel.aggregate import weighted_sum
 from umbel.aggregate.weighted_sum import WeightedSum, divided
 from umbel.arrays import BLOCK
+from umbel.buffers import allocating
 from umbel.rows import Rows
 
 WIDE = {"f8": "f8", "f4": "f4", "f2": "f4"}
@@ -153,6 +154,39 @@ def test_of_several_at_once_is_that_of_each_in_turn(size: int, kind: str, monkey
     for total in (together, packed):
         assert total.total == in_turn.total
         assert (total.weight, total.count) == (in_turn.weight, in_turn.count)
+
+
+LONG = 20_000  # elements that are put into memory that is lent
+
+
+def empty_in_used_memory(sent: Arrays) -> WeightedSum:
+    with allocating(lambda size: np.full(size, 0xFF, np.uint8)):  # NaN, everywhere
+        return WeightedSum.empty(sent)
+
+
+@pytest.mark.parametrize("added", [("a", "b"), ("b", "a"), ("a",), ("b",), ()])
+def test_begins_at_zero_whatever_was_in_its_memory(added: tuple[str, ...]) -> None:
+    sent = Arrays({"a": np.zeros(LONG, "f4"), "b": np.zeros(LONG, "f8"), "c": np.zeros(LONG, "f4")}).select("[ab]")
+    total, later = empty_in_used_memory(sent), empty_in_used_memory(sent)
+    values = {name: np.full(LONG, 0.5, sent[name].dtype) for name in added}
+    if added:
+        total.add(Update(delta=values), sent, 3.0)
+        total.add(Update(delta=values), sent, 1.0)
+    total.merge(later)
+    later.merge(total)
+    for it in (total, later):
+        assert it.total is not None
+        assert {name: set(it.total[name]) for name in "ab"} == {name: {2.0 if name in added else 0.0} for name in "ab"}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_begins_at_plus_zero(count: int) -> None:
+    sent = Arrays({"w": np.zeros(LONG, "f4")})
+    nothing = Rows.over([Update(delta={"w": np.full(LONG, -0.0, "f4")})] * count)
+    total = empty_in_used_memory(sent)
+    total.add_rows(nothing, sent, [1.0] * count)
+    assert total.total is not None
+    assert not np.signbit(total.total["w"]).any(), "as if it had been added to a zero"
 
 
 def a_sum(values: list[float], *, weight: float) -> WeightedSum:
