@@ -6,6 +6,7 @@ import itertools
 from collections import OrderedDict
 from typing import final
 
+from umbel.arrays import Array
 from umbel.client.app import ClientApp
 from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.messages import Load
@@ -56,6 +57,15 @@ class Crew:
     def is_ours(self) -> bool:
         """Is this the process that the workers belong to, and not a fork of it?"""
         return self._pool.is_ours
+
+    def lend(self, size: int) -> Array | None:
+        """Memory for a large array of this process, where workers see it; None: any other will do."""
+        return self._pool.broadcast.lend(size)
+
+    def rest(self) -> None:
+        """Between runs: give back memory."""
+        if self.is_ours:
+            self._pool.broadcast.trim()
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates) -> Processes:
         """What does the tasks of one run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from umbel.buffers import allocating
+from umbel.buffers import Array, Lend, allocating
 from umbel.client.app import ClientApp
 from umbel.client.determinism import isolated
 from umbel.engine.ports import Runner
@@ -50,7 +50,7 @@ class Place(ABC):
             )
         clean, self._inside = False, self._inside + 1
         try:
-            with isolated(self.threads), allocating(Recycler().lend), spreading(self.share_out):
+            with isolated(self.threads), allocating(self._lender()), spreading(self.share_out):
                 yield
             clean = True
         finally:
@@ -59,6 +59,20 @@ class Place(ABC):
                 self.rest(clean=clean, within=self._inside > 0)
             finally:
                 _ALONE.release()
+
+    def _lender(self) -> Lend:
+        recycler = Recycler()
+
+        def lend(size: int) -> Array | None:
+            piece = self.lend(size)
+            return recycler.lend(size) if piece is None else piece
+
+        return lend
+
+    def lend(self, size: int) -> Array | None:
+        """Memory for a large array that this process makes, if it had better lie somewhere; None: anywhere will do."""
+        del size
+        return None
 
     def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
         """Work on large arrays that this process does itself; see `umbel.spread.spreading`."""

@@ -12,10 +12,11 @@ import selectors
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from umbel.simulation.board import Board
-from umbel.simulation.heard import BROADCAST, ROOM
+from umbel.simulation.broadcast import Broadcast
+from umbel.simulation.heard import ROOM
 from umbel.simulation.member import Died, Member
 from umbel.simulation.messages import Hello, Load
 from umbel.simulation.output import Output
@@ -24,6 +25,7 @@ from umbel.simulation.rests import Rests
 from umbel.simulation.shipping import modules_by_file
 from umbel.simulation.waiting import Selector
 
+_Part = TypeVar("_Part", Board, Broadcast, Output)
 _FAREWELL = 2.0  # seconds that workers have to end by themselves, with what they want to do at their end
 
 
@@ -56,14 +58,14 @@ class Pool:
         try:
             self._output = self._closed_last(Output())
             self.board = self._closed_last(Board(workers))
-            self.broadcast = self._closed_last(Region(BROADCAST))
+            self.broadcast = self._closed_last(Broadcast(self.rests))
             for number in range(workers):
                 self.members.append(self._start(number))
         except BaseException:
             self.close(now=True)
             raise
 
-    def _closed_last(self, part: Any) -> Any:
+    def _closed_last(self, part: _Part) -> _Part:
         self._closing.append(part.close)
         return part
 

@@ -11,15 +11,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
-import numpy as np
-
-from umbel.arrays import Arrays
 from umbel.client.memory import available
 from umbel.engine.columns import Columns
 from umbel.engine.exchange import Arrived, Close, Event, Failed
@@ -27,7 +23,6 @@ from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import RunError
 from umbel.sample import Population
-from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY
 from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
@@ -52,7 +47,6 @@ from umbel.simulation.pool import Died, Member, Pool
 from umbel.simulation.shipping import pack
 from umbel.simulation.tasks import Tasks
 from umbel.simulation.units import Units
-from umbel.spread import in_parts
 
 logger = logging.getLogger("umbel")
 _AT_HOME = 1024  # clients whose data a worker keeps; see umbel.client.loads
@@ -102,7 +96,6 @@ class Processes:
         self._events: list[Event] = []
         self._opened: Open | None = None
         self._told: list[More] = []  # since it was opened
-        self._placed: list[tuple[int, int]] = []  # where its arrays lie in the broadcast memory
         self._grouped = grouped
         self._lingering = Linger()
         self._units = Units()
@@ -176,7 +169,7 @@ class Processes:
         while self._pool.rests.pending:
             self._hear()
         begin = time.perf_counter()
-        packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._broadcaster())
+        packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._pool.broadcast.put)
         self._pool.exchanges += 1
         self._pool.rests.begin(self._pool.exchanges)
         self._pool.board.exchange = self._pool.exchanges
@@ -193,24 +186,6 @@ class Processes:
         with woken_apart([member.pid for member in self._pool.members]):
             self._pool.tell(self._opened)
         self.spent["moving"] += time.perf_counter() - begin
-
-    def _broadcaster(self) -> Any:
-        """What puts arrays where all workers see them; over those of exchanges before, where nobody holds them."""
-        taken = self._pool.rests.held
-        self._placed = []
-        broadcast = self._pool.broadcast
-
-        def put(arrays: Arrays) -> int:
-            data = np.frombuffer(arrays.to_bytes(), np.uint8)
-            offset = _gap(taken, data.size)
-            insort(taken, (offset, offset + data.size))
-            self._placed.append((offset, offset + data.size))
-            broadcast.resize(offset + data.size)
-            there = broadcast.piece(offset, data.size)
-            in_parts(data.size, lambda s: np.copyto(there[s], data[s]))
-            return offset
-
-        return put
 
     def wait(self, until: float) -> Sequence[Event]:
         """Block until workers have answered."""
@@ -400,7 +375,7 @@ class Processes:
         if self._opened is not None:
             self._opened = None
             self._pool.board.clear()
-            late = self._pool.rests.end([member.number for member in self._pool.members], self._placed)
+            late = self._pool.rests.end([member.number for member in self._pool.members], self._pool.broadcast.end())
             for member in self._pool.members:
                 member.inbox.starve(0)
                 if member.number in late:
@@ -473,16 +448,6 @@ class Processes:
             self._pool.retire(member)
             self._pool.board.again(member.number, self._left())
         self._tell(More())
-
-
-def _gap(taken: Sequence[tuple[int, int]], size: int) -> int:
-    """Where there is room between pieces, in order of their beginnings."""
-    at = 0
-    for begin, end in taken:
-        if begin - at >= size:
-            break
-        at = max(at, -(-end // LINE) * LINE)
-    return at
 
 
 __all__ = ["Processes"]

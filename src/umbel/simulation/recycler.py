@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+import threading
 import weakref
 from typing import final
 
@@ -13,7 +14,7 @@ from umbel.arrays import Array
 from umbel.simulation.arena import LINE
 from umbel.simulation.region import Loan
 
-_LARGE = 1 << 20  # bytes; below that the allocator of the C library recycles on its own
+LARGE = 1 << 20  # bytes; below that the allocator of the C library recycles on its own
 _IDLE = 2  # pieces that may lie unused: a round makes a sum, where the mean will lie, and a new model
 
 
@@ -23,11 +24,16 @@ class Recycler:
 
     def __init__(self) -> None:
         self._pieces: list[tuple[Array, weakref.ref[Loan]]] = []
+        self._lock = threading.Lock()  # a user's threads, too, make arrays
 
     def lend(self, size: int) -> Array | None:
         """So many bytes, aligned; None for little ones."""
-        if size < _LARGE:
+        if size < LARGE:
             return None
+        with self._lock:
+            return self._lend(size)
+
+    def _lend(self, size: int) -> Array:
         free = [i for i, (_, loan) in enumerate(self._pieces) if loan() is None]
         fit = next((i for i in free if len(self._pieces[i][0]) == size + LINE), None)
         memory = self._pieces.pop(fit)[0] if fit is not None else _new(size + LINE)
@@ -52,4 +58,4 @@ def _new(size: int) -> Array:
         raise MemoryError(f"{size:,} bytes of memory cannot be had: {error.strerror}") from error
 
 
-__all__ = ["Recycler"]
+__all__ = ["LARGE", "Recycler"]

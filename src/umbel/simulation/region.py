@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from typing import Any, final
 
@@ -75,6 +76,12 @@ class Region:
         """Bytes from an offset on, and what tells whether anyone still holds them or a view of them."""
         loan = Loan(self._map, self._address + offset, size, writable=writable)
         return np.asarray(loan), weakref.ref(loan)
+
+    def discard(self, begin: int, end: int) -> None:
+        """Give these bytes back to the system, where it can do so; whoever reads them next reads zeros."""
+        begin, end = -(-begin // PAGE) * PAGE, end // PAGE * PAGE
+        if begin < end and hasattr(mmap, "MADV_REMOVE"):
+            self._map.madvise(mmap.MADV_REMOVE, begin, end - begin)
 
     def close(self) -> None:
         """Let go of it; what is mapped stays until `forget`."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
+from umbel.arrays import Array
 from umbel.client.app import ClientApp
 from umbel.client.context import gpus
 from umbel.client.work import Bench
@@ -100,11 +101,17 @@ class Simulation(Place):
         """A run is over: end the workers, unless they are kept."""
         if not within and (self._kept is None or not clean):
             self._end_workers(now=not clean)
+        elif not within and self._crew is not None:
+            self._crew.rest()
 
     def _end_workers(self, *, now: bool) -> None:
         if self._crew is not None:
             crew, self._crew = self._crew, None
             crew.close(now=now)
+
+    def lend(self, size: int) -> Array | None:
+        """Where workers see it, so that a new model can be sent without a copy."""
+        return self._crew.lend(size) if self._crew is not None and self._crew.is_ours else None
 
     def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
         """With several threads, where there are several workers: while this process computes they mostly wait."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
+import pytest
 
 from umbel.arrays import Arrays
 from umbel.buffers import allocating
+from umbel.simulation.broadcast import Broadcast
 from umbel.simulation.recycler import Recycler
+from umbel.simulation.rests import Rests
 
 LARGE = 1 << 20
 
@@ -58,3 +66,25 @@ def test_arrays_stay_as_they_are_as_long_as_anyone_looks() -> None:
             Arrays({"w": np.full(LARGE, n, "f4")})
     assert [arrays["w"][-1] for arrays in kept] == [0, 1, 2]
     assert [view.tolist() for view in views] == [[n] * 3 for n in range(3)]
+
+
+@pytest.mark.parametrize("make", [Recycler, lambda: Broadcast(Rests())])
+def test_no_two_threads_are_lent_the_same_piece(make: Callable[[], Any]) -> None:
+    lender, before = make(), sys.getswitchinterval()
+
+    def work(number: int) -> bool:
+        for _ in range(100):
+            piece = lender.lend(LARGE)
+            if piece is None:  # this system's shared memory is not lent
+                return True
+            piece[:] = number  # which lets other threads go on
+            if (piece != number).any():
+                return False
+        return True
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(before)
