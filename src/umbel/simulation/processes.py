@@ -23,7 +23,6 @@ from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import RunError
 from umbel.sample import Population
-from umbel.simulation.board import NOBODY
 from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
 from umbel.simulation.folding import AnsweredRows, Clients, ClientStates, Folding, Group, groups
@@ -348,8 +347,8 @@ class Processes:
         return True
 
     def _works(self, member: Member) -> bool:
-        """Will something come of what it does without our help?"""
-        return not member.inbox.starved and self._pool.board.doing(member.number) != NOBODY
+        """Will it say something without our help? It may have done its last task, and not have said so yet."""
+        return not member.inbox.starved and not self._pool.rests.is_resting(member.number)
 
     def drop(self, client: str, attempt: int) -> None:
         """Throw an answer away."""

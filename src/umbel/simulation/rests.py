@@ -34,6 +34,10 @@ class Rests:
         """Pieces of the broadcast memory that are looked at, from where to where."""
         return sorted({piece for pieces in self._held.values() for piece in pieces})
 
+    def is_resting(self, worker: int) -> bool:
+        """Has it said that it has nothing to do any more in the exchange that is under way?"""
+        return worker in self._resting
+
     def begin(self, exchange: int) -> None:
         """This exchange begins."""
         self._exchange, self._told = exchange, 0

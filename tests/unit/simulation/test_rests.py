@@ -78,6 +78,8 @@ def test_who_is_not_awaited_rests(steps: list[tuple[str, int]]) -> None:
             workers[number].read()
         else:
             hear(number)
+        for i, worker in enumerate(workers):
+            assert worker.rests or not rests.is_resting(i), "who is yet to read something will have something to say"
     end()
 
 
