@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from umbel.client.context import ClientInfo
 from umbel.errors import Failure
-from umbel.simulation.folding import Clients
 from umbel.simulation.region import Handle
 from umbel.simulation.units import Units
 from umbel.spec import Spec
 from umbel.update import Kind
+
+if TYPE_CHECKING:
+    from umbel.simulation.folding import Clients  # and with it all that workers have no use for, 10 ms of each start
 
 # --- to a worker -----------------------------------------------------------------------------
 
