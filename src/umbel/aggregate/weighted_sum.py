@@ -92,7 +92,7 @@ def _adjoin(a: _Piece, b: _Piece, sent: bool) -> bool:
 
 
 @final
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class WeightedSum:
     """The sum of weight * (update - sent), and of the weights.
 
@@ -137,6 +137,12 @@ class WeightedSum:
     def total(self, total: Arrays | None) -> None:
         self._total, self._cleared = total, True
 
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.model, self.exact, self.weight, self.count, self.total
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.model, self.exact, self.weight, self.count, self.total = state
+
     def admit(self, update: Update) -> None:
         """Refuse a value that has no sum, or other entries or shapes than the values before it.
 
@@ -163,6 +169,8 @@ class WeightedSum:
         Several are added in one go, for the same sum to the bit: small ones as one matrix, of large ones a block of
         each while that block of the sum is in the cache.
         """
+        if not len(rows):
+            return
         base = sent if rows.kind == "model" else None
         if len(rows) > 1 and rows.are_small:
             total = self.writable(rows.spec)
@@ -183,9 +191,9 @@ class WeightedSum:
         first = blank is not None and sum(p.size for p in found) == sum(e.size for e in total.spec.entries)
         if blank is not None and not first:  # there are entries that the update has not
             _clear(total)
-        self._cleared = True
         for piece in found:
             _add_piece(piece, rows.values, base, total, weights, first=first)
+        self._cleared = True
 
     def add_shards(self, rows: Rows, sent: Arrays | None, weights: Sequence[float], size: int) -> None:
         """Add some small updates in shards: the same to the bit as if each shard had a sum and those were merged.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ from umbel.simulation.shared import Handle
 from umbel.spread import in_parts
 
 _AHEAD = 4  # arrays for which there is room at once: a round has a model, a sum, and the new model; each map costs
-_IS_MEMORY = hasattr(os, "memfd_create")  # elsewhere it may be a file on the disk, where sums do not belong
+_IS_MEMORY = sys.platform == "linux" and hasattr(
+    os, "memfd_create"
+)  # elsewhere it may be a file on the disk, where sums do not belong
 
 
 @final
@@ -71,7 +74,7 @@ class Broadcast:
         data = np.frombuffer(arrays.to_bytes(), np.uint8)
         with self._lock:
             piece, loan = self._lent.get(data.ctypes.data, ((0, 0), None))
-            is_there = loan is not None and loan() is not None
+            is_there = loan is not None and loan() is not None and not arrays.writable
             if not is_there:
                 begin = self._room(data.size)
                 piece = begin, begin + data.size
@@ -81,10 +84,14 @@ class Broadcast:
             in_parts(data.size, lambda s: np.copyto(there[s], data[s]))
         return piece[0]
 
-    def end(self) -> Sequence[Piece]:
-        """The exchange is over; where its arrays lie."""
-        sent, self._sent = self._sent, []
-        return sent
+    @property
+    def sent(self) -> Sequence[Piece]:
+        """Where the arrays of the exchange lie."""
+        return self._sent
+
+    def end(self) -> None:
+        """The exchange is over, and those who still look at its arrays are known."""
+        self._sent = []
 
     def pin(self) -> None:
         """This process was forked: the fork sees what this one writes, so what is there now stays as it is.
@@ -96,6 +103,10 @@ class Broadcast:
 
     def trim(self) -> None:
         """Give the memory back that nobody looks at."""
+        with self._lock:
+            self._trim()
+
+    def _trim(self) -> None:
         at = 0
         for begin, end in [*self._taken(), (self.size, self.size)]:
             self._region.discard(at, begin)
@@ -103,8 +114,10 @@ class Broadcast:
 
     def forget(self) -> None:
         """Give all of it back, as soon as nobody looks at it."""
-        self.trim()
-        self._region.forget()
+        with self._lock:
+            self._lends = False
+            self._trim()
+            self._region.forget()
 
     def close(self) -> None:
         """Let go of it; what is mapped stays until `forget`."""

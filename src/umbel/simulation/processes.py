@@ -168,6 +168,7 @@ class Processes:
         while self._pool.rests.pending:
             self._hear()
         begin = time.perf_counter()
+        self._pool.broadcast.end()  # of one that could not be packed
         packed = pack(replace(question, aggregator=None, extra_aggregators={}), self._pool.broadcast.put)
         self._pool.exchanges += 1
         self._pool.rests.begin(self._pool.exchanges)
@@ -374,7 +375,9 @@ class Processes:
         if self._opened is not None:
             self._opened = None
             self._pool.board.clear()
-            late = self._pool.rests.end([member.number for member in self._pool.members], self._pool.broadcast.end())
+            broadcast = self._pool.broadcast
+            late = self._pool.rests.end([member.number for member in self._pool.members], broadcast.sent)
+            broadcast.end()
             for member in self._pool.members:
                 member.inbox.starve(0)
                 if member.number in late:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 import threading
 import weakref
@@ -18,19 +19,23 @@ LARGE = 1 << 20  # bytes; below that the allocator of the C library recycles on 
 _IDLE = 2  # pieces that may lie unused: a round makes a sum, where the mean will lie, and a new model
 
 
+_lock = threading.Lock()  # a user's threads, too, make arrays
+if hasattr(os, "register_at_fork"):  # a fork may not begin with a lock that nobody will open
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
 @final
 class Recycler:
     """Lends memory for arrays, and lends it again when nobody looks at them any more: `umbel.buffers.allocating`."""
 
     def __init__(self) -> None:
         self._pieces: list[tuple[Array, weakref.ref[Loan]]] = []
-        self._lock = threading.Lock()  # a user's threads, too, make arrays
 
     def lend(self, size: int) -> Array | None:
         """So many bytes, aligned; None for little ones."""
         if size < LARGE:
             return None
-        with self._lock:
+        with _lock:
             return self._lend(size)
 
     def _lend(self, size: int) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
+from contextlib import suppress
 from typing import Any, final
 
 import numpy as np
@@ -78,10 +79,11 @@ class Region:
         return np.asarray(loan), weakref.ref(loan)
 
     def discard(self, begin: int, end: int) -> None:
-        """Give these bytes back to the system, where it can do so; whoever reads them next reads zeros."""
+        """Give these bytes back to the system, where it can and will do so; whoever reads them next reads zeros."""
         begin, end = -(-begin // PAGE) * PAGE, end // PAGE * PAGE
         if begin < end and hasattr(mmap, "MADV_REMOVE"):
-            self._map.madvise(mmap.MADV_REMOVE, begin, end - begin)
+            with suppress(OSError):  # not where memory is locked, nor in every sandbox
+                self._map.madvise(mmap.MADV_REMOVE, begin, end - begin)
 
     def close(self) -> None:
         """Let go of it; what is mapped stays until `forget`."""

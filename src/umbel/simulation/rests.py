@@ -31,8 +31,8 @@ class Rests:
 
     @property
     def held(self) -> list[Piece]:
-        """Pieces of the broadcast memory that are looked at, from where to where."""
-        return sorted({piece for pieces in self._held.values() for piece in pieces})
+        """Pieces of the broadcast memory that are looked at, from where to where; any thread may ask."""
+        return sorted({piece for pieces in list(self._held.values()) for piece in pieces})
 
     def is_resting(self, worker: int) -> bool:
         """Has it said that it has nothing to do any more in the exchange that is under way?"""

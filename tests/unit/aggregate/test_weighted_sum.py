@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -177,6 +179,25 @@ def test_begins_at_zero_whatever_was_in_its_memory(added: tuple[str, ...]) -> No
     for it in (total, later):
         assert it.total is not None
         assert {name: set(it.total[name]) for name in "ab"} == {name: {2.0 if name in added else 0.0} for name in "ab"}
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda total: pickle.loads(pickle.dumps(total)), copy.copy])  # noqa: S301
+def test_a_copy_of_nothing_is_nothing(copied: Any) -> None:
+    sent = Arrays({"w": np.zeros(LONG, "f4")})
+    total = copied(empty_in_used_memory(sent))
+    total.add_rows(Rows.over([Update(delta={"w": np.ones(LONG, "f4")})])[:0], sent, [])
+    assert set(total.total["w"]) == {0.0}
+    total.add(Update(delta={"w": np.ones(LONG, "f4")}), sent, 2.0)
+    assert (set(total.total["w"]), total.weight, total.count) == ({2.0}, 2.0, 1)
+
+
+def test_what_fails_at_first_leaves_nothing() -> None:
+    sent = Arrays({"w": np.zeros(LONG, "f4")})
+    total = empty_in_used_memory(sent)
+    with pytest.raises(OverflowError):
+        total.add(Update(delta={"w": np.ones(LONG, "f4")}), sent, 10**400)
+    assert total.total is not None
+    assert set(total.total["w"]) == {0.0}
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -65,8 +65,9 @@ class Federation:
         if not self.rests.pending:
             if which % 2:
                 self.rests.note(0, self.exchange, Rest(0, []))
-            if self.rests.end([0], self.broadcast.end()):
+            if self.rests.end([0], self.broadcast.sent):
                 self.looked_at = self.sent
+            self.broadcast.end()
             self.sent = []
             self.begin()
 
@@ -155,6 +156,17 @@ def test_memory_that_nobody_looks_at_is_given_back() -> None:
     assert set(kept["w"].tolist()) == {1.0}, "as a result is kept beyond the workers"
     broadcast.close()
     assert set(kept["w"].tolist()) == {1.0}
+
+
+def test_what_is_still_written_is_sent_as_it_was() -> None:
+    broadcast = Broadcast(Rests())
+    open_ = Arrays.blank(SPECS[0], broadcast.lend(SPECS[0].size))
+    open_.raw("w")[:] = 1
+    there = broadcast.put(open_)
+    open_.raw("w")[:] = 2
+    seen = Region(broadcast.size, broadcast.handle, writable=False).piece(there, SPECS[0].size)
+    assert set(Arrays.over(SPECS[0], seen)["w"].tolist()) == {1.0}
+    broadcast.close()
 
 
 def test_little_arrays_lie_anywhere() -> None:
