@@ -70,7 +70,14 @@ class Place(ABC):
         return lend
 
     def lend(self, size: int) -> Array | None:
-        """Memory for a large array that this process makes, if it had better lie somewhere; None: anywhere will do."""
+        """Memory for a large array that this process makes, if it had better lie somewhere.
+
+        Args:
+            size: bytes.
+
+        Returns:
+            So many, to write to; or None: it may lie anywhere.
+        """
         del size
         return None
 

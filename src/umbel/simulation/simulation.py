@@ -110,7 +110,7 @@ class Simulation(Place):
             crew.close(now=now)
 
     def lend(self, size: int) -> Array | None:
-        """Where workers see it, so that a new model can be sent without a copy."""
+        """So many bytes where workers see them, so that a new model can be sent without a copy; see `Place.lend`."""
         return self._crew.lend(size) if self._crew is not None and self._crew.is_ours else None
 
     def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
