@@ -35,6 +35,8 @@ class Piece:
         folds: does the actor fold the updates? Else they come to the main process.
         together: are the clients a group that is trained together? Then whatever is done again, is done again whole.
         lost: how often an actor was lost with it.
+        suspect: was an actor lost that had it to do? Then it is given to one that has nothing else to do: if that one
+            is lost too, this is to blame. An actor's last answer may be lost with it, so of two nobody knows which.
         quiet: was its outcome told before, so that this is a repetition?
         report: what came of it.
         reporting, made: where Ray keeps the report, and the updates or the folded shard.
@@ -46,6 +48,7 @@ class Piece:
     folds: bool
     together: bool = False
     lost: int = 0
+    suspect: bool = False
     quiet: bool = False
     report: Report | None = None
     reporting: Any = None
@@ -75,7 +78,12 @@ class Member:
     @property
     def room(self) -> bool:
         """Should it be given more to do?"""
-        return self.starting is None and len(self.flight) < (2 if self.pace < _SHORT else 1)
+        waiting = len(self.flight) < (2 if self.pace < _SHORT else 1)
+        return self.starting is None and waiting and not any(piece.suspect for piece in self.flight)
+
+    def takes(self, piece: Piece) -> bool:
+        """May it be given this piece, if it has room?"""
+        return not (piece.suspect and self.flight)
 
 
 @final

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any, final
 
 from umbel.aggregate import Aggregator
@@ -122,7 +122,7 @@ class RayRunner:
         lost: int = 0,
         quiet: bool = False,
     ) -> Piece:
-        return Piece(self._number, list(tasks), folds, together, lost=lost, quiet=quiet)
+        return Piece(self._number, list(tasks), folds, together, lost=lost, suspect=lost > 0, quiet=quiet)
 
     def _know(self, pieces: Iterable[Piece]) -> None:
         for piece in pieces:
@@ -182,7 +182,7 @@ class RayRunner:
     def _work(self) -> None:
         """Give the actors work, and hear what they have done."""
         self._feed()
-        # of each the first: it did them in order, and if it was lost, only the first that it has not done is to blame
+        # of each the first: it does them in order
         heads = ((m, m.flight[0].reporting if m.flight else m.starting) for m in self._crew.members)
         sources = {ref: member for member, ref in heads if ref is not None}
         refs = list(sources)
@@ -202,19 +202,20 @@ class RayRunner:
                 self._hear(sources[ref], ref)
 
     def _feed(self) -> None:
-        """Give actors that have room the next pieces; an actor first what it did in the round before."""
-        free = [member for member in self._crew.members if member.room]
+        """Give actors that have room the next pieces, in turn; an actor first what it did in the round before."""
+        free = deque(member for member in self._crew.members if member.room)
         while self._queue and free:
-            for member in free:
-                if self._queue:
-                    self._send(member, self._choose(member))
-            free = [member for member in free if member.room]
+            member = free.popleft()
+            if (piece := self._choose(member)) is not None:
+                self._queue.remove(piece)
+                self._send(member, piece)
+                if member.room:
+                    free.append(member)
 
-    def _choose(self, member: Member) -> Piece:
-        mine = (p for p in self._queue if self._homes.get(p.tasks[0][0]) is member)
-        piece = next(mine, self._queue[0]) if self._homes else self._queue[0]
-        self._queue.remove(piece)
-        return piece
+    def _choose(self, member: Member) -> Piece | None:
+        fit = (piece for piece in self._queue if member.takes(piece))
+        mine = (p for p in self._queue if self._homes.get(p.tasks[0][0]) is member and member.takes(p))
+        return next(chain(mine if self._homes else (), fit), None)
 
     def _send(self, member: Member, piece: Piece) -> None:
         begin = time.perf_counter()
@@ -389,7 +390,9 @@ class RayRunner:
             f"was ended while {slow.client!r} was at work for too long" if slow else f"was lost ({why})",
             sum(len(piece.tasks) for piece in mine) - (slow is not None),
         )
-        # it did them one after the other, so only the first can be to blame
+        # it did them one after the other, so the first is to blame, or one behind it, if an answer was lost with it
+        for piece in mine:
+            piece.suspect = True
         self._queue.extendleft(reversed([piece for piece in mine if piece is not doing[0]]))
         if slow is not None:
             self._go_on_without(mine[0], slow)

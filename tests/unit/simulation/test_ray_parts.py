@@ -19,6 +19,7 @@ from umbel.engine.reduction import SHARD, Reduction
 from umbel.errors import BadUpdate, UsageError
 from umbel.simulation import ray_engine
 from umbel.simulation.ray_actor import seal, unseal
+from umbel.simulation.ray_crew import Member, Piece
 
 
 def carried(value: Any) -> Any:
@@ -109,3 +110,15 @@ def test_a_part_can_be_pickled_without_its_arrays() -> None:
     data, pieces, _ = seal(reduction.part())
     assert len(pickle.dumps(data)) < 10_000
     assert len(pieces) == 1
+
+
+@given(st.lists(st.booleans(), max_size=6))
+def test_a_piece_that_may_have_cost_an_actor_has_one_to_itself(suspects: list[bool]) -> None:
+    """Else a piece whose answer was lost with its actor would be blamed for what the one behind it does."""
+    member = Member(actor=None, starting=None, pace=0)
+    for i, suspect in enumerate(suspects):
+        piece = Piece(0, [(str(i), 0, i)], folds=False, suspect=suspect)
+        if member.room and member.takes(piece):
+            member.flight.append(piece)
+    assert len(member.flight) == 1 or not any(piece.suspect for piece in member.flight)
+    assert len(member.flight) >= min(2, suspects.count(False)) or suspects[0]
