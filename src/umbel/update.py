@@ -222,7 +222,6 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     long = next((name for name in checked if len(name) > _LONGEST_NAME), None)
     if long is not None:
         raise BadUpdate(f"a metric's name has {len(long)} characters, {_LONGEST_NAME} may leave a client")
-    count = max(count, len(checked))
     if count > MAX_METRICS:
         raise BadUpdate(
             f"there are {count} numbers in metrics, {MAX_METRICS} may leave a client",
@@ -248,9 +247,13 @@ def _metric_array(name: Any, value: Any) -> Any:
     if array is None:
         what = "masked" if isinstance(given, np.ma.MaskedArray) else f"of dtype {given.dtype}"
         raise BadUpdate(f"metric {name!r} is no number: it is {what}", advice="return a float, or an array of them")
+    if not array.size:
+        raise BadUpdate(f"metric {name!r} has no elements", advice="leave it out where it is not defined")
     if not np.isfinite(array).all():
         raise BadUpdate(
-            f"metric {name!r} is {value!r}", advice="leave it out where it is not defined, e.g. on an empty test set"
+            f"metric {name!r} is {value!r}",
+            advice="look for a too high learning rate, or NaN in the data; or leave it out where it is not defined, "
+            "e.g. on an empty test set",
         )
     return array
 

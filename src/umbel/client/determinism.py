@@ -54,6 +54,14 @@ def seeds_at_once() -> bool:
     return bool(_touched) or "torch" in sys.modules
 
 
+def states_of_modules() -> tuple[Any, ...]:
+    """Equal to those of another look if nobody has drawn from `random` or `numpy.random` in between."""
+    return (
+        None if type(random) is _Untouched else random.getstate(),
+        None if type(np.random) is _Untouched else repr(np.random.get_state(legacy=False)),
+    )
+
+
 def _number(key: int | Callable[[], int]) -> int:
     return key if isinstance(key, int) else key()
 
@@ -244,4 +252,4 @@ def _environment(threads: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-__all__ = ["isolated", "prepare", "seed_all", "seed_late", "seeds_at_once", "set_threads"]
+__all__ = ["isolated", "prepare", "seed_all", "seed_late", "seeds_at_once", "set_threads", "states_of_modules"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from umbel.arrays import Arrays
 from umbel.client.context import Context
-from umbel.client.declared import Steps
+from umbel.client.declared import PARAMETERS, Steps
 from umbel.errors import UsageError
 from umbel.torch.replica import Replica
 from umbel.torch.stack import Stacks
@@ -39,16 +40,17 @@ class LocalSgd:
 
     def many(self, models: Sequence[Arrays], contexts: Sequence[Context]) -> list[Update] | None:
         """Train a group of clients at once, where that is faster; else None."""
-        return _shop(self, contexts[0]).stacks.train(models, contexts)
+        stacks = _shop(self, contexts[0]).stacks
+        return None if stacks is None else stacks.train(models, contexts)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Shop:
-    """What a process keeps for one declared training on one device."""
+    """What a process keeps for one declared training on one device; no stacks where the module is too large."""
 
     replica: Replica
-    stacks: Stacks
+    stacks: Stacks | None
 
 
 _shops: WeakKeyDictionary[LocalSgd, dict[str, _Shop]] = WeakKeyDictionary()
@@ -59,8 +61,20 @@ def _shop(declared: LocalSgd, ctx: Context) -> _Shop:
     shop = mine.get(ctx.device)
     if shop is None:
         replica = Replica(declared.module, ctx.device)
-        shop = mine[ctx.device] = _Shop(replica, Stacks(replica, declared.loss, declared.steps))
+        shop = mine[ctx.device] = _Shop(replica, _stacks(declared, replica))
     return shop
+
+
+def _stacks(declared: LocalSgd, replica: Replica) -> Stacks | None:
+    """What trains groups, on copies of a module that was not used yet: so it is the same in every process."""
+    try:
+        tensors = [*replica.net.parameters(), *replica.net.buffers()]
+        if sum(t.numel() * t.element_size() for t in tensors) > PARAMETERS:
+            return None
+        module = copy.deepcopy(replica.net)
+    except Exception:  # noqa: BLE001  # lazy layers, or what has no copy: such modules are trained one by one
+        return None
+    return Stacks(module, replica.device, declared.loss, declared.steps)
 
 
 def local_sgd(
@@ -85,7 +99,8 @@ def local_sgd(
     batched computation, with the same result up to rounding: fewer where their parameters or their data would come to
     more than 8 MiB, or what a step keeps to more than 64 MiB; none where that leaves fewer
     than 16, where clients' samples have different shapes, and with modules that convolve (on a CPU), draw random
-    numbers (dropout), change buffers (BatchNorm), are recurrent, or cannot be batched by ``torch.func.vmap``.
+    numbers (dropout), change their input or themselves (BatchNorm), are recurrent, embed with padding, have more than
+    8 MiB of parameters and buffers, or cannot be batched by ``torch.func.vmap``.
 
     Args:
         module: the module, which is copied, or a function that makes it; done once per process. It is trained in the

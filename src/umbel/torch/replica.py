@@ -68,6 +68,8 @@ class Replica:
         self.names: list[str] = []
         self._flats: list[tuple[Run, Tensor, Array | None]] = []  # and its values for NumPy, in main memory
         self._kept: list[tuple[Tensor, Tensor]] = []
+        self._sent: frozenset[int] = frozenset()  # the tensors that the model has
+        self._buffers: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []  # where the module has which
 
     def load(self, model: Arrays) -> None:
         """Write a model into the module.
@@ -77,23 +79,39 @@ class Replica:
             UsageError: the module cannot be trained from this model.
         """
         model = model.canonical()
-        if self.spec is None or (model.spec is not self.spec and model.spec != self.spec):
-            self._lay_out(model.spec)
+        self.lay_out(model.spec)
+        self._settle()
         with torch.no_grad():
             for run, flat, memory in self._flats:
                 if memory is not None:  # for a small module PyTorch's copy takes several times as long
                     np.copyto(memory, model.flat(run))
                 else:
                     flat.copy_(borrow(model.flat(run), run.dtype))
-        self.restore()
+            for buffer, value in self._kept:  # what the model does not have, as it was when the module was made
+                buffer.copy_(value)
 
-    def restore(self) -> None:
-        """What the model does not have, as it was when the module was made."""
-        for buffer, value in self._kept:
-            buffer.detach().copy_(value)
+    def _settle(self) -> None:
+        """Buffers that training assigned anew: their values go to where the model lies, and so do they."""
+        for table, key, mine in self._buffers:
+            now = table[key]
+            if now is mine:
+                continue
+            table[key] = mine
+            if now is None or mine is None or id(mine) not in self._sent:
+                continue
+            if now.shape != mine.shape:
+                raise EntryError(
+                    f"buffer {key!r} of {type(self.net).__name__} has shape {tuple(now.shape)} after training, and "
+                    f"{tuple(mine.shape)} in the model",
+                    entry=key,
+                    advice="keep its shape, or make it no part of the model: register_buffer(..., persistent=False)",
+                )
+            mine.copy_(now)
 
-    def _lay_out(self, spec: Spec) -> None:
-        """Make the module's tensors views of flat memory in the order of a spec."""
+    def lay_out(self, spec: Spec) -> None:
+        """Make the module's tensors views of flat memory in the order of a spec; they keep their values."""
+        if self.spec is not None and (spec is self.spec or spec == self.spec):
+            return
         named = Named(self.net)
         plan = plan_incoming(named, spec)
         _check_places(plan.once, plan.tied, spec, type(self.net).__name__)
@@ -112,8 +130,11 @@ class Replica:
             self._flats.append((run, flat, memory_of(flat)))
             for e in _inside(spec, run):
                 begin = (e.offset - run.offset) // STORAGE[e.dtype].itemsize
-                tensors[e.name].data = flat[begin : begin + e.size].view(e.shape)
+                home = flat[begin : begin + e.size].view(e.shape)
+                tensors[e.name].data = home.copy_(tensors[e.name].detach())
         self._kept = [(b, b.detach().clone()) for b in self.net.buffers() if id(b) not in mine]
+        self._sent = frozenset(mine)
+        self._buffers = [(m._buffers, key, b) for m in self.net.modules() for key, b in m._buffers.items()]
         self.named = tensors
         self.names = [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and t.requires_grad]
         self.params = [tensors[n] for n in self.names]
@@ -123,6 +144,8 @@ class Replica:
     def update(self, **said: Any) -> Update:
         """The module's values as an update."""
         assert self.spec is not None
+        with torch.no_grad():
+            self._settle()
         made = Arrays.blank(self.out)
         if self.out is self.spec:
             for run, flat, memory in self._flats:
@@ -155,13 +178,19 @@ class Replica:
         for epoch in range(steps.epochs):
             order = None if orders is None else torch.from_numpy(orders[epoch]).to(self.device)
             for i in range(0, size, steps.batch):
-                rows = slice(i, i + steps.batch) if order is None else order[i : i + steps.batch]
-                value = loss(self.net(inputs[rows]), targets[rows])
+                # a copy, as a loader gives it: what a module does to its input is not done to the client's data
+                x, y = (_rows(t, i, i + steps.batch, order) for t in (inputs, targets))
+                value = loss(self.net(x), y)
                 gradients = torch.autograd.grad(value, self.params, allow_unused=True)
                 total += value.item() * min(steps.batch, size - i)
                 with torch.no_grad():
                     _step(self.params, gradients, found, pull, rate)
         return self.update(**made_of(total, size, steps))
+
+
+def _rows(values: Tensor, begin: int, end: int, order: Tensor | None) -> Tensor:
+    """A copy of some samples."""
+    return values[begin:end].clone() if order is None else values[order[begin:end]]
 
 
 def _step(

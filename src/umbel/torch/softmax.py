@@ -17,7 +17,7 @@ from torch import Tensor
 
 _MEAN = 1  # how PyTorch numbers reductions
 _IGNORED = -100  # the target that cross-entropy passes over if nothing else is said
-_WORD = 1 << 64  # nodes tell negative numbers as if they had no sign
+_WORD = 1 << 64
 
 
 @final
@@ -80,7 +80,7 @@ def softmax(loss: Tensor, params: Sequence[Tensor], x: Tensor, y: Tensor) -> Sof
     logs = _node(_source(picked, 0), "LogSoftmaxBackward0")
     if picked is None or logs is None or logs._saved_dim % 2 != 1:  # 1 or -1
         return None
-    plain = picked._saved_weight is None and (picked._saved_ignore_index - _IGNORED) % _WORD == 0
+    plain = picked._saved_weight is None and unsigned(picked._saved_ignore_index) == unsigned(_IGNORED)
     if not plain or picked._saved_reduction != _MEAN or not _same(picked._saved_target, y):
         return None
     layer = _source(logs, 0)
@@ -98,6 +98,11 @@ def softmax(loss: Tensor, params: Sequence[Tensor], x: Tensor, y: Tensor) -> Sof
     if len(params) != 1 + (bias is not None) or params[weight].dtype not in (torch.float32, torch.float64):
         return None
     return Softmax(weight, bias)
+
+
+def unsigned(number: int) -> int:
+    """A whole number as nodes tell it: negative ones as if they had no sign."""
+    return number % _WORD
 
 
 def _node(node: Any, name: str) -> Any:
@@ -120,4 +125,4 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
-__all__ = ["Softmax", "softmax"]
+__all__ = ["Softmax", "softmax", "unsigned"]

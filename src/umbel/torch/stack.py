@@ -1,9 +1,7 @@
 """Many clients as one batched computation: SGD on stacked parameters.
 
 The parameters of the clients of a stack lie side by side in one block, which is the memory of their updates: what is
-trained there need not be copied out. `torch.func.vmap` runs the module on all of them at once, and one backward pass
-through it gives each client its own gradient, since no client's loss depends on another's parameters. (Not
-``torch.func.grad``: its first use imports ``torch._dynamo``.)
+trained there need not be copied out. How the module runs on all of them at once: `umbel.torch.batched`.
 
 Clients of different sizes: they are sorted by how many full batches they have, so that those that still have one are
 the first rows; last batches are done for all clients that have one of the same size. A client's own steps keep their
@@ -11,14 +9,13 @@ order. Nothing is padded, so nothing is masked.
 
 Softmax regression needs none of that; see `umbel.torch.softmax`.
 
-Whether a module is stacked, and how many clients at once, follows from the module, the shapes of the data and the
-constants below, which were measured (docs/adr/0019-declared-local-training.md); never from a clock.
+Whether a module is stacked, and how many clients at once, follows from the module, the shapes of the data
+(`umbel.torch.trial`) and constants that were measured (docs/adr/0019-declared-local-training.md); never from a clock.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -29,19 +26,18 @@ from torch import Tensor, nn
 
 from umbel.arrays import Array, Arrays
 from umbel.client.context import Context
-from umbel.client.declared import NARROWEST, Steps, made_of, parts, side_by_side, width_of
+from umbel.client.declared import Steps, made_of, parts, side_by_side, width_of
 from umbel.elements import HARMLESS
-from umbel.spec import FLOATS, STORAGE
+from umbel.spec import FLOATS, STORAGE, Spec
+from umbel.torch.batched import Batched
 from umbel.torch.module import over
 from umbel.torch.replica import Loss, Replica
-from umbel.torch.softmax import Softmax, softmax
 from umbel.torch.training import terms_of
+from umbel.torch.trial import Trial, generators
 from umbel.update import Update
 
-_VALUES = 64 << 20  # bytes of what one step of a stack keeps for its way back
 _LARGE = min(HARMLESS.values()) ** 0.5  # a norm that no weight makes too large
 _LOOKED_AT = (torch.float32, torch.float64)
-_ROWS = 2  # samples of the trial batch
 
 Key = tuple[Any, ...]
 
@@ -67,27 +63,11 @@ class _Term:
 class _Training:
     """A stack that is being trained: what each client has come to, row by row."""
 
+    batched: Batched
     params: list[Tensor]
     terms: list[_Term | None]
     totals: Tensor
     rate: float
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """What a trial of a module showed.
-
-    Attributes:
-        most: how many clients a stack may have for what a step keeps; 0: the module cannot be stacked.
-        softmax: its closed form, if it has one.
-    """
-
-    most: int
-    softmax: Softmax | None
-
-
-_UNFIT = _Fit(0, None)
 
 
 @final
@@ -112,24 +92,25 @@ class _Sizes:
 
 @final
 class Stacks:
-    """Groups of clients trained at once, with one replica.
+    """Groups of clients trained at once.
 
     Args:
-        replica: the module.
+        module: as it was made, before anything was trained; it is copied.
+        device: where it computes.
         loss: of a batch.
         steps: what is done.
     """
 
-    def __init__(self, replica: Replica, loss: Loss, steps: Steps) -> None:
-        self._replica, self._loss, self._steps = replica, loss, steps
-        self._fits: dict[Key, _Fit] = {}  # by the shapes that they depend on
-        self._softmax: Softmax | None = None  # of the group that is being trained
-        self._slots: list[tuple[dict[str, Any], str, int]] = []
+    def __init__(self, module: nn.Module, device: str, loss: Loss, steps: Steps) -> None:
+        self._module, self._device, self._loss, self._steps = module, device, loss, steps
+        self._batched: Batched | None = None
+        self._trials: dict[Key, Trial] = {}  # by the shapes that they depend on
+        self._trial: Trial  # of the group that is being trained
 
     def train(self, models: Sequence[Arrays], contexts: Sequence[Context]) -> list[Update] | None:
         """The updates of a group; None where the clients are better trained one by one."""
-        replica = self._replica
-        replica.load(models[0])
+        batched = self._filled(models[0])
+        replica = batched.replica
         data = [replica.data(ctx) for ctx in contexts]
         first, each = _sample(data[0]), sum(math.prod(t.shape[1:]) * t.element_size() for t in data[0])
         if any(_sample(d) != first for d in data) or not _alike(models, replica):
@@ -137,78 +118,58 @@ class Stacks:
         counts = [x.shape[0] for x, _ in data]
         sizes = [n * each for n in counts]
         width = width_of(sum(p.numel() * p.element_size() for p in replica.params), sizes)
-        fit = self._fit(*data[0]) if width else _UNFIT
-        if not (width := min(width, fit.most)):
+        if not width:
             return None
-        self._softmax = fit.softmax
+        self._trial = self._tried(models[0].canonical().spec, data[0])
+        if not (width := min(width, self._trial.most)):
+            return None
         order = sorted(range(len(data)), key=lambda k: (-(counts[k] // self._steps.batch), k))
         updates: dict[int, Update] = {}
+        self._batched = None  # whatever happens below, and unless it ends well, nobody uses it again
+        before = generators(torch.device(self._device))
         for part in parts(order, sizes, width):
             chosen = [models[k] for k in part], [contexts[k] for k in part], [data[k] for k in part]
-            try:
-                made = self._train(*chosen)
-            finally:
-                self._put_back()
-            updates.update(zip(part, made, strict=True))
+            updates.update(zip(part, self._train(batched, *chosen), strict=True))
+        if generators(torch.device(self._device)) != before:  # all clients of a stack got the same numbers
+            return None
+        self._batched = batched
         return [updates[k] for k in range(len(data))]
 
-    # --- may it be stacked, and how many at once? ------------------------------------------------
+    def _filled(self, model: Arrays) -> Batched:
+        """The module with a model in it."""
+        batched = self._batched
+        if batched is None or batched.replica.spec != model.canonical().spec:
+            replica = Replica(self._module, self._device)
+            replica.load(model)
+            batched = self._batched = Batched(replica, self._loss)
+        else:
+            batched.replica.load(model)
+        return batched
 
-    def _fit(self, inputs: Tensor, targets: Tensor) -> _Fit:
-        """What a trial of such data showed."""
-        key = (self._replica.spec, _sample((inputs, targets)))
-        fit = self._fits.get(key)
-        if fit is None:
-            fit = self._fits[key] = self._tried(inputs, targets) or _UNFIT
-        return fit
-
-    def _tried(self, inputs: Tensor, targets: Tensor) -> _Fit | None:
-        """What is seen when a module is tried; None if it cannot be stacked.
-
-        The trial is of made-up numbers, the same in every process.
-        """
-        net, params = self._replica.net, self._replica.params
-        if any(isinstance(m, nn.RNNBase) for m in net.modules()):  # holds its parameters a second time
-            return None
-        x, y = _trial(inputs), _trial(targets)
-        unchanged = x._version
-        buffers = [(b, b._version) for b in net.buffers()]
-        seen = _Seen(self._replica.device)
-        self._softmax = None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # vmap warns of what it can only do in a loop
-                with torch.autograd.graph.saved_tensors_hooks(seen.keep, lambda t: t):
-                    alone = self._loss(net(x), y)
-                if seen.unfit(alone) or any(b._version != version for b, version in buffers):
-                    return None
-                form = softmax(alone, params, x, y) if x._version == unchanged else None
-                gradients = torch.autograd.grad(alone, params, allow_unused=True)
-                stacked = [torch.stack([p.detach(), p.detach() / 2]) for p in params]
-                twice = torch.stack([x, x]), torch.stack([y, y])
-                _, both = self._gradients(stacked, *twice)  # it says, too, whether anything depends on values
-                if form is not None:
-                    _, both = form.gradients([p.detach() for p in stacked], *twice)
-        except Exception:  # noqa: BLE001  # what cannot be stacked is trained one by one, where errors find their client
-            return None
-        finally:
-            self._put_back()
-            self._replica.restore()
-        if not all(g is not None and _close(b[0], g) for b, g in zip(both, gradients, strict=True)):
-            return None
-        most = _VALUES // max(1, seen.nbytes * self._steps.batch // _ROWS)
-        return _Fit(most, form) if most >= NARROWEST else None
+    def _tried(self, spec: Spec, like: tuple[Tensor, Tensor]) -> Trial:
+        key = (spec, _sample(like))
+        trial = self._trials.get(key)
+        if trial is None:
+            replica = Replica(self._module, self._device)
+            replica.lay_out(spec)
+            trial = self._trials[key] = Trial(replica, self._loss, like, self._steps.batch)
+        return trial
 
     # --- training --------------------------------------------------------------------------------
 
     def _train(
-        self, models: Sequence[Arrays], contexts: Sequence[Context], data: Sequence[tuple[Tensor, Tensor]]
+        self,
+        batched: Batched,
+        models: Sequence[Arrays],
+        contexts: Sequence[Context],
+        data: Sequence[tuple[Tensor, Tensor]],
     ) -> list[Update]:
-        replica, steps = self._replica, self._steps
+        replica, steps = batched.replica, self._steps
         arrays, block = side_by_side(replica.out, len(models))
         _fill(block, models, replica)
         homes = [_stacked(block, replica, name) for name in replica.names]
         training = _Training(
+            batched,
             [h.to(replica.device) for h in homes],
             _terms(replica, contexts),
             torch.zeros(len(models), dtype=torch.float64, device=replica.device),
@@ -229,11 +190,11 @@ class Stacks:
 
     def _step(self, training: _Training, x: Tensor, y: Tensor, rows: Any) -> None:
         """One step of the clients in ``rows``: a slice of the stack, which is stepped in place, or an index."""
-        mine, form = [p[rows] for p in training.params], self._softmax
+        mine, form = [p[rows] for p in training.params], self._trial.form(x.shape[1])
         if form is not None and not any(training.terms):
             values = form.step(mine, x, y, training.rate)
         else:
-            values, gradients = self._gradients(mine, x, y) if form is None else form.gradients(mine, x, y)
+            values, gradients = training.batched.losses(mine, x, y) if form is None else form.gradients(mine, x, y)
             with torch.no_grad():
                 changes = [
                     g if t is None else t.corrected(p, g, rows)
@@ -244,24 +205,6 @@ class Stacks:
         if not isinstance(rows, slice):
             for p, new in zip(training.params, mine, strict=True):
                 p[rows] = new.detach()
-
-    def _gradients(self, params: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The loss of each client and its gradients."""
-        self._slots = self._slots or _slots(self._replica)
-
-        def one(mine: Sequence[Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            for table, key, i in self._slots:
-                table[key] = mine[i]
-            return self._loss(self._replica.net(inputs), targets)
-
-        params = [p.requires_grad_() for p in params]
-        values = torch.func.vmap(one)(params, x, y)
-        return values, torch.autograd.grad(values, params, torch.ones_like(values))
-
-    def _put_back(self) -> None:
-        """The module's own parameters into the module."""
-        for table, key, i in self._slots:
-            table[key] = self._replica.params[i]
 
 
 @final
@@ -315,42 +258,6 @@ class _Batches:
         return self._x[chosen], self._y[chosen]
 
 
-@final
-class _Seen:
-    """What a trial remembers of a module: bytes kept for the way back, and whether random numbers were drawn."""
-
-    def __init__(self, device: str) -> None:
-        self._device = torch.device(device)
-        self._before = self._generators()
-        self.nbytes = 0
-
-    def keep(self, t: Tensor) -> Tensor:
-        self.nbytes += t.numel() * t.element_size()
-        return t
-
-    def _generators(self) -> list[bytes]:
-        states = [torch.default_generator.get_state()]
-        if self._device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self._device))
-        return [bytes(state.numpy()) for state in states]
-
-    def unfit(self, loss: Tensor) -> bool:
-        """Random numbers would be others than one by one; stacked convolutions are slower on a CPU."""
-        return self._generators() != self._before or (self._device.type == "cpu" and _convolves(loss))
-
-
-def _convolves(loss: Tensor) -> bool:
-    """Is a convolution with trained parameters on the way back from a loss?"""
-    todo, known = [loss.grad_fn], set[Any]()
-    for node in todo:  # grows while it is walked
-        if node is not None and node not in known:
-            known.add(node)
-            todo += [n for n, _ in node.next_functions]
-            if "Convolution" in node.name():
-                return True
-    return False
-
-
 def _sample(data: tuple[Tensor, Tensor]) -> Key:
     x, y = data
     return x.shape[1:], x.dtype, y.shape[1:], y.dtype
@@ -366,31 +273,6 @@ def _alike(models: Sequence[Arrays], replica: Replica) -> bool:
     return all(
         m.spec == first.spec and all(m.raw(n).tobytes() == first.raw(n).tobytes() for n in fixed) for m in models
     )
-
-
-def _trial(like: Tensor) -> Tensor:
-    """A small batch of made-up numbers: the same everywhere."""
-    shape = (_ROWS, *like.shape[1:])
-    if not like.dtype.is_floating_point:
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
-    numbers = torch.arange(math.prod(shape), device=like.device) * 37 % 101
-    return ((numbers - 50) / 50).to(like.dtype).view(shape)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    size = float(b.abs().max()) if b.numel() else 0.0
-    return torch.allclose(a, b, rtol=1e-2, atol=1e-3 * size + 1e-30, equal_nan=True)
-
-
-def _slots(replica: Replica) -> list[tuple[dict[str, Any], str, int]]:
-    """Where the module holds its trained parameters; a tied one in several places."""
-    index = {id(p): i for i, p in enumerate(replica.params)}
-    return [
-        (m._parameters, key, index[id(p)])
-        for m in replica.net.modules()
-        for key, p in m._parameters.items()
-        if p is not None and id(p) in index
-    ]
 
 
 def _fill(block: Array, models: Sequence[Arrays], replica: Replica) -> None:
