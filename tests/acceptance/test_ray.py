@@ -259,25 +259,30 @@ def harmless(ctx: Any) -> None:
     """Nothing happens."""
 
 
-@pytest.mark.parametrize("clients", [30, 200])
-def test_a_worker_is_killed(cluster: Any, clients: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("clients", "how"), [(30, signal.SIGKILL), (200, signal.SIGKILL), (30, signal.SIGTERM)])
+def test_a_worker_is_killed(
+    cluster: Any, clients: int, how: signal.Signals, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """While it folds a shard, and while it makes updates that are folded here."""
     once = tmp_path / "once"
 
     def trouble(ctx: Any) -> None:
         if ctx.round == 2 and ctx.client.name == "17" and not once.exists():
             once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), how)
 
     assert same(inline(federation(), breaking(harmless), clients), on_ray(federation(), breaking(trouble), clients))
     assert once.exists()
     assert [r.getMessage().partition(":")[0] for r in caplog.records if r.name == "umbel"] == ["worker-lost"]
 
 
-def test_a_client_that_kills_its_worker_each_time_fails(cluster: Any) -> None:
+@pytest.mark.parametrize("exits", [True, False])
+def test_a_client_that_kills_its_worker_each_time_fails(cluster: Any, exits: bool) -> None:
     def deadly(ctx: Any) -> None:
         if ctx.client.name == "17":
-            os._exit(3)
+            if exits:
+                os._exit(3)
+            raise KeyboardInterrupt
 
     def failing(ctx: Any) -> None:
         if ctx.client.name == "17":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
+import signal
 import time
 import traceback
 from collections import OrderedDict
@@ -150,6 +151,7 @@ class Actor:
     """
 
     def __init__(self, threads: int, devices: str, limit: float | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray's raises SystemExit, which would be the client's that runs
         self._ray = import_module("ray")
         self._context = self._ray.get_runtime_context()
         self._gpus = self._ray.get_gpu_ids()

@@ -250,8 +250,11 @@ class RayRunner:
         except self._lost as error:
             self._bury(member, error)
             return
-        except self._ray.exceptions.TaskCancelledError:  # of an exchange that is over
-            said = None
+        except self._ray.exceptions.TaskCancelledError as error:
+            if member.flight and member.flight[0].exchange == self._number:  # a client raised KeyboardInterrupt
+                self._bury(member, error)
+                return
+            said = None  # of an exchange that is over
         except self._ray.exceptions.RayTaskError as error:
             raise RunError(
                 f"a Ray worker could not do its tasks: {error}",
