@@ -110,12 +110,13 @@ def test_it_aborts() -> None:
     assert "crashed its process (SIGABRT)" in the_failure(federate(deed)).message
 
 
-def test_it_hangs() -> None:
+@pytest.mark.parametrize("engine", ["processes", "auto"])
+def test_it_hangs(engine: Any) -> None:
     def deed(model: Any, ctx: Any) -> None:
         while True:
             signal.pause()
 
-    on = umbel.Simulation([f"c{i}" for i in range(4)], engine="processes", workers=2, limit=0.5)
+    on = umbel.Simulation([f"c{i}" for i in range(4)], engine=engine, workers=2, limit=0.5)
     failure = the_failure(federate(deed, on=on))
     assert "took longer than 0.5 seconds" in failure.message
     assert f'File "{__file__}"' in failure.traceback

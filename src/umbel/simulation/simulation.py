@@ -47,7 +47,8 @@ class Simulation(Place):
         devices: "auto" (all GPUs if torch is in use and has any; workers take them in turn), or a name such as "cpu" or
             "cuda:0".
         per_device: how many workers share a GPU.
-        limit: seconds that one task of a client may take in a worker process; longer is a failure. None: any.
+        limit: seconds that one task of a client may take; longer is a failure. With it "auto" has worker processes from
+            the start, and "inline" does not heed it. None: any.
         labels: what is known of clients, for samplers that select by label: ``{name: {label: value}}``.
 
     As a context manager it keeps its worker processes, and what ``@client.setup`` and ``@client.data`` made, from one
@@ -128,7 +129,8 @@ class Simulation(Place):
         def inline() -> Inline:
             return Inline(self.clients, self._bench(app, seed), states, grouped=is_grouped(app), debug=debug)
 
-        if self.engine == "processes" and not debug:
+        limited = self.engine == "auto" and self.limit is not None  # a task can be ended in a worker process alone
+        if (self.engine == "processes" or limited) and not debug:
             return processes()
         if self.engine == "inline" or debug or self.workers == 1 or cores() == 1:
             return inline()
