@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, final
 
+from umbel.arguments import whole
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.context import ClientInfo
@@ -101,7 +102,7 @@ class OneClient:
             kind=kind,
             name=name,
             seed=self._seed,
-            round=round,
+            round=whole(round, "round"),
             call=1,
             model=as_arrays("the model", model) if model is not None else None,
             config=config or {},

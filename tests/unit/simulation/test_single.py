@@ -76,3 +76,6 @@ def test_what_cannot_be_asked() -> None:
         umbel.Simulation(3).client(7, client)
     with pytest.raises(HandlerMissing, match="no handler for 'histogram'"):
         umbel.Simulation(3).client(1, client).query("histogram")
+    for wrong in (0, -1, "3", 1.5):
+        with pytest.raises(UsageError, match="round is"):
+            umbel.Simulation(3).client(1, client).train({"w": np.zeros(1)}, round=wrong)  # type: ignore[arg-type]
