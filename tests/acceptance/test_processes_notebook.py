@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import umbel
-from tests.acceptance.processes import MARK, alive, needs_proc, until
+from tests.acceptance.processes import MARK, PATIENCE, alive, needs_proc, until
 
 CELLS = [
     """
@@ -116,6 +116,24 @@ def test_a_script_without_a_guard(tmp_path: Path, how: str) -> None:
         [sys.executable, *arguments], input=given, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.stdout == "once\n[4.0, 4.0, 4.0]\n", done.stderr
+
+
+@pytest.mark.parametrize("engine", ["processes", "inline"])
+def test_a_module_that_runs_while_it_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """A worker that imports it must not run it again: that would have workers of its own, without end."""
+    needs_proc()
+    monkeypatch.setenv(MARK, tmp_path.name)
+    (tmp_path / "program.py").write_text(SCRIPT.replace('"processes", workers=2', f'"{engine}"'))
+    command = [sys.executable, "-c", "import program"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=PATIENCE)
+    assert done.stdout.startswith("once\n")
+    if engine == "processes":
+        assert "RunError: a worker process cannot load the client app: UsageError: a worker process im" in done.stderr
+        assert "What to do: put the call of umbel.run under if __name__ == '__main__':" in done.stderr
+        assert "take engine=" not in done.stderr, "one advice is enough"
+    else:
+        assert done.stdout.endswith("[4.0, 4.0, 4.0]\n")
+    until(lambda: not alive(tmp_path.name), "the end of its workers")
 
 
 client = umbel.ClientApp()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from umbel.client.context import ClientInfo
-from umbel.errors import Failure
+from umbel.errors import Failure, UmbelError
 from umbel.simulation.region import Handle
 from umbel.simulation.units import Units
 from umbel.spec import Spec
@@ -292,10 +293,23 @@ class Loaded:
 @final
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A worker cannot load the app."""
+    """A worker cannot load the app.
+
+    Attributes:
+        what: happened.
+        traceback: of what happened.
+        advice: what to do, if that is known; else "".
+    """
 
     what: str
     traceback: str
+    advice: str = ""
+
+    @classmethod
+    def by(cls, error: BaseException) -> Broken:
+        """It raised this, which is being handled."""
+        what, advice = (error.what, error.advice) if isinstance(error, UmbelError) else (error, "")
+        return cls(f"{type(error).__name__}: {what}", traceback.format_exc(), advice)
 
 
 __all__ = [

@@ -14,6 +14,7 @@ from umbel.client.determinism import isolated
 from umbel.engine.ports import Runner
 from umbel.errors import UsageError
 from umbel.simulation.folding import ClientStates
+from umbel.simulation.loading import check_not_loading
 from umbel.simulation.recycler import Recycler
 from umbel.simulation.roster import Roster
 from umbel.spread import one_by_one, spreading
@@ -40,8 +41,9 @@ class Place(ABC):
         """The conditions of a run: so many threads, and the caller's generators untouched.
 
         Raises:
-            UsageError: another thread of this process is inside; runs within a run are lawful.
+            UsageError: another thread of this process is inside; runs within a run are lawful. Or a worker is loading.
         """
+        check_not_loading()
         if not _ALONE.acquire(blocking=False):
             raise UsageError(
                 "another thread of this process is running a simulation",

@@ -226,7 +226,8 @@ class Processes:
                 case Broken():
                     raise RunError(
                         f"a worker process cannot load the client app: {message.what}\n{message.traceback}",
-                        advice="see that its modules can be imported in a new interpreter; or take engine='inline'",
+                        advice=message.advice
+                        or "see that its modules can be imported in a new interpreter; or take engine='inline'",
                     )
                 case Died() if member in self._pool.members:
                     self._bury(member, message)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 import signal
 import time
 import traceback
@@ -31,7 +30,7 @@ from umbel.rows import Rows
 from umbel.simulation.folding import Answered, AnsweredRows, Folding
 from umbel.simulation.messages import Cohort
 from umbel.simulation.ray_clock import Clock
-from umbel.simulation.shipping import pack, unpack
+from umbel.simulation.shipping import pack, unpack, unpack_app
 from umbel.store.memory import MemoryClientStates
 
 KEPT = 4  # apps and seeds whose set-up and data are kept
@@ -179,7 +178,7 @@ class Actor:
             self._benches.move_to_end(key)
             return
         try:
-            loaded = pickle.loads(app)  # noqa: S301  # from the program that started this actor
+            loaded = unpack_app(app)
         except BaseException as error:  # noqa: BLE001  # the user's modules may do anything
             self._broken[key] = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
             return

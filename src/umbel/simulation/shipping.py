@@ -26,6 +26,7 @@ import cloudpickle
 from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp
 from umbel.errors import UmbelError, UsageError
+from umbel.simulation.loading import loading
 
 logger = logging.getLogger("umbel")
 LARGE = 10 << 20
@@ -55,6 +56,13 @@ def pack_app(app: ClientApp) -> bytes:
     if len(data) > LARGE:
         _warn(app, len(data))
     return data
+
+
+def unpack_app(data: bytes) -> ClientApp:
+    """The app that was packed, by the process that started this one."""
+    with loading():
+        app: ClientApp = pickle.loads(data)  # noqa: S301  # from our own parent
+    return app
 
 
 def _warn(app: ClientApp, size: int) -> None:
@@ -218,7 +226,8 @@ def pack(value: Any, put: Callable[[Arrays], int]) -> bytes:
 
 def unpack(data: bytes, get: Callable[[int, int], Array]) -> Any:
     """What was packed; arrays over the bytes that ``get(offset, size)`` gives."""
-    return _Unpacker(io.BytesIO(data), get).load()
+    with loading():
+        return _Unpacker(io.BytesIO(data), get).load()
 
 
-__all__ = ["ByFile", "modules_by_file", "pack", "pack_app", "unpack"]
+__all__ = ["ByFile", "modules_by_file", "pack", "pack_app", "unpack", "unpack_app"]

@@ -13,7 +13,6 @@ import pickle
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
@@ -53,7 +52,7 @@ from umbel.simulation.messages import (
 from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Region
 from umbel.simulation.scratch import Scratch
-from umbel.simulation.shipping import ByFile
+from umbel.simulation.shipping import ByFile, unpack_app
 from umbel.simulation.spawn import connected, die_with_parent, unblock_interrupt
 from umbel.simulation.units import in_short
 from umbel.spec import Spec
@@ -131,9 +130,9 @@ class Worker:
 
     def _load(self, message: Load) -> None:
         try:
-            app = pickle.loads(message.app)  # noqa: S301  # from our own parent
+            app = unpack_app(message.app)
         except BaseException as error:  # noqa: BLE001  # the user's modules may do anything
-            self._send(Broken(f"{type(error).__name__}: {error}", traceback.format_exc()))
+            self._send(Broken.by(error))
             return
         self._benches[message.key] = Bench(
             app,
