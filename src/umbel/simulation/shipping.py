@@ -27,6 +27,7 @@ from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp
 from umbel.errors import UmbelError, UsageError
 from umbel.simulation.loading import loading
+from umbel.simulation.reducing import main_by_value, reduced, uncached
 
 logger = logging.getLogger("umbel")
 LARGE = 10 << 20
@@ -96,13 +97,14 @@ def _captured(app: ClientApp) -> Iterator[tuple[str, Any]]:
     todo: list[Any] = [*app.handlers.values(), *app.queries.values(), *app.middleware]
     seen: set[int] = set()
     for function in todo:  # grows while it is walked
-        function = getattr(function, "__func__", getattr(function, "func", function))  # noqa: PLW2901
+        function = uncached(getattr(function, "__func__", getattr(function, "func", function)))  # noqa: PLW2901
         if not isinstance(function, FunctionType) or id(function) in seen:
             continue
         seen.add(id(function))
         for name, value in _referred(function):
-            if isinstance(value, FunctionType) and value.__module__ == function.__module__:
-                todo.append(value)
+            inner = uncached(value)
+            if isinstance(inner, FunctionType) and inner.__module__ == function.__module__:
+                todo.append(inner)
             elif not isinstance(value, ModuleType | type) and value is not app:
                 yield f"{name!r}, which {function.__name__} uses,", value
 
@@ -184,6 +186,16 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         super().__init__(file, protocol=5)
         self._put = put
         self._where: dict[int, tuple[Any, int]] = {}
+
+    def dump(self, obj: Any) -> None:
+        """Pickle a value."""
+        with main_by_value():
+            super().dump(obj)
+
+    def reducer_override(self, obj: Any) -> Any:
+        """How to make an object again; NotImplemented: as its type says."""
+        how = reduced(obj)
+        return super().reducer_override(obj) if how is NotImplemented else how
 
     def persistent_id(self, obj: Any) -> Any:
         """Where arrays lie, and their spec."""
