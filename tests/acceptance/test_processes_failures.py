@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ import pytest
 
 import umbel
 from tests.acceptance.processes import children, kill, needs_proc, until
-from umbel.errors import RunError, UsageError
+from umbel.errors import QuorumMissed, RunError, UsageError
 
 BAD = "c1"
 Deed = Callable[[Any, Any], object]
@@ -303,6 +304,29 @@ def test_a_module_that_workers_cannot_import(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(RunError, match=r"cannot load the client app: .*No module named 'made_up_module'") as raised:
         umbel.run(server, client, on=umbel.Simulation(2, engine="processes", workers=2), seed=1)
     assert "engine='inline'" in str(raised.value)
+
+
+def test_a_path_that_grows_from_run_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that has something on it which is no text."""
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])
+    _, lazy = made()
+    lazy.use(_imports_late)
+    server, early = made()
+    with umbel.Simulation(2, engine="processes", workers=1) as on:
+        umbel.run(server, early, on=on, seed=1)
+        with pytest.raises(QuorumMissed, match="No module named 'late_module'"):
+            umbel.run(server, lazy, on=on, seed=1)
+        (tmp_path / "late_module.py").write_text("def helper(): return 1\n")
+        sys.path.insert(0, str(tmp_path))
+        assert umbel.run(server, lazy, on=on, seed=1).history["folded"].tolist() == [2], "workers have it already"
+        server, fresh = made(importlib.import_module("late_module").helper)
+        assert umbel.run(server, fresh, on=on, seed=1).history["folded"].tolist() == [2]
+    del sys.modules["late_module"]
+
+
+def _imports_late(model: Any, ctx: Any, call: Any) -> Any:
+    importlib.import_module("late_module")
+    return call(model, ctx)
 
 
 def test_what_cannot_be_sent_is_named() -> None:

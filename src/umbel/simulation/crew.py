@@ -84,6 +84,7 @@ class Crew:
 
     def _loaded(self, app: ClientApp, seed: int) -> Load:
         """The message that gave workers the app, with its seed; it is sent if they do not have it."""
+        self._pool.search_anew()
         known = self._loads.get((id(app), seed))
         if known is None:
             packed = pack_app(app)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -85,7 +84,7 @@ class Member:
         self._crash = nameless_file("crash")
         self.channel = Channel(mine)
         boot = _BOOT.format(
-            path=sys.path, connection=its.fileno(), lifeline=inherited(lifeline), crash=inherited(self._crash)
+            path=hello.search.path, connection=its.fileno(), lifeline=inherited(lifeline), crash=inherited(self._crash)
         )
         handed = [self._crash, *(h for h in (*hello.board, hello.broadcast, hello.updates) if isinstance(h, int))]
         variables = {**os.environ, **surroundings(threads)} | ({"PYTHONIOENCODING": "utf-8"} if files else {})
@@ -96,7 +95,7 @@ class Member:
                 )
                 self.ended, self._watcher = end_of(self._process)
                 _alive.add(self)
-            self.send(([*sys.path], hello))
+            self.send(hello)
         except BaseException:  # Ctrl-C
             if self in _alive:
                 self.kill()

@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Search:
+    """Where modules are to be found from now on.
+
+    Attributes:
+        path: the main process's.
+        modules: files of modules that this path does not lead to, by name.
+    """
+
+    path: Sequence[str]
+    modules: Mapping[str, str]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Hello:
     """The first thing a worker hears.
 
@@ -31,7 +45,7 @@ class Hello:
         broadcast, updates: handles of the memory that it reads questions from, and puts updates in.
         threads: how many a handler may compute with.
         limit: seconds that one task may take; None: any.
-        modules: files of modules that this path does not lead to, by name.
+        search: where modules are to be found.
         scratch: a directory for ``ctx.scratch``, made when it is needed.
     """
 
@@ -42,7 +56,7 @@ class Hello:
     updates: Handle
     threads: int
     limit: float | None
-    modules: Mapping[str, str]
+    search: Search
     scratch: str
 
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import secrets
 import selectors
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from umbel.simulation.messages import Hello, Load
 from umbel.simulation.output import Output
 from umbel.simulation.region import Region
 from umbel.simulation.rests import Rests
-from umbel.simulation.shipping import modules_by_file
+from umbel.simulation.shipping import search
 from umbel.simulation.waiting import Selector
 
 _Part = TypeVar("_Part", Board, Broadcast, Output)
@@ -51,7 +52,7 @@ class Pool:
         self.members: list[Member] = []
         self.rests = Rests()
         self.exchanges = 0
-        self._modules = modules_by_file()
+        self._seen, self._search = ([*sys.path], len(sys.modules)), search()
         self._watched: list[tuple[Member, bool]] | None = None  # for whom we wait, and whether to write to them, too
         self._selector: selectors.BaseSelector = Selector()
         self._closing: list[Callable[[], None]] = []
@@ -89,7 +90,7 @@ class Pool:
             updates=updates.handle,
             threads=self._threads,
             limit=self.limit,
-            modules=self._modules,
+            search=self._search,
             scratch=os.path.join(tempfile.gettempdir(), f"umbel-{secrets.token_hex(8)}"),
         )
         try:
@@ -97,6 +98,16 @@ class Pool:
         except BaseException:
             updates.close()
             raise
+
+    def search_anew(self) -> None:
+        """Tell all workers where modules are found, if the path, or what is imported, is no longer what it was."""
+        seen = [*sys.path], len(sys.modules)
+        if seen == self._seen:
+            return
+        self._seen, now = seen, search()
+        if now != self._search:
+            self._search = now
+            self.tell(now)
 
     def load(self, message: Load) -> None:
         """Give an app to all workers, and to those that come later."""

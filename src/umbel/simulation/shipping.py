@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from collections import ChainMap
 from collections.abc import Callable, Iterator
+from importlib import invalidate_caches
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_file_location
@@ -27,6 +28,7 @@ from umbel.arrays import Array, Arrays
 from umbel.client.app import ClientApp
 from umbel.errors import UmbelError, UsageError
 from umbel.simulation.loading import loading
+from umbel.simulation.messages import Search
 from umbel.simulation.reducing import main_by_value, reduced, uncached
 
 logger = logging.getLogger("umbel")
@@ -126,6 +128,20 @@ def _names(code: CodeType) -> set[str]:
 
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def search() -> Search:
+    """Where a worker is to find modules now: where this process does."""
+    path = [str(place) for place in sys.path if isinstance(place, str)]  # Python itself leaves out what is no text
+    return Search(path, modules_by_file())
+
+
+def search_there(search: Search) -> None:
+    """Find modules there, from now on; and after that where user code in this process has found more."""
+    sys.path[:] = [*search.path, *(place for place in sys.path if place not in search.path)]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, ByFile)]
+    sys.meta_path.append(ByFile(dict(search.modules)))
+    invalidate_caches()
 
 
 def modules_by_file() -> dict[str, str]:
@@ -242,4 +258,4 @@ def unpack(data: bytes, get: Callable[[int, int], Array]) -> Any:
         return _Unpacker(io.BytesIO(data), get).load()
 
 
-__all__ = ["ByFile", "modules_by_file", "pack", "pack_app", "unpack", "unpack_app"]
+__all__ = ["ByFile", "modules_by_file", "pack", "pack_app", "search", "search_there", "unpack", "unpack_app"]

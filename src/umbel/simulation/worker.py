@@ -46,13 +46,14 @@ from umbel.simulation.messages import (
     Open,
     Rest,
     Room,
+    Search,
     State,
     Stored,
 )
 from umbel.simulation.outbox import Outbox
 from umbel.simulation.region import Region
 from umbel.simulation.scratch import Scratch
-from umbel.simulation.shipping import ByFile, unpack_app
+from umbel.simulation.shipping import search_there, unpack_app
 from umbel.simulation.spawn import connected, die_with_parent, unblock_interrupt
 from umbel.simulation.units import in_short
 from umbel.spec import Spec
@@ -116,6 +117,8 @@ class Worker:
 
     def _hear(self, message: Any) -> None:
         match message:
+            case Search():
+                search_there(message)
             case Load():
                 self._load(message)
             case Open():
@@ -405,15 +408,14 @@ def run(number: int, lifeline: int, crash: int) -> None:
     die_with_parent(lifeline)
     let_others_first()
     faulthandler.enable(file=crash)
-    path, hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
+    hello: Hello = pickle.loads(connection.recv_bytes())  # noqa: S301  # from our own parent
     for file in (lifeline, crash, *hello.board, hello.broadcast, hello.updates):
         if isinstance(file, int):
             os.set_inheritable(file, False)  # programs that user code starts must not keep them
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, write_through=False)  # whole lines, and none is lost
-    sys.path[:] = path
-    sys.meta_path.append(ByFile(dict(hello.modules)))
+    search_there(hello.search)
     logging.basicConfig(format="%(message)s")
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         worker = Worker(connection, hello, lifeline, crash)  # it has to be there until this process ends

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 import umbel
 from umbel.arrays import Array, Arrays
 from umbel.errors import UsageError
-from umbel.simulation.shipping import modules_by_file, pack, pack_app, unpack
+from umbel.simulation.messages import Search
+from umbel.simulation.shipping import modules_by_file, pack, pack_app, search, search_there, unpack
 
 
 def program(tmp_path: Path, text: str) -> str:
@@ -125,6 +127,27 @@ def test_a_module_that_a_path_does_not_lead_to_goes_by_its_file(tmp_path: Path) 
     assert "raise LookupError('here')" in said, "the line of the module"
     assert 'File "{}", line 11, in train'.format(tmp_path / "program.py") in said, "and that of the program"
     assert "    far_away.where()" in said
+
+
+def test_what_is_no_text_on_the_path_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [Path("somewhere"), *sys.path])
+    assert search().path == sys.path[1:]
+
+
+def test_a_path_that_is_new_comes_before_what_a_worker_has_found_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = [*sys.path]
+    for name, file in (("far_a", "a.py"), ("far_b", "b.py")):
+        (tmp_path / file).write_text("")
+        search_there(Search([str(tmp_path), *before], {name: str(tmp_path / file)}))
+    sys.path.insert(0, "its own")
+    search_there(Search(["new", *before], {"far_b": str(tmp_path / "b.py")}))
+    assert sys.path == ["new", *before, "its own", str(tmp_path)]
+    assert find_spec("far_b") is not None
+    assert find_spec("far_a") is None, "only the last files count"
 
 
 def test_arrays_of_a_question_go_where_they_are_put_and_each_once() -> None:
