@@ -13,6 +13,7 @@ from umbel.simulation.messages import Load
 from umbel.simulation.pool import Pool
 from umbel.simulation.processes import Processes
 from umbel.simulation.roster import Roster
+from umbel.simulation.settings import check_sendable
 from umbel.simulation.shipping import pack_app
 from umbel.simulation.threads import Threads
 
@@ -46,6 +47,7 @@ class Crew:
         devices: str,
         limit: float | None,
     ) -> None:
+        check_sendable(clients.sites)
         self._clients, self._devices, self._chosen = clients, devices, chosen
         self._pool = Pool(workers, threads=threads, limit=limit)
         self.threads = Threads(min(_MOST, workers))
@@ -85,14 +87,15 @@ class Crew:
     def _loaded(self, app: ClientApp, seed: int) -> Load:
         """The message that gave workers the app, with its seed; it is sent if they do not have it."""
         self._pool.search_anew()
-        known = self._loads.get((id(app), seed))
-        if known is None:
-            packed = pack_app(app)
-            oldest = self._loads.popitem(last=False)[1][1].key if len(self._loads) == _KEPT else -1
-            load = Load(key=next(self._keys), app=packed, seed=seed, device=self._devices, forget=oldest)
-            known = self._loads[id(app), seed] = (app, load)  # with the app, so that its id stays its own
+        known = self._loads.pop((id(app), seed), None)
+        packed = pack_app(app, warn=known is None)  # each time: what its functions refer to may have changed
+        if known is None or known[1].app != packed:
+            old = self._loads.popitem(last=False)[1] if known is None and len(self._loads) == _KEPT else known
+            forget = old[1].key if old is not None else -1
+            load = Load(key=next(self._keys), app=packed, seed=seed, device=self._devices, forget=forget)
+            known = (app, load)  # with the app, so that its id stays its own
             self._pool.load(load)
-        self._loads.move_to_end((id(app), seed))
+        self._loads[id(app), seed] = known
         return known[1]
 
     def close(self, *, now: bool = False) -> None:

@@ -128,7 +128,14 @@ class Cohort:
     def __reduce__(self) -> tuple[Any, ...]:
         joined = "\0".join(self.names)  # a thousand names as one string take half the time, in both processes
         names = joined if joined.count("\0") == len(self.names) - 1 else self.names
-        return _cohort, (names, self.parts, self.sites, self.labels, self.stateful)
+        return _cohort, (names, self.parts, self._sendable(), self.labels, self.stateful)
+
+    def _sendable(self) -> Mapping[str, Any]:
+        if not self.sites:
+            return self.sites
+        from umbel.simulation.settings import sendable  # what it imports is the main process's, and imports this
+
+        return sendable(self.sites)
 
 
 def _cohort(names: str | list[str], *known: Any) -> Cohort:

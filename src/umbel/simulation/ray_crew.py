@@ -93,6 +93,7 @@ class Load:
 
     key: int
     app: ClientApp  # kept, so that its id stays its own
+    packed: bytes
     data: Any
     seed: int
 
@@ -140,8 +141,9 @@ class RayCrew:
     def load(self, app: ClientApp, seed: int) -> int:
         """Give an app to all actors, and to those that come later; what it is called from now on."""
         known = self._loads.get((id(app), seed))
-        if known is None:
-            known = Load(next(self._keys), app, self.ray.put(pack_app(app)), seed)
+        packed = pack_app(app, warn=known is None)  # each time: what its functions refer to may have changed
+        if known is None or known.packed != packed:
+            known = Load(next(self._keys), app, packed, self.ray.put(packed), seed)
         for member in self.members:  # those that have it learn that it is in use
             member.actor.load.remote(known.key, known.data, seed)
         self._loads[id(app), seed] = known

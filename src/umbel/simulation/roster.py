@@ -21,6 +21,7 @@ class Roster:
 
     Attributes:
         population: all names and labels.
+        sites: settings by name, of those that have any.
         only_names: is nothing known of any client but its name?
     """
 
@@ -40,8 +41,8 @@ class Roster:
         self.population = Population(tuple(names), _labels(labels or {}))
         indexes = [_part(name, part) for name, part in zip(names, parts, strict=True)] if parts is not None else []
         self._parts = dict(zip(names, indexes, strict=False))
-        self._sites = sites or {}
-        self.only_names = not (self._parts or self._sites or self.population.labels)
+        self.sites = sites or {}
+        self.only_names = not (self._parts or self.sites or self.population.labels)
 
     def __getitem__(self, name: str) -> ClientInfo:
         if self.only_names:
@@ -52,7 +53,7 @@ class Roster:
             labels=dict(self.population.labels.get(name, {})),
             # a copy that can be written to, since torch warns of arrays that cannot
             part=part.copy() if part is not None else None,
-            site=self._sites.get(name, {}),
+            site=self.sites.get(name, {}),
         )
 
     def __len__(self) -> int:
@@ -69,7 +70,7 @@ class Roster:
             if name in self._parts:
                 part = self._parts[name]
                 digest.update(f"{part.dtype}{part.shape}".encode() + part.tobytes())
-        sites = {name: describe(site) for name, site in sorted(self._sites.items())}
+        sites = {name: describe(site) for name, site in sorted(self.sites.items())}
         labels = {name: dict(own) for name, own in self.population.labels.items()}
         return {"count": len(self), "names and parts": digest.hexdigest()[:16], "sites": sites, "labels": labels}
 

@@ -36,27 +36,32 @@ LARGE = 10 << 20
 _IN_SETUP = "load it in @client.setup or @client.data, where the clients are"
 
 
-def _dumps(value: Any) -> bytes:
+def dumps(value: Any) -> bytes:
+    """A value as bytes for a worker of this machine."""
     file = io.BytesIO()
     _Packer(file).dump(value)
     return file.getvalue()
 
 
-def pack_app(app: ClientApp) -> bytes:
+def pack_app(app: ClientApp, *, warn: bool = True) -> bytes:
     """The app as bytes for a worker of this machine.
+
+    Args:
+        app: the app.
+        warn: is it said if it is large?
 
     Raises:
         UsageError: something in it cannot be sent; names it.
     """
     try:
-        data = _dumps(app)
+        data = dumps(app)
     except Exception as error:
         name, why = next(_not_sendable(app), ("the client app", error))
         raise UsageError(
             f"{name} cannot be sent to a worker process: {type(why).__name__}: {why}",
             advice=f"{_IN_SETUP}; or take engine='inline', which sends nothing",
         ) from error
-    if len(data) > LARGE:
+    if warn and len(data) > LARGE:
         _warn(app, len(data))
     return data
 
@@ -82,14 +87,14 @@ def _warn(app: ClientApp, size: int) -> None:
 def _not_sendable(app: ClientApp) -> Iterator[tuple[str, Exception]]:
     for name, value in _captured(app):
         try:
-            _dumps(value)
+            dumps(value)
         except Exception as error:  # noqa: BLE001  # whatever it raises is what is to be told
             yield name, error
 
 
 def _size(value: Any) -> int:
     try:
-        return len(_dumps(value))
+        return len(dumps(value))
     except Exception:  # noqa: BLE001  # it was measured to be told of, and is told of without
         return 0
 
@@ -258,4 +263,4 @@ def unpack(data: bytes, get: Callable[[int, int], Array]) -> Any:
         return _Unpacker(io.BytesIO(data), get).load()
 
 
-__all__ = ["ByFile", "modules_by_file", "pack", "pack_app", "search", "search_there", "unpack", "unpack_app"]
+__all__ = ["ByFile", "dumps", "modules_by_file", "pack", "pack_app", "search", "search_there", "unpack", "unpack_app"]
