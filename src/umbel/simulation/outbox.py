@@ -23,6 +23,7 @@ class Outbox:
     Attributes:
         fresh: specs that the main process was not told of yet.
         unsaid: bytes of updates that it was not told of yet.
+        lends: may memory be had for updates that are being made?
     """
 
     def __init__(self, region: Region) -> None:
@@ -32,6 +33,8 @@ class Outbox:
         self._lent: dict[int, int] = {}  # pieces made for updates of the task, by their address
         self._reserved: dict[int, int] = {}  # pieces for updates side by side, by their address
         self._put: list[int] = []  # pieces with arrays of the task
+        self._pinned: set[int] = set()  # what forks of this process may look at
+        self.lends = True
         self._specs: dict[Spec, int] = {}
         self.fresh: list[Spec] = []
         self.unsaid = 0
@@ -43,12 +46,20 @@ class Outbox:
 
     def lend(self, size: int) -> Array | None:
         """Memory for an update that is being made; None where there is none."""
-        if size <= SMALL or (offset := self._arena.take(LINE + size)) is None:
+        if size <= SMALL or not self.lends or (offset := self._arena.take(LINE + size)) is None:
             return None
         self._region.words[offset >> 3] = FREE
         piece, self._loans[offset] = self._region.lend(offset + LINE, size, writable=True)
         self._lent[piece.ctypes.data] = offset
         return piece
+
+    def pin(self) -> None:
+        """This process was forked: the fork sees what this one writes, so what user code holds stays as it is.
+
+        From now on nothing more is lent: code that loads data with forks may make one for each task.
+        """
+        self.lends = False
+        self._pinned |= {offset for offset, loan in [*self._loans.items()] if loan() is not None}
 
     def reserve(self, size: int) -> Array | None:
         """Memory for updates side by side; None where there is none. What is not claimed is free after the task."""
@@ -104,7 +115,7 @@ class Outbox:
         return number
 
     def _is_free(self, offset: int) -> bool:
-        if self._region.words[offset >> 3] != FREE:
+        if self._region.words[offset >> 3] != FREE or offset in self._pinned:
             return False
         loan = self._loans.get(offset)
         if loan is not None and loan() is not None:

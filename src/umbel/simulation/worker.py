@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import get_ident
 from typing import Any, final
 
 import numpy as np
@@ -100,15 +101,29 @@ class Worker:
         self._said = self._since = time.perf_counter()
         self._pace = math.inf  # seconds per unit of the board, about
         self._weighed = False  # has it said, with what it did, how much memory its process takes?
+        self._serving = 0  # the thread that does tasks; 0, which is none, in a fork of this process
 
     def serve(self) -> None:
         """Do what the main process says, until it says no more."""
+        self._serving = get_ident()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork, after_in_parent=self._outbox.pin)
         with isolated(self._threads), allocating(self._lend):
             seed_late()
             while True:
                 self._hear(self._receive())
 
+    def _after_fork(self) -> None:
+        """In a fork that user code made of this process."""
+        self._serving = 0
+
+    def _end_fork(self) -> None:
+        """A fork that comes back from user code ends: what it would do, and say, is the worker's."""
+        if not self._serving:
+            os._exit(1)
+
     def _receive(self) -> Any:
+        self._end_fork()
         begin = time.perf_counter()
         message = pickle.loads(self._connection.recv_bytes())  # noqa: S301  # from our own parent
         self._since = time.perf_counter()
@@ -129,6 +144,7 @@ class Worker:
                 self._work()
 
     def _send(self, message: Any) -> None:
+        self._end_fork()
         self._connection.send_bytes(pickle.dumps(message, protocol=5))
 
     def _load(self, message: Load) -> None:
@@ -264,11 +280,13 @@ class Worker:
             noting, late = self._noting(tasks), begin + 2 * _AT_ONCE
 
             def note(place: int) -> None:
+                self._end_fork()
                 noting(place)
                 if time.perf_counter() > late:  # it was to be over: garbage may be large
                     collect()
 
             for places, done in self._bench.do_in_turn(question, clients, state, begin=note, room=self._room):
+                self._end_fork()
                 if isinstance(done, Rows):
                     self._lots.append(self._lot(in_short([tasks[i] for i in places]), done))
                 else:
@@ -280,6 +298,7 @@ class Worker:
 
     def _room(self, size: int) -> Array:
         """Memory for updates side by side; waits until there is some."""
+        self._end_fork()
         if size <= _IN_MESSAGE:
             return np.empty(size, np.uint8)
         if self._over:  # while a handler asked for memory: nobody will make room any more
@@ -297,6 +316,7 @@ class Worker:
     def _next(self, results: Iterator[Done | Failure], many: int) -> Done | Failure:
         """The next result, within the limit for so many clients."""
         done: Done | Failure = next_within(self._limit and self._limit * many, results, self._crash)
+        self._end_fork()
         return done
 
     def _keep(self, task: int, done: Done | Failure) -> None:
@@ -324,9 +344,13 @@ class Worker:
     def _lend(self, size: int) -> Array | None:
         """Memory for arrays that user code makes: where they will lie, if they become an update.
 
-        For large ones it waits until there is room, which costs less than to copy them there.
+        For large ones it waits until there is room, which costs less than to copy them there. Only for the thread that
+        does tasks: others would take from the outbox, and hear what it waits for, at the same time.
         """
-        while (piece := self._outbox.lend(size)) is None and size >= _LARGE and not self._over:
+        if get_ident() != self._serving:
+            return None
+        box = self._outbox
+        while (piece := box.lend(size)) is None and size >= _LARGE and box.lends and not self._over:
             try:
                 self._starve(LINE + size)
             except Over:  # it may not go through the user's code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from threading import get_ident
 
 import numpy as np
 import pytest
@@ -101,6 +102,22 @@ def test_a_piece_is_free_only_when_neither_side_looks_at_it() -> None:
     close(inbox)
 
 
+def test_what_a_fork_may_look_at_is_never_free_again() -> None:
+    outbox, inbox = pair()
+    with allocating(outbox.lend):
+        seen = Update(model={"w": np.ones(60_000)}).arrays
+        outbox.pin()
+        later = Update(model={"w": np.full(60_000, 2.0)}).arrays
+    address = seen["w"].ctypes.data
+    del seen
+    gc.collect()
+    assert inbox.arrays(stored(outbox, inbox, later))["w"][0] == 2.0, "it was copied"
+    assert isinstance(outbox.put(later), int), "there is no room for it"
+    assert outbox._region._address <= address < outbox._region._address + outbox._region.size
+    assert outbox.lend(100_000) is None
+    close(inbox)
+
+
 def test_what_was_lent_and_not_used_comes_back() -> None:
     outbox, inbox = pair()
     for _ in range(20):
@@ -146,6 +163,6 @@ def test_which_pieces_of_a_broadcast_user_code_still_holds() -> None:
 def test_nobody_waits_for_room_once_the_exchange_is_over() -> None:
     """Its end was heard while a handler asked for memory, and nobody will answer any more."""
     worker = object.__new__(Worker)
-    worker._over = True
+    worker._over, worker._serving = True, get_ident()
     with pytest.raises(Over):
         worker._room(1 << 20)
