@@ -1,10 +1,16 @@
-"""An exception of user code in words: whatever it does itself, and no longer than people read."""
+"""An exception of user code in words: whatever it does itself, and no longer than people read.
+
+It may be of a class of the user's, whose methods may do anything. What is said of it never raises, since nobody would
+catch that: it would be the end of a worker process.
+"""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
 from types import TracebackType
+
+from umbel.errors import ClientFailed, UmbelError
 
 _OURS = {str(Path(__file__).with_name(name)) for name in ("work.py", "in_turn.py", "app.py")}
 _TEXT = 500  # characters of a message; journals keep it
@@ -14,23 +20,62 @@ _HEAD, _TAIL = 4_000, 12_000  # characters of a traceback; what broke stands at 
 def words(error: BaseException) -> str:
     """Its class and its text, though its ``__str__`` may raise and its text may be a whole array."""
     try:
-        text = str(error)
-    except Exception as again:  # noqa: BLE001  # it is the user's, and about to be reported
-        text = f"(its text cannot be shown: __str__ raised {type(again).__name__})"
-    name = type(error).__name__
+        text = _plain(str(error))
+    except BaseException as again:  # noqa: BLE001  # it is the user's, and about to be reported
+        text = f"(its text cannot be shown: __str__ raised {_name(type(again))})"
+    name = _name(type(error))
     return shortened(f"{name}: {text}" if text else name, _TEXT, 0)
+
+
+def own_words(error: BaseException) -> str | None:
+    """Its text alone; None if it cannot be shown."""
+    try:
+        return _plain(str(error))
+    except BaseException:  # noqa: BLE001  # as above
+        return None
+
+
+def code(error: BaseException) -> str:
+    """What programs know the failure by: its own code, if it is one of ours that has one."""
+    try:
+        return _plain(error.code) if isinstance(error, UmbelError) else ClientFailed.code
+    except BaseException:  # noqa: BLE001  # as above
+        return ClientFailed.code
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Does it say that a device's memory is full?"""
+    return any(_name(kind) == "OutOfMemoryError" for kind in type(error).__mro__)
+
+
+def _name(kind: type) -> str:
+    try:
+        return _plain(kind.__name__)
+    except BaseException:  # noqa: BLE001  # a metaclass may do anything, too
+        return "an exception without a name"
+
+
+def _plain(text: str) -> str:
+    """A text, even one of a class of its own, that can be written down anywhere, as half a surrogate pair cannot."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def trace(error: BaseException) -> str:
     """Its traceback from the user's first line on."""
+    try:
+        return shortened(_plain(_trace(error)), _HEAD, _TAIL)
+    except BaseException:  # noqa: BLE001  # as above
+        return words(error) + "\n"
+
+
+def _trace(error: BaseException) -> str:
     begin: TracebackType | None = error.__traceback__
     while begin is not None and begin.tb_frame.f_code.co_filename in _OURS:
         begin = begin.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, begin))
-    except Exception:  # noqa: BLE001  # as above
-        text = "".join(traceback.format_tb(begin)) + words(error) + "\n"
-    return shortened(text, _HEAD, _TAIL)
+        return "".join(traceback.format_exception(type(error), error, begin))
+    except BaseException:  # noqa: BLE001  # as above
+        return "".join(traceback.format_tb(begin)) + words(error) + "\n"
 
 
 def shortened(text: str, head: int, tail: int) -> str:
@@ -42,4 +87,4 @@ def shortened(text: str, head: int, tail: int) -> str:
     )
 
 
-__all__ = ["shortened", "trace", "words"]
+__all__ = ["code", "is_of_memory", "own_words", "shortened", "trace", "words"]

@@ -18,7 +18,7 @@ from umbel.client.asked import Asked, Begun, as_begun
 from umbel.client.context import MISSING, ClientInfo, Conditions, Context, pick_device
 from umbel.client.declared import Declared
 from umbel.client.determinism import prepare, seeds_at_once
-from umbel.client.failures import shortened, trace, words
+from umbel.client.failures import code, is_of_memory, own_words, shortened, trace, words
 from umbel.client.in_turn import Stages, alike_in, side_by_side
 from umbel.client.loads import Loads
 from umbel.client.local_entries import all_leaves, take_local_entries, with_local_entries
@@ -381,16 +381,16 @@ class Bench:
         return changed, with_part(state, CHAIN, mine)
 
     def _failure(self, question: Question, client: ClientInfo, error: BaseException) -> Failure:
-        self.full = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-        ours = isinstance(error, UmbelError)
+        self.full = is_of_memory(error)
+        said = own_words(error) if issubclass(type(error), UmbelError) else None  # ours say who, and what to do
         doing = f"its {self._doing} raised" if self._doing else "its task failed:"
         return Failure(
             client=client.name,
             round=question.round,
             kind=question.label,
-            code=error.code if isinstance(error, UmbelError) else ClientFailed.code,
-            message=shortened(str(error), _HEAD, _TAIL) if ours else f"{doing} {words(error)}{_hint(error)}",
-            traceback=trace(error) if self._doing or not ours else "",
+            code=code(error),
+            message=f"{doing} {words(error)}{_hint(error)}" if said is None else shortened(said, _HEAD, _TAIL),
+            traceback=trace(error) if self._doing or said is None else "",
         )
 
     def _where(self) -> str:
@@ -423,7 +423,7 @@ def _local_task(question: Question, client: ClientInfo, model: Arrays, state: Ma
 
 def _hint(error: BaseException) -> str:
     """What to do about the exception that NumPy users meet first."""
-    read_only = isinstance(error, ValueError) and "read-only" in str(error)
+    read_only = issubclass(type(error), ValueError) and "read-only" in (own_words(error) or "")
     return "\n  What to do: what arrives is read-only; change a copy: model[name].copy()" if read_only else ""
 
 

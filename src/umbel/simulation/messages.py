@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from umbel.client.context import ClientInfo
+from umbel.client.failures import trace, words
 from umbel.errors import Failure, UmbelError
 from umbel.simulation.region import Handle
 from umbel.simulation.units import Units
@@ -328,9 +328,10 @@ class Broken:
 
     @classmethod
     def by(cls, error: BaseException) -> Broken:
-        """It raised this, which is being handled."""
-        what, advice = (error.what, error.advice) if isinstance(error, UmbelError) else (error, "")
-        return cls(f"{type(error).__name__}: {what}", traceback.format_exc(), advice)
+        """It raised this; of ours it is known what to do, a class of the user's may do anything."""
+        if isinstance(error, UmbelError) and type(error).__module__ == UmbelError.__module__:
+            return cls(f"{type(error).__name__}: {error.what}", trace(error), error.advice)
+        return cls(words(error), trace(error))
 
 
 __all__ = [

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import umbel
+from umbel.client.context import ClientInfo
 from umbel.client.failures import shortened, trace, words
+from umbel.client.work import Bench
+from umbel.engine.question import Question
+from umbel.errors import Failure, UmbelError
 
 
 class Unprintable(Exception):
@@ -86,3 +91,78 @@ def test_every_kind(kind: type[BaseException]) -> None:
 
     assert words(caught(fail)) == f"{kind.__name__}: why"
     assert f"{kind.__name__}: why" in trace(caught(fail))
+
+
+class Interrupting(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__
+
+
+class Careless(UmbelError):
+    def __init__(self) -> None: ...  # and so it has no text
+
+
+class Codeless(UmbelError):
+    code = None  # type: ignore[assignment]
+
+
+class OwnText(str):
+    def __len__(self) -> int:
+        raise LookupError
+
+
+class Texting(ValueError):
+    def __str__(self) -> str:
+        return OwnText("read-only")
+
+
+class Hidden(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+class Nameless(Exception, metaclass=Hidden):
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+def failure_of(error: BaseException) -> Failure:
+    client = umbel.ClientApp()
+
+    @client.query("ask")
+    def ask(model: Any, ctx: Any) -> umbel.Update:
+        raise error
+
+    question = Question(kind="query", name="ask", seed=1, round=1, call=1, model=None)
+    failure = Bench(client, 1).do(question, ClientInfo(name="a"), {})
+    assert isinstance(failure, Failure)
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Interrupting(), "Interrupting: (its text cannot be shown: __str__ raised KeyboardInterrupt)"),
+        (Careless(), "Careless: (its text cannot be shown: __str__ raised AttributeError)"),
+        (Texting(), "Texting: read-only\n  What to do: what arrives is read-only"),
+        (Nameless("why"), "an exception without a name: why"),
+        (LookupError("\ud800!"), r"LookupError: \ud800!"),
+    ],
+    ids=["interrupts", "has no text", "has a text of its own", "has no name", "half a pair"],
+)
+def test_whatever_an_exception_does_it_becomes_a_failure(error: BaseException, message: str) -> None:
+    failure = failure_of(error)
+    assert message in failure.message
+    assert failure.code in ("client-failed", "error")
+    for text in (failure.message, failure.traceback, failure.code):
+        assert type(text) is str
+        assert text.encode()
+
+
+def test_an_error_of_ours_is_said_as_it_is_though_it_has_no_code() -> None:
+    failure = failure_of(Codeless("no such ward", advice="name another"))
+    assert (failure.message, failure.code) == ("no such ward\n  What to do: name another", "client-failed")
