@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
+from umbel.arguments import whole
 from umbel.arrays import Array
 from umbel.client.app import ClientApp
 from umbel.client.context import gpus
@@ -18,6 +19,7 @@ from umbel.simulation import auto
 from umbel.simulation.auto import Auto
 from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.inline import Inline
+from umbel.simulation.limits import time_limit
 from umbel.simulation.place import Place
 from umbel.simulation.roster import roster
 from umbel.simulation.single import OneClient
@@ -72,18 +74,16 @@ class Simulation(Place):
     ) -> None:
         if engine not in ("auto", "inline", "processes"):
             raise UsageError(f"there is no engine {engine!r}", advice='take "auto", "processes" or "inline"')
-        for name, value in (("threads", threads), ("per_device", per_device), ("workers", workers)):
-            if (type(value) is not int or value < 1) and not (name == "workers" and value == "auto"):
-                raise UsageError(f"{name} is {value!r}", advice="give a whole number >= 1")
+        threads, per_device = whole(threads, "threads"), whole(per_device, "per_device")
+        if not isinstance(workers, str) or workers != "auto":
+            workers = whole(workers, "workers")
         if engine == "inline" and workers not in ("auto", 1):
             raise UsageError(
                 f"workers is {workers!r}, and the inline engine is one", advice="take engine='processes', or workers=1"
             )
-        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
-            raise UsageError(f"limit is {limit!r}", advice="give the seconds that a task may take, or None")
         self.clients = roster(clients, labels)
         self.engine, self.workers, self.threads = engine, workers, threads
-        self.devices, self.per_device, self.limit = devices, per_device, limit
+        self.devices, self.per_device, self.limit = devices, per_device, time_limit(limit)
         self._kept: OrderedDict[tuple[int, int], tuple[ClientApp, Bench]] | None = None
         self._crew: Crew | None = None
         self._app: ClientApp | None = None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import umbel
 from umbel.client.work import Bench
 from umbel.errors import UsageError
 from umbel.simulation.auto import Auto
+from umbel.simulation.limits import next_within
 from umbel.store.memory import MemoryClientStates
 
 MODEL = {"w": np.zeros(2)}
@@ -51,6 +54,29 @@ def test_a_name_twice_is_found_among_very_many() -> None:
 def test_a_part_is_an_index_array(part: Any) -> None:
     with pytest.raises(UsageError, match=r"the part of client '1' is a .*not an array of indexes"):
         umbel.Simulation(clients=[[0], part])
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    on = umbel.Simulation(2, workers=np.int64(3), threads=np.int32(1), per_device=np.uint8(2), limit=np.int64(5))  # type: ignore[arg-type]
+    given = (on.workers, on.threads, on.per_device, on.limit)
+    assert given == (3, 1, 2, 5.0)
+    assert {type(number) for number in given} == {int, float}
+    assert umbel.Simulation(2, limit=np.float32(0.5)).limit == 0.5  # type: ignore[arg-type]
+    assert umbel.Simulation(2, limit=1e-9).limit == 1e-9
+
+
+@pytest.mark.parametrize("limit", [math.inf, math.nan, 1e12, 10**400, 0, -1.0, True, "5", np.array([5.0, 6.0])])
+def test_a_limit_is_a_time_that_a_timer_can_be_set_to(limit: Any) -> None:
+    with pytest.raises(UsageError, match="give the seconds that a task may take"):
+        umbel.Simulation(2, limit=limit)
+
+
+def test_a_timer_can_be_set_to_the_longest_limit_of_a_whole_group() -> None:
+    limit = umbel.Simulation(2, limit=1e8).limit
+    assert limit is not None
+    assert next_within(limit * 64, iter([3]), sys.__stderr__.fileno()) == 3  # type: ignore[union-attr]
+    assert next_within(1e300, iter([3]), sys.__stderr__.fileno()) == 3  # type: ignore[union-attr]
+    assert next_within(None, iter([3]), -1) == 3
 
 
 def test_the_recipe_names_what_the_result_depends_on() -> None:
