@@ -43,8 +43,12 @@ class Board:
     def __init__(self, workers: int, capacity: int = 1024, handles: tuple[Handle, Handle] | None = None) -> None:
         self._workers = workers
         region, lock = handles or (None, None)
-        self._region = Region(_size(workers, capacity), region)
         self._lock = ProcessLock(lock)
+        try:
+            self._region = Region(_size(workers, capacity), region)
+        except BaseException:
+            self._lock.close()
+            raise
         self.capacity = self.exchange = 0
         self.resize(capacity)
         if handles is None:

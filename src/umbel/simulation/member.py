@@ -7,7 +7,7 @@ import pickle
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -79,9 +79,15 @@ class Member:
         self.number, self.inbox = number, Inbox(updates)
         self.device, self.resident = "", 0
         self._spoke, self._scratch = False, hello.scratch
-        mine, its = pair()
-        lifeline, self._lifeline = os.pipe()
-        self._crash = nameless_file("crash")
+        with ExitStack() as opened:  # if one cannot be had, the others are closed
+            mine, its = pair()
+            opened.callback(mine.close)
+            opened.callback(its.close)
+            lifeline, self._lifeline = os.pipe()
+            opened.callback(os.close, lifeline)
+            opened.callback(os.close, self._lifeline)
+            self._crash = nameless_file("crash")
+            opened.pop_all()
         self.channel = Channel(mine)
         boot = _BOOT.format(
             path=hello.search.path, connection=its.fileno(), lifeline=inherited(lifeline), crash=inherited(self._crash)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, final
 
 from umbel.simulation.board import Board
 from umbel.simulation.broadcast import Broadcast
+from umbel.simulation.descriptors import enough, take_standard
 from umbel.simulation.heard import ROOM
 from umbel.simulation.member import Died, Member
 from umbel.simulation.messages import Hello, Load
@@ -47,6 +48,7 @@ class Pool:
 
     def __init__(self, workers: int, *, threads: int, limit: float | None) -> None:
         self._count, self._threads, self.limit = workers, threads, limit
+        take_standard()
         self._pid = os.getpid()
         self._loads: list[Load] = []
         self.members: list[Member] = []
@@ -57,9 +59,11 @@ class Pool:
         self._selector: selectors.BaseSelector = Selector()
         self._closing: list[Callable[[], None]] = []
         try:
-            self._output = self._closed_last(Output())
-            self.board = self._closed_last(Board(workers))
-            self.broadcast = self._closed_last(Broadcast(self.rests))
+            with enough():
+                self._output = self._closed_last(Output())
+                self.board = self._closed_last(Board(workers))
+                self.broadcast = self._closed_last(Broadcast(self.rests))
+                self._closing.append(self.broadcast.forget)
             for number in range(workers):
                 self.members.append(self._start(number))
         except BaseException:
@@ -81,6 +85,10 @@ class Pool:
         return self._count
 
     def _start(self, number: int) -> Member:
+        with enough():
+            return self._started(number)
+
+    def _started(self, number: int) -> Member:
         updates = Region(ROOM)
         hello = Hello(
             number=number,
@@ -193,8 +201,7 @@ class Pool:
                 member.inbox.region.forget()
             self._selector.close()
             self.members, self._watched, self._selector = [], None, Selector()
-            self.broadcast.forget()
-            for close in self._closing:
+            for close in self._closing:  # what was made; it may have failed in between
                 close()
             self._closing = []
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from umbel.arrays import Array
 from umbel.errors import StoreError
+from umbel.simulation.descriptors import enough
 from umbel.simulation.shared import PAGE, Handle, Shared
 
 
@@ -48,14 +49,19 @@ class Region:
         self._bytes: Array
         self.words: Array
         self._address = 0
-        self.resize(size)
+        try:
+            self.resize(size)
+        except BaseException:
+            self._shared.close()
+            raise
 
     def resize(self, size: int) -> None:
         """Map it with at least so many bytes; who made it makes it larger. Views from before stay good."""
         if size <= self.size:
             return
         try:
-            self._map, self._address, self.size = self._shared.map(-(-size // PAGE) * PAGE)
+            with enough():  # a map has the file open once more
+                self._map, self._address, self.size = self._shared.map(-(-size // PAGE) * PAGE)
         except OSError as error:
             raise StoreError(
                 f"{size:,} bytes of shared memory cannot be had: {error.strerror}",

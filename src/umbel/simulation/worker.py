@@ -31,6 +31,7 @@ from umbel.rows import Rows
 from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, WINDOW, Board
 from umbel.simulation.cpus import let_others_first
+from umbel.simulation.descriptors import take_standard
 from umbel.simulation.heard import BROADCAST, ROOM, Exchange, Heard
 from umbel.simulation.limits import next_within
 from umbel.simulation.messages import (
@@ -426,6 +427,7 @@ def run(number: int, lifeline: int, crash: int) -> None:
         lifeline: a pipe that ends with the main process.
         crash: a file descriptor for a last traceback.
     """
+    take_standard()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends us
     unblock_interrupt()
     connection = connected(number, lifeline)
