@@ -12,7 +12,9 @@ from umbel.simulation.member import Died
 
 logger = logging.getLogger("umbel")
 _LIVES = 3  # workers that may be killed while they do the same client's task
-_IN_A_ROW = 5  # workers that may die without one answer in between
+# Workers that may die without one answer in between, for each that there is. Clients that kill take turns: each worker
+# has one, and may have taken another one with it, and of each two deaths are not yet its failure.
+_IN_A_ROW = 5
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")
 _FATAL = 0xC0000000  # from here on it is what Windows ends a process with that has crashed
 _TIMEOUT = "Timeout ("  # what faulthandler writes first
@@ -24,10 +26,11 @@ class Deaths:
 
     Args:
         limit: seconds that a task may take; None: any.
+        workers: how many there are.
     """
 
-    def __init__(self, limit: float | None) -> None:
-        self._limit = limit
+    def __init__(self, limit: float | None, *, workers: int = 1) -> None:
+        self._limit, self._most = limit, _IN_A_ROW * workers
         self._of: dict[tuple[int, str], int] = {}  # by exchange and client
         self._in_a_row = 0
 
@@ -53,7 +56,7 @@ class Deaths:
         self._in_a_row += 1
         why, again = self._why(died, question, client)
         hopeless = client is None and not died.hello and died.status >= 0 and self._in_a_row > 1
-        if self._in_a_row > _IN_A_ROW or hopeless:
+        if self._in_a_row > self._most or hopeless:
             raise RunError(
                 f"worker processes die one after the other: the last one {explain(died)}\n{died.traceback}",
                 advice="look for a lack of memory (fewer workers need less), and whether the modules of the client app "

@@ -87,7 +87,7 @@ class Processes:
         self._clients, self._pool, self._load, self._states = clients, pool, load, states
         self._has_data = has_data
         self._homes: OrderedDict[str, int] = OrderedDict()  # who has whose data
-        self._deaths = Deaths(pool.limit)
+        self._deaths = Deaths(pool.limit, workers=len(pool.members))
         self._warned_of: set[str] = set()  # devices that were full
         self._question: Question | None = None
         self._folding: Folding

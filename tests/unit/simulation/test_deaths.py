@@ -48,6 +48,18 @@ def test_a_client_that_takes_too_long_is_to_blame() -> None:
 
 
 @posix
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_clients_that_kill_in_turn_fail_one_after_the_other(workers: int) -> None:
+    """As many as workers may have taken; what each has cost is found out before it is said that all is lost."""
+    deaths, clients = Deaths(None, workers=workers), [str(i) for i in range(2 * workers)]
+    for client in 2 * clients:
+        assert deaths.judge(KILLED, QUESTION, client, lost=1) is None
+    failure = deaths.judge(KILLED, QUESTION, clients[0], lost=1)
+    assert failure is not None
+    assert failure.client == "0"
+
+
+@posix
 def test_who_is_killed_from_outside_is_asked_again_twice(caplog: pytest.LogCaptureFixture) -> None:
     deaths = Deaths(None)
     with caplog.at_level(logging.WARNING):
