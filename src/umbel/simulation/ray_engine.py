@@ -11,12 +11,14 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
+from umbel.arguments import whole
 from umbel.client.app import ClientApp
 from umbel.client.work import Bench
 from umbel.engine.ports import Runner
 from umbel.errors import RunError, UsageError
 from umbel.simulation.folding import ClientStates, is_grouped
 from umbel.simulation.inline import Inline
+from umbel.simulation.limits import time_limit
 from umbel.simulation.place import Place
 from umbel.simulation.ray_crew import RayCrew
 from umbel.simulation.ray_runner import RayRunner
@@ -68,11 +70,10 @@ class Ray(Place):
             raise UsageError(
                 f"address is {address!r}", advice='give "auto", "local", "ray://head:10001", or nothing; clients=100'
             )
-        for name, value in (("threads", threads), ("workers", workers)):
-            if (type(value) is not int or value < 1) and not (name == "workers" and value == "auto"):
-                raise UsageError(f"{name} is {value!r}", advice="give a whole number >= 1")
-        if limit is not None and not (isinstance(limit, int | float) and limit > 0):
-            raise UsageError(f"limit is {limit!r}", advice="give the seconds that a task may take, or None")
+        threads = whole(threads, "threads")
+        if workers != "auto":
+            workers = whole(workers, "workers")
+        limit = time_limit(limit)
         cpus = threads if cpus is None else cpus
         for name, number in (("cpus", cpus), ("gpus", gpus)):
             if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
