@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import PATIENCE
+from umbel.simulation.member import Member
+from umbel.simulation.pool import Pool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs what POSIX has: descriptors, and limits on them")
 
@@ -98,3 +100,12 @@ def test_a_limit_that_does_not_suffice_is_an_error_with_advice(program: str) -> 
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_while_a_worker_starts_closes_each_descriptor_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_member: Member, _message: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Member, "send", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Pool(2, threads=1, limit=None)

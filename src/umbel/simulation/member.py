@@ -80,6 +80,7 @@ class Member:
         self.device, self.resident = "", 0
         self._spoke, self._scratch = False, hello.scratch
         with ExitStack() as opened:  # if one cannot be had, the others are closed
+            opened.callback(updates.close)
             mine, its = pair()
             opened.callback(mine.close)
             opened.callback(its.close)
@@ -107,6 +108,7 @@ class Member:
                 self.kill()
             else:
                 self._close()
+                updates.close()
             raise
         finally:
             its.close()

@@ -101,11 +101,7 @@ class Pool:
             search=self._search,
             scratch=os.path.join(tempfile.gettempdir(), f"umbel-{secrets.token_hex(8)}"),
         )
-        try:
-            return Member(number, hello, updates, threads=self._threads, files=self._output.files)
-        except BaseException:
-            updates.close()
-            raise
+        return Member(number, hello, updates, threads=self._threads, files=self._output.files)
 
     def search_anew(self) -> None:
         """Tell all workers where modules are found, if the path, or what is imported, is no longer what it was."""
