@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 import umbel
 from tests.unit.test_torch_declared import alone, arrays_of, asked, bench, by_hand, drawn, made, stacked, together
-from umbel.client.context import ClientInfo
 
 
 class Computes(nn.Module):
@@ -139,6 +138,23 @@ def test_a_loss_that_looks_at_how_large_its_batch_is_has_no_closed_form_for_all_
         assert a.difference(b, rtol=1e-5, atol=1e-5) == ""
 
 
+class Halves(nn.Linear):
+    """In place, and only batches of more than two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 2:
+            x /= 2
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("net", [lambda: Halves(4, 4), lambda: nn.Sequential(Halves(4, 4), nn.Tanh(), nn.Linear(4, 4))])
+def test_a_module_that_changes_larger_batches_than_the_trial_s_is_given_copies(net: Callable[[], nn.Module]) -> None:
+    data = drawn([10] * 20)
+    at, question = bench(net, data, epochs=2), asked(made(net))
+    for a, b in zip(arrays_of(together(at, question, data)), arrays_of(alone(at, question, data)), strict=True):
+        assert a.difference(b, rtol=1e-5, atol=1e-5) == ""
+
+
 def test_a_buffer_that_is_assigned_anew_is_what_a_loop_makes_of_it() -> None:
     data, net = drawn([8] * 3), module_that("assigns a buffer")
     model, at = made(net), bench(net, data, epochs=2)
@@ -180,22 +196,13 @@ def test_what_a_module_does_to_its_input_is_not_done_to_the_data(on_disk: np.nda
     assert (on_disk == 8).all()
 
 
-class Bad:
-    """What makes a loss that is no number."""
-
-    data: ClassVar[dict[str, tuple[Any, Any]]] = {
+@pytest.mark.parametrize("ask", [together, alone])
+def test_a_loss_that_is_no_number_says_what_to_look_for(ask: Any) -> None:
+    data = {
         "0": (np.full((8, 4), np.nan, np.float32), np.zeros(8, np.int64)),
         "1": (np.zeros((8, 4), np.float32), np.full(8, -100)),
     }
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_a_loss_that_is_no_number_says_what_to_look_for(together: bool) -> None:
-    at = bench(lambda: nn.Linear(4, 4), Bad.data)
-    question = asked(made(lambda: nn.Linear(4, 4)))
-    infos = [ClientInfo(name=name) for name in Bad.data]
-    many = list(at.do_many(question, infos, lambda _: {})) if together else [at.do(question, i, {}) for i in infos]
-    for done in many:
+    for done in ask(bench(lambda: nn.Linear(4, 4), data), asked(made(lambda: nn.Linear(4, 4))), data):
         assert isinstance(done, umbel.errors.Failure)
         assert "learning rate" in done.message
         assert "loss" in done.message

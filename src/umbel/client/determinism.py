@@ -7,6 +7,7 @@ one thread computes: PyTorch gives other weights with two threads than with one.
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +59,7 @@ def states_of_modules() -> tuple[Any, ...]:
     """Equal to those of another look if nobody has drawn from `random` or `numpy.random` in between."""
     return (
         None if type(random) is _Untouched else random.getstate(),
-        None if type(np.random) is _Untouched else repr(np.random.get_state(legacy=False)),
+        None if type(np.random) is _Untouched else pickle.dumps(np.random.get_state(legacy=False)),
     )
 
 

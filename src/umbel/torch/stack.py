@@ -138,21 +138,22 @@ class Stacks:
     def _filled(self, model: Arrays) -> Batched:
         """The module with a model in it."""
         batched = self._batched
-        if batched is None or batched.replica.spec != model.canonical().spec:
-            replica = Replica(self._module, self._device)
-            replica.load(model)
-            batched = self._batched = Batched(replica, self._loss)
-        else:
-            batched.replica.load(model)
+        spec = model.canonical().spec
+        if batched is None or batched.replica.spec != spec:
+            batched = self._batched = Batched(self._copy(spec), self._loss)
+        batched.replica.load(model)
         return batched
+
+    def _copy(self, spec: Spec) -> Replica:
+        replica = Replica(self._module, self._device)
+        replica.lay_out(spec)
+        return replica
 
     def _tried(self, spec: Spec, like: tuple[Tensor, Tensor]) -> Trial:
         key = (spec, _sample(like))
         trial = self._trials.get(key)
         if trial is None:
-            replica = Replica(self._module, self._device)
-            replica.lay_out(spec)
-            trial = self._trials[key] = Trial(replica, self._loss, like, self._steps.batch)
+            trial = self._trials[key] = Trial(self._copy(spec), self._loss, like, self._steps.batch)
         return trial
 
     # --- training --------------------------------------------------------------------------------
@@ -194,7 +195,11 @@ class Stacks:
         if form is not None and not any(training.terms):
             values = form.step(mine, x, y, training.rate)
         else:
-            values, gradients = training.batched.losses(mine, x, y) if form is None else form.gradients(mine, x, y)
+            if form is None:  # the user's code gets copies: it may change larger batches than the trial's
+                given = (t if t._base is None else t.clone() for t in (x, y))
+                values, gradients = training.batched.losses(mine, *given)
+            else:
+                values, gradients = form.gradients(mine, x, y)
             with torch.no_grad():
                 changes = [
                     g if t is None else t.corrected(p, g, rows)

@@ -80,9 +80,10 @@ class Trial:
         """A loss may look at how large its batch is, so each size is looked at."""
         made = self._make(rows)[0]
         try:
+            unchanged = made.x._version
             with _quiet():
                 loss = self._batched.loss(made.params, made.x, made.y)
-                return softmax(loss, made.params, made.x, made.y)
+            return softmax(loss, made.params, made.x, made.y) if made.x._version == unchanged else None
         except Exception:  # noqa: BLE001  # then the user's code runs on real batches, where its errors find their client
             return None
         finally:
@@ -118,8 +119,6 @@ class Trial:
 
     def _alone(self, made: _Made) -> tuple[Tensor, ...] | None:
         """The loss of a client and its gradients; None: stacked, it would be another computation."""
-        for i, p in enumerate(made.params):
-            made.params[i] = p.requires_grad_()
         self._batched.fill(made.params)
         before = _Seen(self._batched.replica.net, made)
         with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda t: t):
@@ -220,7 +219,7 @@ def _values_of(p: Tensor, rng: torch.Generator) -> Tensor:
     They are positive, so that roots and logarithms of them are numbers.
     """
     fan = max(1, p[0].numel()) if p.dim() > 1 and len(p) else 1
-    return (_uniform(p.shape, rng, 0.1, 1.0) / math.sqrt(fan)).to(p.device, p.dtype)
+    return (_uniform(p.shape, rng, 0.1, 1.0) / math.sqrt(fan)).to(p.device, p.dtype).requires_grad_()
 
 
 def _batch(shape: Sequence[int], dtype: torch.dtype, rng: torch.Generator, low: float) -> Tensor:
