@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Array
 from umbel.rows import Rows
 from umbel.simulation.threads import Threads
-from umbel.spread import in_parts, spreading
+from umbel.spread import Elementwise, Work, in_parts, one_by_one, spreading
 
 SIZE = 5003
 
@@ -20,6 +20,7 @@ SIZE = 5003
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spread, "PART", 1000)
+    monkeypatch.setattr(spread, "LARGE", 1000)
 
 
 @pytest.fixture
@@ -50,17 +51,22 @@ def test_it_says_whether_all_said_so() -> None:
 
 
 def test_it_is_shared_out_inside_the_context_only() -> None:
-    shared: list[list[int]] = []
+    shared: list[list[slice]] = []
 
-    def note(call: Callable[[int], None], arguments: Iterable[int]) -> None:
-        shared.append(list(arguments))
-        for argument in shared[-1]:
-            call(argument)
+    def note(work: Work, parts: Sequence[slice]) -> bool:
+        shared.append([*parts])
+        return one_by_one(work, parts)
 
     with spreading(note):
         in_parts(2500, lambda s: None)  # noqa: ARG005
     in_parts(2500, lambda s: None)  # noqa: ARG005
-    assert shared == [[0, 1000, 2000]]
+    assert shared == [[slice(0, 1000), slice(1000, 2000), slice(2000, 2500)]]
+
+
+def test_what_another_process_understands_is_done_alike() -> None:
+    out, values = np.zeros(SIZE), np.arange(SIZE) / 7
+    in_parts(SIZE, Elementwise(np.copyto, out, [values], {"where": True}))
+    np.testing.assert_array_equal(out, values)
 
 
 def test_errors_come_through_and_numpy_gives_no_warning(threads: Threads) -> None:
@@ -96,6 +102,6 @@ def round_of(dtype: str) -> list[Array]:
 def test_threads_make_the_same_bits(dtype: str, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
     with spreading(threads):
         shared = round_of(dtype)
-    monkeypatch.setattr(spread, "PART", SIZE)
+    monkeypatch.setattr(spread, "LARGE", SIZE)
     for mine, alone in zip(shared, round_of(dtype), strict=True):
         np.testing.assert_array_equal(mine, alone)

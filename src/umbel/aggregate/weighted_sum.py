@@ -20,11 +20,12 @@ from umbel.bfloat16 import from_bfloat16
 from umbel.elements import in_blocks
 from umbel.errors import BadUpdate
 from umbel.rows import Rows
-from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout
-from umbel.spread import in_parts
+from umbel.spec import FLOATS, STORAGE, Entry, Spec, aligned, layout
+from umbel.spread import Elementwise, in_parts
 from umbel.update import Update
 
-_BLOCK = 1 << 17  # elements; with less, threads get into each other's way, with more, the cache is left
+_scratch: list[Array] = []  # not in use; new memory costs more than what is computed in it
+_BLOCK = 1 << 16  # elements; with less, threads get into each other's way, with more, the cache is left
 
 
 @final
@@ -258,17 +259,23 @@ def _mean_spec(total: Spec) -> Spec:
 
 
 def _divide(total: Arrays, by: float, out: Arrays) -> Arrays:
-    def divide(block: Array, values: Array) -> None:
-        np.true_divide(values, by, out=block, dtype=block.dtype)
-
     def divide_piece(piece: _Piece) -> bool:
         values = total.stretch(piece.update, piece.size, piece.dtype)
         means = out.stretch(piece.total, piece.size, piece.wide)
-        return in_parts(piece.size, lambda s: in_blocks(divide, means[s], values[s]))
+        return in_parts(piece.size, Elementwise(_divide_stretch, means, [values], {"by": by}))
 
     looked = [divide_piece(piece) for piece in _pieces(total.spec, None, out.spec)]
     out.harmless = all(looked)
     return out.freeze()
+
+
+def _divide_stretch(out: Array, values: Array, *, by: float) -> bool:
+    """Write values / by. Is all that was written harmless?"""
+
+    def divide(block: Array, values: Array) -> None:
+        np.true_divide(values, by, out=block, dtype=block.dtype)
+
+    return in_blocks(divide, out, values)
 
 
 def _zeros(spec: Spec) -> Arrays:
@@ -283,11 +290,15 @@ def _clear(arrays: Arrays) -> None:
 
 
 def _fill_with_zeros(flat: Array) -> None:
-    in_parts(len(flat), lambda s: flat[s].fill(0))
+    in_parts(len(flat), Elementwise(np.copyto, flat, options={"src": 0}))
 
 
 def _add_to(mine: Array, its: Array) -> None:
-    in_parts(len(mine), lambda s: np.add(mine[s], its[s], out=mine[s]))
+    in_parts(len(mine), Elementwise(_add_in_place, mine, [its]))
+
+
+def _add_in_place(out: Array, values: Array) -> None:
+    np.add(out, values, out=out)
 
 
 def _add_piece(
@@ -305,21 +316,27 @@ def _add_piece(
     out = total.stretch(piece.total, piece.size, piece.wide)
     ws = [out.dtype.type(weight) for weight in weights]
 
-    def add_part(s: slice) -> None:
-        _add_stretch([x[s] for x in xs], base[s] if base is not None else None, out[s], piece.dtype, ws, first=first)
-
-    in_parts(piece.size, add_part)
+    options = {"ws": ws, "dtype": piece.dtype, "subtract": base is not None, "first": first}
+    in_parts(piece.size, Elementwise(_add_stretch, out, [*([base] if base is not None else []), *xs], options))
 
 
-def _add_stretch(
-    xs: Sequence[Array], base: Array | None, out: Array, dtype: str, ws: Sequence[Any], *, first: bool
-) -> None:
-    """``out += w * (x - base)`` for each x, in blocks that stay in the cache; ``first``: as if out were zero before."""
-    scratch = np.empty(min(_BLOCK, len(out)), out.dtype)
+def _add_stretch(out: Array, *inputs: Array, ws: Sequence[Any], dtype: str, subtract: bool, first: bool) -> None:
+    """``out += w * (x - base)`` for each x, in blocks that stay in the cache.
+
+    Args:
+        out: the sum.
+        inputs: base, if it is subtracted, and each x.
+        ws: of each x.
+        dtype: of the inputs, as it is stored.
+        subtract: is there a base?
+        first: as if out were zero before.
+    """
+    base, xs = (inputs[0], inputs[1:]) if subtract else (None, inputs)
+    scratch = _scratch.pop() if _scratch else aligned(8 * _BLOCK)  # aligned: else NumPy takes longer
     for begin in range(0, len(out), _BLOCK):
         s = slice(begin, begin + _BLOCK)
         total = out[s]
-        block = scratch[: len(total)]
+        block = scratch.view(out.dtype)[: len(total)]
         sent = _wide(base[s], dtype) if base is not None else None
         before = out.dtype.type(0) if first else total  # a sum, too, so that -0.0 becomes 0.0 as it does when added
         for x, w in zip(xs, ws, strict=True):
@@ -331,6 +348,7 @@ def _add_stretch(
                     np.multiply(block, w, out=block)
             np.add(before, block, out=total)
             before = total
+    _scratch.append(scratch)
 
 
 def _add_matrix(piece: _Piece, rows: Array, sent: Arrays | None, total: Arrays, weights: Array) -> None:

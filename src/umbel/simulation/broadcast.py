@@ -23,7 +23,7 @@ from umbel.simulation.recycler import LARGE
 from umbel.simulation.region import Loan, Region
 from umbel.simulation.rests import Piece, Rests
 from umbel.simulation.shared import Handle
-from umbel.spread import in_parts
+from umbel.spread import Elementwise, in_parts
 
 _AHEAD = 4  # arrays for which there is room at once: a round has a model, a sum, and the new model; each map costs
 _IS_MEMORY = sys.platform == "linux" and hasattr(
@@ -81,7 +81,7 @@ class Broadcast:
             self._sent.append(piece)
         if not is_there:
             there = self._region.piece(piece[0], data.size)
-            in_parts(data.size, lambda s: np.copyto(there[s], data[s]))
+            in_parts(data.size, Elementwise(np.copyto, there, [data]))
         return piece[0]
 
     @property

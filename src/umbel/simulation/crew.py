@@ -14,11 +14,11 @@ from umbel.simulation.pool import Pool
 from umbel.simulation.processes import Processes
 from umbel.simulation.roster import Roster
 from umbel.simulation.settings import check_sendable
+from umbel.simulation.sharing import Sharing
 from umbel.simulation.shipping import pack_app
-from umbel.simulation.threads import Threads
 
 _KEPT = 4  # apps and seeds whose set-up and data workers keep
-_MOST = 8  # threads of this process; more would wait for the memory and not for each other
+_MOST = 4  # who work on large arrays at once; more would wait for the memory and not for each other
 
 
 @final
@@ -34,7 +34,7 @@ class Crew:
         limit: seconds that a task may take; None: any.
 
     Attributes:
-        threads: of this process, for what it does with large arrays.
+        sharing: of what this process does with large arrays.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Crew:
         check_sendable(clients.sites)
         self._clients, self._devices, self._chosen = clients, devices, chosen
         self._pool = Pool(workers, threads=threads, limit=limit)
-        self.threads = Threads(min(_MOST, workers))
+        self.sharing = Sharing(min(_MOST, workers))
         self._keys = itertools.count()
         self._loads: OrderedDict[tuple[int, int], tuple[ClientApp, Load]] = OrderedDict()
         self._running: Processes | None = None
@@ -101,7 +101,7 @@ class Crew:
     def close(self, *, now: bool = False) -> None:
         """End all workers; now, or when they have done what programs do at their end."""
         self._pool.close(now=now)
-        self.threads.close()
+        self.sharing.close()
 
 
 __all__ = ["Crew"]

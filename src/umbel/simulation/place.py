@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from umbel.simulation.folding import ClientStates
 from umbel.simulation.loading import check_not_loading
 from umbel.simulation.recycler import Recycler
 from umbel.simulation.roster import Roster
-from umbel.spread import one_by_one, spreading
+from umbel.spread import Work, one_by_one, spreading
 
 _ALONE = threading.RLock()
 
@@ -83,9 +83,9 @@ class Place(ABC):
         del size
         return None
 
-    def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
+    def share_out(self, work: Work, parts: Sequence[slice]) -> bool:
         """Work on large arrays that this process does itself; see `umbel.spread.spreading`."""
-        one_by_one(call, arguments)
+        return one_by_one(work, parts)
 
     @abstractmethod
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:

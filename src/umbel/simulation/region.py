@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import weakref
 from contextlib import suppress
@@ -16,14 +17,55 @@ from umbel.simulation.shared import PAGE, Handle, Shared
 
 
 @final
+class Origin:
+    """Which region it is that memory belongs to.
+
+    Attributes:
+        number: no other region of this process has it.
+        handle: what another process needs to see the region.
+        is_open: does the handle still stand for it?
+    """
+
+    __slots__ = ("handle", "is_open", "number")
+
+    def __init__(self, handle: Handle) -> None:
+        self.number, self.handle, self.is_open = next(_numbers), handle, True
+
+
+_numbers = itertools.count()
+
+
+@final
 class Loan:
-    """Announces a piece of memory to NumPy, and lives as long as anyone looks at that piece."""
+    """Announces a piece of memory to NumPy, and lives as long as anyone looks at that piece.
 
-    __slots__ = ("__array_interface__", "__weakref__", "_owner")
+    Args:
+        owner: what holds the memory.
+        address, size: of the piece.
+        writable: may it be written to?
+        place: the region that it is of, and where in it.
+    """
 
-    def __init__(self, owner: object, address: int, size: int, *, writable: bool) -> None:
-        self._owner = owner
+    __slots__ = ("__array_interface__", "__weakref__", "_owner", "address", "place")
+
+    def __init__(
+        self, owner: object, address: int, size: int, *, writable: bool, place: tuple[Origin, int] | None = None
+    ) -> None:
+        self._owner, self.address, self.place = owner, address, place
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, not writable)}
+
+
+def origin_of(array: Array) -> tuple[Origin, int] | None:
+    """The region that an array lies in, and at which byte of it; None: in memory of this process's own."""
+    owner: Any = array
+    while not isinstance(owner, Loan):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+        if owner is None:
+            return None
+    if owner.place is None:
+        return None
+    origin, offset = owner.place
+    return origin, offset + array.ctypes.data - owner.address
 
 
 @final
@@ -44,6 +86,7 @@ class Region:
     def __init__(self, size: int, handle: Handle | None = None, *, writable: bool = True) -> None:
         self._shared, self._writable = Shared(handle, writable=writable), writable
         self.handle = self._shared.handle
+        self._origin = Origin(self.handle)
         self.size = 0
         self._map: Any  # what holds the memory
         self._bytes: Array
@@ -67,7 +110,7 @@ class Region:
                 f"{size:,} bytes of shared memory cannot be had: {error.strerror}",
                 advice="use fewer workers, or engine='inline', which needs none",
             ) from error
-        self._bytes = np.asarray(Loan(self._map, self._address, self.size, writable=self._writable))
+        self._bytes = np.asarray(self._loan(0, self.size, writable=self._writable))
         self.words = self._bytes.view(np.int64)
 
     def array(self, offset: int, count: int, dtype: Any) -> Array:
@@ -81,8 +124,11 @@ class Region:
 
     def lend(self, offset: int, size: int, *, writable: bool) -> tuple[Array, weakref.ref[Loan]]:
         """Bytes from an offset on, and what tells whether anyone still holds them or a view of them."""
-        loan = Loan(self._map, self._address + offset, size, writable=writable)
+        loan = self._loan(offset, size, writable=writable)
         return np.asarray(loan), weakref.ref(loan)
+
+    def _loan(self, offset: int, size: int, *, writable: bool) -> Loan:
+        return Loan(self._map, self._address + offset, size, writable=writable, place=(self._origin, offset))
 
     def discard(self, begin: int, end: int) -> None:
         """Give these bytes back to the system, where it can and will do so; whoever reads them next reads zeros."""
@@ -93,6 +139,7 @@ class Region:
 
     def close(self) -> None:
         """Let go of it; what is mapped stays until `forget`."""
+        self._origin.is_open = False
         self._shared.close()
 
     def forget(self) -> None:
@@ -100,4 +147,4 @@ class Region:
         del self._map, self._bytes, self.words
 
 
-__all__ = ["PAGE", "Handle", "Loan", "Region"]
+__all__ = ["PAGE", "Handle", "Loan", "Origin", "Region", "origin_of"]

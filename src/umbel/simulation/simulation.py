@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
@@ -23,7 +23,7 @@ from umbel.simulation.limits import time_limit
 from umbel.simulation.place import Place
 from umbel.simulation.roster import roster
 from umbel.simulation.single import OneClient
-from umbel.spread import one_by_one
+from umbel.spread import Work, one_by_one
 
 if TYPE_CHECKING:
     from umbel.simulation.crew import Crew
@@ -114,10 +114,10 @@ class Simulation(Place):
         """So many bytes where workers see them, so that a new model can be sent without a copy; see `Place.lend`."""
         return self._crew.lend(size) if self._crew is not None and self._crew.is_ours else None
 
-    def share_out(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
-        """With several threads, where there are several workers: while this process computes they mostly wait."""
-        share_out = self._crew.threads if self._crew is not None and self._crew.is_ours else one_by_one
-        share_out(call, arguments)
+    def share_out(self, work: Work, parts: Sequence[slice]) -> bool:
+        """With helpers, where there are several workers: while this process computes they mostly wait."""
+        share_out = self._crew.sharing if self._crew is not None and self._crew.is_ours else one_by_one
+        return share_out(work, parts)
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates, *, debug: bool = False) -> Runner:
         """What does the tasks of one run."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import final
+
+from umbel.spread import Work, do_part
 
 
 @final
 class Threads:
-    """Calls a function with each of some arguments, several at a time; see `umbel.spread.spreading`.
+    """Do parts of one work, several at a time; see `umbel.spread.spreading`.
 
     Args:
         count: how many threads; they are started when they are needed.
@@ -19,12 +22,12 @@ class Threads:
         self._count = count
         self._executor: ThreadPoolExecutor | None = None
 
-    def __call__(self, call: Callable[[int], None], arguments: Iterable[int]) -> None:
-        """Call it, and return when all calls have."""
+    def __call__(self, work: Work, parts: Sequence[slice]) -> bool:
+        """Do all parts. Did each return True?"""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._count, thread_name_prefix="umbel-fold")
-        for _ in self._executor.map(call, arguments):
-            pass
+        said = [*self._executor.map(partial(do_part, work), parts)]
+        return all(said)
 
     def close(self) -> None:
         """End the threads."""
