@@ -38,7 +38,9 @@ def train(model: Any, ctx: Any) -> umbel.Update:
 
 
 strategy = umbel.fed_adam(lr=0.1, cohort=umbel.sample.count(4), rounds=umbel.rounds(quorum=0))
-server = umbel.ServerApp(model={"w": np.zeros(100_000)}, strategy=strategy, rounds=spec.get("rounds", 4))
+server = umbel.ServerApp(
+    model={"w": np.zeros(spec.get("size", 100_000))}, strategy=strategy, rounds=spec.get("rounds", 4)
+)
 on = umbel.Simulation(6, engine="processes", workers=2)
 result = umbel.run(server, client, on=on, seed=3, dir=spec.get("dir"))
 assert result.model is not None

@@ -67,6 +67,17 @@ def test_the_main_process_is_killed_and_the_run_goes_on_later(tmp_path: Path, bu
     assert json.loads(Program(tmp_path, dir=str(tmp_path / "run")).end()) == whole
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_large_model_whose_updates_helpers_fold(tmp_path: Path, how: signal.Signals) -> None:
+    program = Program(tmp_path, size=2_200_000, stay=3).came_to(3)
+    if sys.platform == "linux":
+        until(lambda: len(children(program.process.pid)) == 3, "a helper")
+    for pid in [*children(program.process.pid), program.process.pid] if how == signal.SIGINT else [program.process.pid]:
+        os.kill(pid, how)
+    error = program.end()
+    assert error.count("Traceback") == (how == signal.SIGINT)
+
+
 def test_ctrl_c_ends_the_run_and_it_goes_on_later(tmp_path: Path) -> None:
     whole = json.loads(Program(tmp_path).end())
     program = Program(tmp_path, dir=str(tmp_path / "run"), stay=3).came_to(3)

@@ -332,7 +332,10 @@ def _add_stretch(out: Array, *inputs: Array, ws: Sequence[Any], dtype: str, subt
         first: as if out were zero before.
     """
     base, xs = (inputs[0], inputs[1:]) if subtract else (None, inputs)
-    scratch = _scratch.pop() if _scratch else aligned(8 * _BLOCK)  # aligned: else NumPy takes longer
+    try:
+        scratch = _scratch.pop()
+    except IndexError:
+        scratch = aligned(8 * _BLOCK)  # aligned: else NumPy takes longer
     for begin in range(0, len(out), _BLOCK):
         s = slice(begin, begin + _BLOCK)
         total = out[s]

@@ -6,7 +6,7 @@ it keeps what that was, and says so: from that the main process goes on where it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -68,6 +68,7 @@ class Claims:
             if self._head[0] != number or self._head[1] >= self._head[2]:
                 return None
             part = int(self._head[1])
+            self._part[self._part == part] = _NOTHING  # of one that was killed in the lines below
             if helper is not None:
                 self._at[helper] = 0
                 self._part[helper] = part
@@ -93,26 +94,23 @@ class Claims:
     def _kept(self, helper: int, out: Array) -> Array:
         return self._region.array(helper * _KEPT, BLOCK, out.dtype)
 
-    def doing(self, helper: int, mine: Collection[int]) -> int | None:
-        """The part that a helper does, if it is none of these, which the main process did.
-
-        A helper that died while it took one may have noted it all the same.
-        """
-        part = int(self._part[helper])
-        return None if part == _NOTHING or part in mine else part
+    def does(self, helper: int) -> bool:
+        """Has it taken a part that it has not done?"""
+        with self._lock:  # so that what it wrote before is seen as well
+            return bool(self._part[helper] != _NOTHING)
 
     def all_true(self, helper: int) -> bool:
         """Did all that it did return True?"""
         return not self._refused[helper]
 
-    def take_over(self, helper: int, work: Elementwise, parts: Sequence[slice], mine: Collection[int]) -> bool:
+    def take_over(self, helper: int, work: Elementwise, parts: Sequence[slice]) -> bool:
         """Do what a helper that died has left. Did it return True?"""
-        part = self.doing(helper, mine)
-        self._part[helper] = _NOTHING
-        if part is None:
+        if not self.does(helper):
             return True
+        part = parts[self._part[helper]]
+        self._part[helper] = _NOTHING
         done, begun = divmod(int(self._at[helper]), 2)
-        left = slice(parts[part].start + done * BLOCK, parts[part].stop)
+        left = slice(part.start + done * BLOCK, part.stop)
         if begun:
             block = work.out[left][:BLOCK]
             block[:] = self._kept(helper, block)[: block.size]
@@ -120,6 +118,7 @@ class Claims:
 
     def close(self) -> None:
         """Let go of it."""
+        del self._head, self._part, self._at, self._refused
         self._region.close()
         self._region.forget()
         self._lock.close()

@@ -68,6 +68,7 @@ class Crew:
         """Between runs: give back memory."""
         if self.is_ours:
             self._pool.broadcast.trim()
+            self.sharing.forget_closed()
 
     def runner(self, app: ClientApp, seed: int, states: ClientStates) -> Processes:
         """What does the tasks of one run."""
@@ -100,8 +101,14 @@ class Crew:
 
     def close(self, *, now: bool = False) -> None:
         """End all workers; now, or when they have done what programs do at their end."""
-        self._pool.close(now=now)
-        self.sharing.close()
+        try:
+            self._pool.close(now=now)
+        finally:
+            try:
+                self.sharing.close()
+            except KeyboardInterrupt:
+                self.sharing.close()  # it goes on where it was
+                raise
 
 
 __all__ = ["Crew"]

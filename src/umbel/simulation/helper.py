@@ -9,11 +9,15 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import selectors
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import weakref
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, final
 
@@ -23,7 +27,8 @@ from umbel.simulation.claims import Claims
 from umbel.simulation.member import surroundings
 from umbel.simulation.region import Origin, Region, origin_of
 from umbel.simulation.shared import Handle
-from umbel.simulation.spawn import die_with_parent, start, unblock_interrupt, uninterrupted
+from umbel.simulation.spawn import die_with_parent, end_of, start, unblock_interrupt, uninterrupted
+from umbel.simulation.waiting import Selector
 from umbel.spread import Elementwise
 
 assert sys.platform == "linux"  # elsewhere large arrays do not lie in shared memory
@@ -31,6 +36,7 @@ assert sys.platform == "linux"  # elsewhere large arrays do not lie in shared me
 _MOST = 1 << 16  # bytes of a request
 _FILES = 200  # of a request; Linux takes 253
 _UNHEARD = 8  # requests that it may not have answered yet; one that is stopped answers none
+_AT_ITS_END = 1.0  # seconds that it has to end by itself, so that it can be said how
 _READY, _DONE = b"ready", b"done"
 _BOOT = """\
 import sys
@@ -49,7 +55,7 @@ class Request(NamedTuple):
         size, step: of the work, and of its parts.
         fresh: regions of which the files come with the request, by their number.
         closed: regions that will not be needed again.
-        work: a packed `Elementwise`.
+        work: a packed `Elementwise`; empty: none, only regions were closed.
     """
 
     number: int
@@ -122,9 +128,10 @@ class Helper:
         number: of the helper.
         count: how many there are.
         claims: who does what.
+        path: where it finds modules.
     """
 
-    def __init__(self, number: int, count: int, claims: Claims) -> None:
+    def __init__(self, number: int, count: int, claims: Claims, path: Sequence[str]) -> None:
         self._number, self._claims = number, claims
         self._ready, self._unheard = False, 0
         self._known: dict[int, Origin] = {}
@@ -135,15 +142,22 @@ class Helper:
             lifeline, self._lifeline = os.pipe()
             opened.callback(os.close, lifeline)
             opened.callback(os.close, self._lifeline)
-            boot = _BOOT.format(
-                path=[*sys.path],
-                number=number,
-                count=count,
-                connection=its.fileno(),
-                lifeline=lifeline,
-                claims=claims.handles,
-            )
+            self._selector = Selector()
+            opened.pop_all()
+        boot = _BOOT.format(
+            path=[*path],
+            number=number,
+            count=count,
+            connection=its.fileno(),
+            lifeline=lifeline,
+            claims=claims.handles,
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended: int | socket.socket = -1
+        self._watcher: threading.Thread | None = None
+        try:
             with uninterrupted():
+                _alive.add(self)
                 self._process = start(
                     boot,
                     its,
@@ -152,8 +166,13 @@ class Helper:
                     environment={**os.environ, **surroundings(1)},
                     streams={},
                 )
-                _alive.add(self)
-            opened.pop_all()
+                self._ended, self._watcher = end_of(self._process)
+                self._selector.register(self._socket, selectors.EVENT_READ)
+                self._selector.register(self._ended, selectors.EVENT_READ)
+        except BaseException:  # Ctrl-C
+            self.end()
+            raise
+        finally:
             its.close()
             os.close(lifeline)
 
@@ -164,64 +183,105 @@ class Helper:
         Raises:
             ConnectionError: it is no more.
         """
-        with suppress(BlockingIOError):
-            while self._hear(socket.MSG_DONTWAIT):
-                pass
+        while self._hear(0.0):
+            pass
         return self._ready and self._unheard < _UNHEARD
 
-    def _hear(self, flags: int = 0) -> bool:
-        if not (said := self._socket.recv(64, flags)):
+    def _hear(self, seconds: float | None = None) -> bool:
+        """Wait until it says something, or for so many seconds. Did it?"""
+        ready = [key.fileobj for key, _ in self._selector.select(seconds)]
+        if not ready:
+            return False
+        said = self._socket.recv(64) if self._socket in ready else b""
+        if not said:  # a process that outlives it may hold its end of the socket
             raise ConnectionResetError
         self._ready = True
         self._unheard -= said == _DONE
         return True
 
     def ask(self, number: int, work: Packed, parts: Sequence[slice]) -> None:
-        """Let it take parts of a work.
-
-        Raises:
-            ConnectionError: it is no more.
-        """
-        closed = [number for number, origin in self._known.items() if not origin.is_open]
-        for gone in closed:
-            del self._known[gone]
+        """Let it take parts of a work, if it hears of it: whether it does makes no difference but to the time."""
         fresh = [origin for origin in work.origins if origin.number not in self._known]
-        self._known.update({origin.number: origin for origin in fresh})
-        request = Request(number, parts[-1].stop, parts[0].stop, [origin.number for origin in fresh], closed, work.data)
-        self._unheard += 1
-        socket.send_fds(self._socket, [pickle.dumps(request, protocol=5)], [int(origin.handle) for origin in fresh])
+        request = Request(
+            number, parts[-1].stop, parts[0].stop, [origin.number for origin in fresh], self._closed(), work.data
+        )
+        self._send(request, fresh)
 
-    def finish(self, mine: Collection[int]) -> bool:
+    def forget_closed(self) -> None:
+        """Let it give back the memory of regions that this process has closed."""
+        if closed := self._closed():
+            self._send(Request(0, 0, 0, (), closed, b""))
+
+    def _closed(self) -> list[int]:
+        return [number for number, origin in self._known.items() if not origin.is_open]
+
+    def _send(self, request: Request, fresh: Sequence[Origin] = ()) -> None:
+        files = array("i", [int(origin.handle) for origin in fresh])
+        data = pickle.dumps(request, protocol=5)
+        try:
+            self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)], socket.MSG_DONTWAIT)
+        except OSError:  # it has not read what it was sent, or is no more, or too many files are under way
+            return
+        self._unheard += 1
+        self._known.update({origin.number: origin for origin in fresh})
+        for gone in request.closed:
+            del self._known[gone]
+
+    def finish(self) -> bool:
         """Wait until it does nothing any more. Did all that it did return True?
 
         Raises:
             ConnectionError: it is no more.
         """
-        while self._claims.doing(self._number, mine) is not None:
+        while self._claims.does(self._number):
             self._hear()
         return self._claims.all_true(self._number)
 
-    def take_over(self, work: Elementwise, parts: Sequence[slice], mine: Collection[int]) -> bool:
+    def take_over(self, work: Elementwise, parts: Sequence[slice]) -> bool:
         """It is no more: do what it left. Did all that was done return True?"""
-        rest = self._claims.take_over(self._number, work, parts, mine)
+        rest = self._claims.take_over(self._number, work, parts)
         return rest and self._claims.all_true(self._number)
 
-    def end(self) -> int:
-        """End the process now; how it ended."""
-        self._process.kill()
-        status = self._process.wait()
+    def died(self) -> int:
+        """It says that it is no more, or is about to be: how it ended."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_AT_ITS_END)
+        self.end()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """Let it do nothing any more."""
+        if self._process is not None:
+            self._process.kill()
+
+    def end(self) -> None:
+        """End the process now; again, if Ctrl-C came in between."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._watcher is not None:
+            self._watcher.join()
         _alive.discard(self)
         self._close()
-        return status
 
     def _close(self) -> None:
+        self._selector.close()
         self._socket.close()
-        os.close(self._lifeline)
+        lifeline, self._lifeline = self._lifeline, -1
+        ended, self._ended = self._ended, -1
+        if lifeline >= 0:
+            os.close(lifeline)
+        if not isinstance(ended, int):
+            ended.close()
+        elif ended >= 0:
+            os.close(ended)
 
     def forget_in_child(self) -> None:
         """A forked child of this process must not keep the helper alive."""
         self._close()
-        self._process.returncode = 0  # it is not the child's to wait for
+        if self._process is not None:
+            self._process.returncode = 0  # it is not the child's to wait for
 
 
 _alive: weakref.WeakSet[Helper] = weakref.WeakSet()
@@ -262,9 +322,11 @@ def run(number: int, count: int, connection: int, lifeline: int, claims: tuple[H
             for closed in request.closed:
                 regions.pop(closed).close()
             regions.update({n: Region(1, file) for n, file in zip(request.fresh, files, strict=True)})
-            work: Elementwise = _Unpickler(request.work, regions).load()
-            while (part := mine.take(request.number, number)) is not None:
-                mine.do(number, work, request.part(part))
+            if request.work:
+                work: Elementwise = _Unpickler(request.work, regions).load()
+                while (part := mine.take(request.number, number)) is not None:
+                    mine.do(number, work, request.part(part))
+                del work  # it holds memory that may be given back
             main.send(_DONE)
 
 

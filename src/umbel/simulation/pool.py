@@ -25,6 +25,7 @@ from umbel.simulation.output import Output
 from umbel.simulation.region import Region
 from umbel.simulation.rests import Rests
 from umbel.simulation.shipping import search
+from umbel.simulation.spawn import unforked
 from umbel.simulation.waiting import Selector
 
 _Part = TypeVar("_Part", Board, Broadcast, Output)
@@ -85,7 +86,7 @@ class Pool:
         return self._count
 
     def _start(self, number: int) -> Member:
-        with enough():
+        with enough(), unforked():
             return self._started(number)
 
     def _started(self, number: int) -> Member:

@@ -131,6 +131,18 @@ else:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+_starting = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+
+
+@contextmanager
+def unforked() -> Iterator[None]:
+    """Forks by other threads wait: one would hold ends of sockets and pipes that nobody has noted yet."""
+    with _starting:
+        yield
+
+
 def start(
     code: str,
     connection: socket.socket,
@@ -208,4 +220,14 @@ def end_of(process: subprocess.Popen[bytes]) -> tuple[int | socket.socket, threa
     return ended, watcher
 
 
-__all__ = ["connected", "die_with_parent", "end_of", "inherited", "pair", "start", "unblock_interrupt", "uninterrupted"]
+__all__ = [
+    "connected",
+    "die_with_parent",
+    "end_of",
+    "inherited",
+    "pair",
+    "start",
+    "unblock_interrupt",
+    "unforked",
+    "uninterrupted",
+]

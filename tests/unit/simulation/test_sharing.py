@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.acceptance.processes import children, until
 from umbel.arrays import Array
-from umbel.simulation import claims
+from umbel.simulation import claims, helper
 from umbel.simulation.claims import Claims
 from umbel.simulation.region import Region, origin_of
 from umbel.simulation.sharing import Sharing
@@ -38,6 +40,9 @@ def add(out, values, *, deadly=None, at=-1, after=False, unlike=-1):
     if mine:
         os.kill(os.getpid(), signal.SIGKILL)
     return not (values == unlike).any()
+
+def touched(out, *values):
+    out += 1
 
 def interrupted(out, values, *, main):
     if os.getpid() == main:
@@ -67,8 +72,10 @@ class Memory:
         self.values[:] = np.arange(SIZE)
 
     def close(self) -> None:
+        del self.out, self.values
         for region in self.regions:
             region.close()
+            region.forget()
 
 
 @pytest.fixture
@@ -84,14 +91,46 @@ def slices(step: int = 50_000) -> list[slice]:
 
 @pytest.fixture
 def sharing(add: Callable[..., object]) -> Iterator[Sharing]:
+    before = offspring(), files()
     made = Sharing(3)
     yield made
     made.close()
-    until(lambda: not helping(), "the end of the helpers")
+    assert (offspring(), files()) == before
+
+
+def offspring() -> set[int]:
+    """All processes that this one has started and not waited for."""
+    found = set()
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if place.name.isdigit() and (place / "stat").read_text().rpartition(") ")[2].split()[1] == str(os.getpid()):
+                found.add(int(place.name))
+    return found
+
+
+def files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def helping() -> list[int]:
     return [pid for pid in children() if b"umbel.simulation.helper" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """A fork of this process that lives on."""
+    hears, says = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(says)
+        os.read(hears, 1)
+        os._exit(0)
+    os.close(hears)
+    try:
+        yield
+    finally:
+        os.close(says)
+        os.waitpid(pid, 0)
 
 
 def started(sharing: Sharing, work: Elementwise) -> None:
@@ -214,6 +253,143 @@ def test_a_fork_has_no_helpers(sharing: Sharing, add: Callable[..., object], mem
     assert sharing(work, slices())
 
 
+def test_a_fork_that_lives_on_does_not_hide_a_death(
+    sharing: Sharing, add: Callable[..., object], memory: Memory
+) -> None:
+    started(sharing, Elementwise(add, memory.out, [memory.values]))
+    memory.out[:] = 0
+    with forked():
+        for _ in range(40):
+            assert sharing(Elementwise(add, memory.out, [memory.values], {"deadly": os.getpid(), "at": 0}), slices())
+    np.testing.assert_array_equal(memory.out, 40 * memory.values)
+
+
+def test_forks_of_other_threads_hold_nothing(add: Callable[..., object], memory: Memory) -> None:
+    ended, forks = threading.Event(), list[int]()
+    hears, says = os.pipe()
+
+    def fork_on() -> None:
+        while not ended.is_set() and len(forks) < 50:
+            forks.append(os.fork())
+            if not forks[-1]:
+                os.close(says)
+                os.read(hears, 1)
+                os._exit(0)
+
+    thread = threading.Thread(target=fork_on)
+    thread.start()
+    made = [Sharing(3) for _ in range(4)]
+    try:
+        for one in made:
+            one(Elementwise(add, memory.out, [memory.values]), slices())
+        ended.set()
+        thread.join()
+        mine = {os.readlink(f"/proc/self/fd/{h._socket.fileno()}") for one in made for h in one._helpers}
+        held = {os.readlink(file) for pid in forks for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    finally:
+        ended.set()
+        thread.join()
+        os.close(says)
+        os.close(hears)
+        for pid in forks:
+            os.waitpid(pid, 0)
+        for one in made:
+            one.close()
+    assert len(mine) == 8
+    assert not mine & held
+
+
+def test_one_that_is_stopped_is_not_sent_more_than_it_can_hold(
+    sharing: Sharing, add: Callable[..., object], memory: Memory
+) -> None:
+    started(sharing, Elementwise(add, memory.out, [memory.values]))
+    first = helping()
+    for pid in first:
+        os.kill(pid, signal.SIGSTOP)
+    region = memory.regions[1]
+    many = [region.array(64 * i, SIZE, np.float64) for i in range(400)]
+    for _ in range(30):
+        sharing(Elementwise(sys.modules["helpers_additions"].touched, memory.out, many), slices(SIZE))
+    for pid in first:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: len(sharing._ready()) == 2, "the ones that were stopped")
+
+
+def test_denormals_are_flushed_everywhere_or_nowhere(
+    sharing: Sharing, add: Callable[..., object], memory: Memory
+) -> None:
+    torch = pytest.importorskip("torch")
+    started(sharing, Elementwise(add, memory.out, [memory.values]))
+    memory.values[:] = 1e-310
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush denormals")
+    try:
+        memory.out[:] = 0
+        sharing(Elementwise(add, memory.out, [memory.values]), slices())
+    finally:
+        torch.set_flush_denormal(False)
+    assert len(np.unique(memory.out.view(np.int64))) == 1
+
+
+def test_places_that_are_no_text_or_relative(
+    add: Callable[..., object], memory: Memory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "secrets.py").write_text("raise RuntimeError('that of another directory')")
+    monkeypatch.setattr(sys, "path", ["", Path("/nowhere"), *sys.path])
+    made = Sharing(3)
+    monkeypatch.chdir(tmp_path)
+    started(made, Elementwise(add, memory.out, [memory.values]))
+    made.close()
+
+
+def test_memory_of_regions_that_are_closed_is_given_back(
+    sharing: Sharing, add: Callable[..., object], memory: Memory
+) -> None:
+    region = Region(8 * SIZE)
+    work = Elementwise(add, memory.out, [region.array(0, SIZE, np.float64)])
+    started(sharing, work)
+    sharing(work, slices())
+    pids = helping()
+
+    def seen() -> set[str]:
+        lines = [line for pid in pids for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+        return {line.split()[4] for line in lines if "umbel-region" in line}
+
+    inode = str(os.stat(region.handle).st_ino)
+    until(lambda: inode in seen(), "the region")
+    region.close()
+    until(lambda: len(sharing._ready()) == 2, "the helpers")
+    sharing.forget_closed()
+    until(lambda: inode not in seen(), "the end of the region")
+
+
+def test_an_interrupted_start_leaves_nothing(
+    add: Callable[..., object], memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(process: object) -> None:
+        raise KeyboardInterrupt
+
+    before, made = (offspring(), files()), Sharing(3)
+    monkeypatch.setattr(helper, "end_of", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made(Elementwise(add, memory.out, [memory.values]), slices())
+    made.close()
+    assert (offspring(), files()) == before
+
+
+def test_without_files_it_goes_with_threads(
+    sharing: Sharing, add: Callable[..., object], memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(helper, "start", none_left)
+    memory.out[:] = 0
+    assert sharing(Elementwise(add, memory.out, [memory.values]), slices())
+    assert sharing(Elementwise(add, memory.out, [memory.values]), slices())
+    np.testing.assert_array_equal(memory.out, 2 * memory.values)
+
+
 class Death(BaseException):
     """In the place of one that no program hears of."""
 
@@ -243,16 +419,28 @@ def test_what_one_leaves_is_done_from_where_it_ended(block: int, written: float,
         part = made.take(number, 1)
         assert part == 0
         assert made.take(number) is None
-        assert made.doing(1, []) == 0
+        assert made.does(1)
         try:
             made.do(1, work, parts[part])
         except Death:
-            assert made.doing(1, []) == 0
+            assert made.does(1)
         else:
-            assert made.doing(1, []) is None
-        assert made.take_over(1, work, parts, [])
-        assert made.doing(1, []) is None
+            assert not made.does(1)
+        assert made.take_over(1, work, parts)
+        assert not made.does(1)
     np.testing.assert_array_equal(work.out, values + 1)
+    made.close()
+
+
+@pytest.mark.parametrize("taker", [0, 2, None])
+def test_one_that_dies_while_it_takes_a_part_leaves_it_to_another(taker: int | None) -> None:
+    made = Claims(3)
+    number = made.publish(1)
+    made._part[1] = 0  # what it noted before it was killed
+    assert made.take(number, taker) == 0
+    assert not made.does(1)
+    assert made.take_over(1, Elementwise(np.copyto, np.ones(5), options={"src": 2}), [slice(0, 5)])
+    assert made.take(number) is None
     made.close()
 
 
