@@ -266,13 +266,14 @@ def test_a_fork_that_lives_on_does_not_hide_a_death(
 
 def test_forks_of_other_threads_hold_nothing(add: Callable[..., object], memory: Memory) -> None:
     ended, forks = threading.Event(), list[int]()
-    hears, says = os.pipe()
+    (hears, says), (begins, began) = os.pipe(), os.pipe()
 
     def fork_on() -> None:
         while not ended.is_set() and len(forks) < 50:
             forks.append(os.fork())
             if not forks[-1]:
                 os.close(says)
+                os.write(began, b".")
                 os.read(hears, 1)
                 os._exit(0)
 
@@ -284,13 +285,15 @@ def test_forks_of_other_threads_hold_nothing(add: Callable[..., object], memory:
             one(Elementwise(add, memory.out, [memory.values]), slices())
         ended.set()
         thread.join()
+        for _ in forks:  # each has let go of what is not its own
+            os.read(begins, 1)
         mine = {os.readlink(f"/proc/self/fd/{h._socket.fileno()}") for one in made for h in one._helpers}
         held = {os.readlink(file) for pid in forks for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
     finally:
         ended.set()
         thread.join()
-        os.close(says)
-        os.close(hears)
+        for file in (says, hears, begins, began):
+            os.close(file)
         for pid in forks:
             os.waitpid(pid, 0)
         for one in made:
