@@ -336,10 +336,11 @@ def _add_stretch(out: Array, *inputs: Array, ws: Sequence[Any], dtype: str, subt
         scratch = _scratch.pop()
     except IndexError:
         scratch = aligned(8 * _BLOCK)  # aligned: else NumPy takes longer
+    wide = scratch.view(out.dtype)
     for begin in range(0, len(out), _BLOCK):
         s = slice(begin, begin + _BLOCK)
         total = out[s]
-        block = scratch.view(out.dtype)[: len(total)]
+        block = wide[: len(total)]
         sent = _wide(base[s], dtype) if base is not None else None
         before = out.dtype.type(0) if first else total  # a sum, too, so that -0.0 becomes 0.0 as it does when added
         for x, w in zip(xs, ws, strict=True):

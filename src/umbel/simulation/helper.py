@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import threading
-import weakref
 from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -27,7 +26,7 @@ from umbel.simulation.claims import Claims
 from umbel.simulation.member import surroundings
 from umbel.simulation.region import Origin, Region, origin_of
 from umbel.simulation.shared import Handle
-from umbel.simulation.spawn import die_with_parent, end_of, start, unblock_interrupt, uninterrupted
+from umbel.simulation.spawn import alive, die_with_parent, end_of, start, unblock_interrupt, uninterrupted
 from umbel.simulation.waiting import Selector
 from umbel.spread import Elementwise
 
@@ -157,7 +156,7 @@ class Helper:
         self._watcher: threading.Thread | None = None
         try:
             with uninterrupted():
-                _alive.add(self)
+                alive.add(self)
                 self._process = start(
                     boot,
                     its,
@@ -262,7 +261,7 @@ class Helper:
             self._process.wait()
         if self._watcher is not None:
             self._watcher.join()
-        _alive.discard(self)
+        alive.discard(self)
         self._close()
 
     def _close(self) -> None:
@@ -282,19 +281,6 @@ class Helper:
         self._close()
         if self._process is not None:
             self._process.returncode = 0  # it is not the child's to wait for
-
-
-_alive: weakref.WeakSet[Helper] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for helper in list(_alive):
-        helper.forget_in_child()
-    _alive.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def run(number: int, count: int, connection: int, lifeline: int, claims: tuple[Handle, Handle]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Hello
 from umbel.simulation.nameless import nameless_file
 from umbel.simulation.region import Region
-from umbel.simulation.spawn import end_of, inherited, pair, start, uninterrupted
+from umbel.simulation.spawn import alive, end_of, inherited, pair, start, uninterrupted
 
 _LIMITS = (
     "OMP_NUM_THREADS",
@@ -101,10 +100,10 @@ class Member:
                     boot, its, (lifeline, self._lifeline), files=handed, environment=variables, streams=files
                 )
                 self.ended, self._watcher = end_of(self._process)
-                _alive.add(self)
+                alive.add(self)
             self.send(hello)
         except BaseException:  # Ctrl-C
-            if self in _alive:
+            if self in alive:
                 self.kill()
             else:
                 self._close()
@@ -144,14 +143,14 @@ class Member:
 
     def kill(self) -> None:
         """End the process now, and give everything back."""
-        if self in _alive:
+        if self in alive:
             self._process.kill()
             self._process.wait()
             self.forget()
 
     def forget(self) -> None:
         """Close what this process holds of it; its updates stay as long as anyone looks at them."""
-        _alive.discard(self)
+        alive.discard(self)
         if self._watcher is not None:
             self._watcher.join()
         self._close()
@@ -173,19 +172,6 @@ class Member:
         os.close(self._lifeline)
         self.channel.close()
         self._process.returncode = 0  # it is not the child's to wait for
-
-
-_alive: weakref.WeakSet[Member] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for member in list(_alive):
-        member.forget_in_child()
-    _alive.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def surroundings(threads: int) -> dict[str, str]:

@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 _F_SETSIG = 10  # of Linux, see fcntl(2); Python has no name for it
 _SHARED = 4096  # bytes, more than what stands for a socket has
@@ -131,6 +132,26 @@ else:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class Child(Protocol):
+    """A process that we have started."""
+
+    def forget_in_child(self) -> None:
+        """A forked child of this process must not keep it alive."""
+
+
+alive: weakref.WeakSet[Child] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for child in list(alive):
+        child.forget_in_child()
+    alive.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 _starting = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
@@ -221,6 +242,7 @@ def end_of(process: subprocess.Popen[bytes]) -> tuple[int | socket.socket, threa
 
 
 __all__ = [
+    "alive",
     "connected",
     "die_with_parent",
     "end_of",
