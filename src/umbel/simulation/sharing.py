@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import final
+
+from umbel.simulation.threads import Threads
+from umbel.spread import Elementwise, Work, do_part, one_by_one
 
 if sys.platform == "linux":
     import logging
     import os
     import threading
-    from collections.abc import Sequence
 
     import numpy as np
 
@@ -17,8 +20,6 @@ if sys.platform == "linux":
     from umbel.simulation.claims import Claims
     from umbel.simulation.helper import Helper, Packed, packed
     from umbel.simulation.spawn import unforked, uninterrupted
-    from umbel.simulation.threads import Threads
-    from umbel.spread import Elementwise, Work, do_part, one_by_one
 
     logger = logging.getLogger("umbel")
 
@@ -134,10 +135,6 @@ if sys.platform == "linux":
         return bool((_TINY * np.float32(1))[0])
 
 else:
-    from collections.abc import Sequence
-
-    from umbel.simulation.threads import Threads
-    from umbel.spread import Work
 
     @final
     class Sharing:
