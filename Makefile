@@ -78,9 +78,9 @@ docs: $(TEST) ## write docs/reference.md anew and run the documentation
 build: $(TEST) ## build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build -d dist
 
-bench: $(TEST) ## measure start-up, installation, and simulation against YARDSTICKS
-	$(BIN)/python bench/startup.py
-	$(BIN)/python bench/simulation.py $(YARDSTICKS)
+bench: $(TEST) ## measure start-up, memory, and simulation against YARDSTICKS
+	@missed=0; for figures in startup.py 'memory.py $(YARDSTICKS)' 'simulation.py $(YARDSTICKS)'; do \
+	    $(BIN)/python bench/$$figures || missed=1; done; exit $$missed
 
 clean: ## remove what the targets made, the environment included
 	rm -rf $(VENV) dist build demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

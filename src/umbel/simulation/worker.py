@@ -32,6 +32,7 @@ from umbel.simulation.arena import LINE
 from umbel.simulation.board import NOBODY, WINDOW, Board
 from umbel.simulation.cpus import let_others_first
 from umbel.simulation.descriptors import take_standard
+from umbel.simulation.heap import Heap
 from umbel.simulation.heard import BROADCAST, ROOM, Exchange, Heard
 from umbel.simulation.limits import next_within
 from umbel.simulation.messages import (
@@ -92,6 +93,7 @@ class Worker:
         self._heard = Heard(Region(BROADCAST, hello.broadcast, writable=False))
         self._scratch = Scratch(hello.scratch, lifeline)
         self._outbox = Outbox(Region(ROOM, hello.updates))
+        self._heap = Heap()
         self._benches: dict[int, Bench] = {}
         self._exchange: Exchange
         self._bench: Bench
@@ -209,6 +211,7 @@ class Worker:
         self._exchange.rest()
         self._bench.rest()
         self._flush(rest=Rest(self._exchange.heard, self._heard.held()))
+        self._heap.settle()
 
     @property
     def _is_small(self) -> bool:
