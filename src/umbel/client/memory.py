@@ -16,16 +16,28 @@ _GROUP = Path("/sys/fs/cgroup")
 
 def resident() -> int:
     """Bytes of memory that this process takes."""
+    return _resident()[0]
+
+
+def private() -> int:
+    """Bytes of memory that this process takes, without files and what it shares with others."""
+    every, shared = _resident()
+    return every - shared
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes that this process takes, and how many of these are of files or shared memory."""
     if sys.platform != "linux":
-        return 0
+        return 0, 0
     try:
         file = os.open(_STATM, os.O_RDONLY)  # not a file object: it is asked twice for each client's data
         try:
-            return int(os.read(file, 256).split()[1]) * mmap.PAGESIZE
+            pages = os.read(file, 256).split()
         finally:
             os.close(file)
+        return int(pages[1]) * mmap.PAGESIZE, int(pages[2]) * mmap.PAGESIZE
     except (OSError, ValueError, IndexError):
-        return 0
+        return 0, 0
 
 
 def available() -> int:
@@ -77,4 +89,4 @@ def uncollected() -> Iterator[Callable[[], None]]:
         collect()
 
 
-__all__ = ["available", "resident", "uncollected"]
+__all__ = ["available", "private", "resident", "uncollected"]

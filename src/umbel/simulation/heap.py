@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Callable
 from typing import final
 
-from umbel.client.memory import resident
+from umbel.client.memory import private
 
 _WARM = 5  # times that it is looked at before it counts what a worker takes: by then it has done everything once
 _MORE = 1 / 128  # by so much may it grow
+_SHARE = 1 / 50  # of the time may go into giving memory back, and having it anew; what grows then is needed
+_ANEW = 0.2e-9  # seconds for a byte: 0.8 microseconds for a page
 
 
 @final
@@ -25,6 +28,7 @@ class Heap:
     def __init__(self) -> None:
         self._trim = _trim_of_the_c_library()
         self._looks = self._most = 0
+        self._cost = self._begin = 0.0
 
     def settle(self) -> None:
         """See whether this process takes more than it did; if so, give back all that is free.
@@ -33,12 +37,23 @@ class Heap:
         """
         if self._trim is None:
             return
-        taken = resident()
+        taken = private()
+        self._begin = self._begin or time.monotonic()
         self._looks += 1
         if self._looks > _WARM and taken > self._most * (1 + _MORE):
-            self._trim(0)
-            taken = resident()
+            taken = self._give_back(taken)
         self._most = max(self._most, taken)
+
+    def _give_back(self, taken: int) -> int:
+        """Give back what is free, if there was not too much of that yet; what is taken then."""
+        assert self._trim is not None
+        begin = time.monotonic()
+        if self._cost > _SHARE * (begin - self._begin):
+            return taken
+        self._trim(0)
+        left = private()
+        self._cost += time.monotonic() - begin + _ANEW * max(0, taken - left)
+        return left
 
 
 def _trim_of_the_c_library() -> Callable[[int], object] | None:

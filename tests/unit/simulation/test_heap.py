@@ -12,7 +12,7 @@ from umbel.simulation.member import surroundings
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, whose heap this is")
 
 _PROGRAM = """\
-from umbel.client.memory import resident
+from umbel.client.memory import private
 from umbel.simulation.heap import Heap
 
 def fragment(count):
@@ -25,14 +25,14 @@ def fragment(count):
 heap = Heap()
 for _ in range(8):
     heap.settle()
-before = resident()
+before = private()
 held = fragment({more})
-grown = resident()
+grown = private()
 heap.settle()
-settled = resident()
+settled = private()
 for _ in range(3):
     heap.settle()
-print(grown - before, settled - before, resident() - settled)
+print(grown - before, settled - before, private() - settled)
 """
 
 
