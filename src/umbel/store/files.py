@@ -44,6 +44,7 @@ from umbel.store.writer import GoOn, Work, Writer
 
 logger = logging.getLogger("umbel")
 _COMMIT, _END = b'{"kind":"commit"', b'{"kind":"end"'
+_SOON = 0.1  # seconds; a round's own commit mostly comes within that of its last exchange
 _NOTHING = Commit(rows=(), state=None)
 _LAZY: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # of a commit; read of the last one only
 
@@ -305,7 +306,8 @@ class FileStore:
     def record(self, record: Record) -> None:
         """Keep a finished exchange until its round commits.
 
-        It is written while the run goes on. Should the process die before that, or the power fail, it is done again.
+        It is written while the run goes on, and not before it is clear that no commit follows at once, which would make
+        it needless. Should the process die before that, or the power fail, it is done again.
         """
         self._writer.wait()
         if self._end is not None:  # the run goes on
@@ -313,7 +315,7 @@ class FileStore:
             self._end = None
         content = Content(record, "exchange")
         entry = {"round": self._last.round, "best": None, "opening": [], **self._marks(record)}
-        self._begin(record, lambda go_on: self._write_record(entry, content, go_on))
+        self._begin(record, lambda go_on: self._write_record(entry, content, go_on), delay=_SOON)
 
     def _write_record(self, entry: dict[str, Json], content: Content, go_on: GoOn) -> None:
         entry |= {"blobs": content.keep(self._blobs, sync=False, go_on=go_on), "content": content.json}
@@ -354,10 +356,10 @@ class FileStore:
         # a marked commit may come after later exchanges
         return {"sequence": what.sequence, "states": min(what.sequence, self.client_states.written)}
 
-    def _begin(self, what: Record | Commit, work: Work) -> None:
+    def _begin(self, what: Record | Commit, work: Work, *, delay: float = 0.0) -> None:
         self._begun = what.sequence
         self._set_points()
-        self._writer.begin(work)
+        self._writer.begin(work, delay=delay)
 
     def _decode_fields(self, content: Mapping[str, Json]) -> dict[str, Any]:
         return {name: decode(value, self._fetch, allow=loaded_classes) for name, value in content.items()}

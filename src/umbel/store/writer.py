@@ -28,17 +28,18 @@ class Writer:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="umbel-store")
         self._begun: Future[None] | None = None
-        self._unwanted = Event()
+        self._unwanted, self._awaited = Event(), Event()
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: Work, *, delay: float = 0.0) -> None:
         """Begin; the work before it is over, as `wait` says.
 
         Args:
             work: is called with a function that it may call where it can be broken off: if somebody waits who does
                 not need the work any more, that raises `Dropped`.
+            delay: begin after so many seconds, or when somebody waits: for work that may soon not be needed any more.
         """
-        unwanted = self._unwanted = Event()
-        self._begun = self._threads.submit(_do, work, unwanted)
+        unwanted, awaited = self._unwanted, self._awaited = Event(), Event()
+        self._begun = self._threads.submit(_do, work, unwanted, awaited, delay)
 
     def wait(self, *, drop: bool = False) -> None:
         """Wait until the work is over, and raise its error, if it had one.
@@ -48,20 +49,25 @@ class Writer:
         """
         if drop:
             self._unwanted.set()
+        self._awaited.set()
         if self._begun is not None:
             self._begun.result()
 
     def close(self) -> None:
         """Wait, and end the thread."""
+        self._awaited.set()
         self._threads.shutdown()
 
 
-def _do(work: Work, unwanted: Event) -> None:
+def _do(work: Work, unwanted: Event, awaited: Event, delay: float) -> None:
     def go_on() -> None:
         if unwanted.is_set():
             raise Dropped
 
     with suppress(Dropped):
+        if delay:
+            awaited.wait(delay)
+            go_on()
         work(go_on)
 
 

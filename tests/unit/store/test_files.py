@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from umbel.arrays import Arrays
+from umbel.elements import sha256
 from umbel.engine.history import Row
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer
@@ -172,19 +173,41 @@ def test_what_comes_next_waits_for_the_commit(store: FileStore, gate: threading.
     assert [r.round for r in store.records()] == [2]
 
 
-def test_a_record_is_not_written_when_its_round_commits_first(
+def test_writing_a_record_is_broken_off_when_its_round_commits(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun = threading.Event()
+
     def never_ends(data: memoryview, between: Callable[[], object]) -> str:
         monkeypatch.undo()
+        begun.set()
         while True:
             between()
 
     monkeypatch.setattr("umbel.arrays.sha256", never_ends)
     store.record(record(1))
+    assert begun.wait(60)
     store.commit(commit(1))
     assert store.done == 1
     assert names(store.directory / "blobs") == {f"{model(1).digest()}.safetensors"}
+
+
+def test_a_record_is_not_even_begun_when_its_round_commits_at_once(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def counted(data: memoryview, between: Callable[[], object]) -> str:
+        hashed.append(len(data))
+        return sha256(data, between)
+
+    monkeypatch.setattr("umbel.store.files._SOON", 3600)
+    monkeypatch.setattr("umbel.arrays.sha256", counted)
+    store.record(record(1))
+    store.commit(commit(1))
+    assert store.done == 1
+    assert len(hashed) == 1  # the commit's
+    assert store.records() == []
 
 
 def test_after_an_error_nothing_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

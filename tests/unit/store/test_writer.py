@@ -64,3 +64,32 @@ def test_the_next_work_is_not_broken_off_by_a_wait_before_it(writer: Writer) -> 
     writer.begin(work)
     writer.wait()
     assert done == ["written"]
+
+
+def test_what_is_put_off_is_done_when_somebody_waits(writer: Writer) -> None:
+    done: list[str] = []
+    writer.begin(lambda _: done.append("written"), delay=3600)
+    assert done == []
+    writer.wait()
+    assert done == ["written"]
+
+
+def test_what_is_put_off_is_not_done_if_it_is_not_needed_any_more(writer: Writer) -> None:
+    done: list[str] = []
+    writer.begin(lambda _: done.append("written"), delay=3600)
+    writer.wait(drop=True)
+    assert done == []
+
+
+def test_what_is_put_off_is_done_though_nobody_waits(writer: Writer) -> None:
+    done = threading.Event()
+    writer.begin(lambda _: done.set(), delay=1e-3)
+    assert done.wait(60)
+
+
+def test_what_is_put_off_is_done_at_the_end() -> None:
+    done: list[str] = []
+    writer = Writer()
+    writer.begin(lambda _: done.append("written"), delay=3600)
+    writer.close()
+    assert done == ["written"]
