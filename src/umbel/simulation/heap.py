@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +57,10 @@ class Heap:
 
 def _trim_of_the_c_library() -> Callable[[int], object] | None:
     if sys.platform != "linux":
+        return None
+    try:
+        import ctypes
+    except ImportError:  # a Python that was built without
         return None
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if trim is not None:
