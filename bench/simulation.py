@@ -144,12 +144,12 @@ def main() -> int:
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="measure nothing, print what was measured before")
     options = parser.parse_args()
-    if not (options.yardsticks / "run.py").exists():
-        parser.error(f"{options.yardsticks} is not the folder with the yardsticks: it has no run.py")
-    if not there("plain"):
-        parser.error(f"the runner needs the environment {VENVS}plain: ./setup.sh plain, in {options.yardsticks}")
-    engines = [engine for engine in options.engines.split(",") if there(engine)]
     if not options.table:
+        if not (options.yardsticks / "run.py").exists():
+            parser.error(f"{options.yardsticks} is not the folder with the yardsticks: it has no run.py")
+        if not there("plain"):
+            parser.error(f"the runner needs the environment {VENVS}plain: ./setup.sh plain, in {options.yardsticks}")
+        engines = [engine for engine in options.engines.split(",") if there(engine)]
         measure(options.yardsticks.resolve(), engines, options.workloads, options.reps)
     return 1 if table() else 0
 
