@@ -99,6 +99,6 @@ $(DEMO): $(MADE) pyproject.toml
 	@touch $@
 
 $(TEST): $(MADE) pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[plot,sklearn]' --group dev $(foreach word,$(TORCH) $(JAX) $(RAY),'$(word)')
+	$(BIN)/python -m pip install --quiet --editable '.[plot,postgres,sklearn]' --group dev $(foreach word,$(TORCH) $(JAX) $(RAY),'$(word)')
 	@rm -f $(VENV)/.ready-for-test-*
 	@touch $@ $(DEMO)

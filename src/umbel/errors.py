@@ -12,11 +12,24 @@
     │   ├── QuorumMissed      too few clients answered
     │   ├── RecipeChanged     the directory holds another run
     │   └── NotReproducible   a resumed program asked for something else than before
-    └── StoreError            durable state could not be read or written
-        ├── FormatError       bytes that are not what they should be
-        ├── CorruptFile       a file of a run directory was damaged
-        ├── DiskFull          there is no room left
-        └── InUse             another process holds the directory
+    ├── StoreError            durable state could not be read or written
+    │   ├── FormatError       bytes that are not what they should be
+    │   ├── CorruptFile       a file of a run directory was damaged
+    │   ├── DiskFull          there is no room left
+    │   ├── InUse             another process holds the directory, or the database
+    │   └── NewerSchema       another version of Umbel has written it
+    ├── LinkError             node, person and server do not come to terms
+    │   ├── Unreachable       nobody answers at this address
+    │   ├── Unauthenticated   a ticket, token or signature is not accepted
+    │   ├── NotAllowed        the role, or the list of nodes, does not permit it
+    │   ├── NotThere          there is no run, node, ticket or blob of this name
+    │   ├── Rejected          the other side has refused what it was sent
+    │   └── Incompatible      the two sides have no version in common
+    ├── Refused               the data's owner does not permit this task
+    └── AppError              an app cannot be run
+        ├── AppMissing        it is not installed
+        ├── AppDiffers        it is installed in another version
+        └── BadSignature      its signature is missing or wrong
 
 Each leaf has a stable ``code`` and says whether the same call may succeed later (``retryable``).
 The message tells what happened and which one; ``advice`` tells what to do now.
@@ -212,13 +225,107 @@ class DiskFull(StoreError):
 
 @final
 class InUse(StoreError):
-    """Another process holds the run directory."""
+    """Another process holds the directory, or the database."""
 
     code = "in-use"
     retryable = True
 
 
+@final
+class NewerSchema(StoreError):
+    """A newer version of Umbel has written this database."""
+
+    code = "newer-schema"
+
+
+class LinkError(UmbelError):
+    """Node, person and server do not come to terms."""
+
+    code = "link"
+
+
+@final
+class Unreachable(LinkError):
+    """Nobody answers at this address."""
+
+    code = "unreachable"
+    retryable = True
+
+
+@final
+class Unauthenticated(LinkError):
+    """A ticket, a token or a signature is not accepted."""
+
+    code = "unauthenticated"
+
+
+@final
+class NotAllowed(LinkError):
+    """The role of the token, or the server's list of nodes, does not permit this."""
+
+    code = "not-allowed"
+
+
+@final
+class NotThere(LinkError):
+    """There is no run, node, ticket or blob of this name."""
+
+    code = "not-there"
+
+
+@final
+class Rejected(LinkError):
+    """The other side has refused what it was sent."""
+
+    code = "rejected"
+
+
+@final
+class Incompatible(LinkError):
+    """The two sides have no version of the protocol in common."""
+
+    code = "incompatible"
+
+
+@final
+class Refused(UmbelError):
+    """The data's owner does not permit this task."""
+
+    code = "refused"
+
+
+class AppError(UmbelError):
+    """An app cannot be run."""
+
+    code = "app"
+
+
+@final
+class AppMissing(AppError):
+    """The app is not installed."""
+
+    code = "app-missing"
+
+
+@final
+class AppDiffers(AppError):
+    """The app is installed in another version."""
+
+    code = "app-differs"
+
+
+@final
+class BadSignature(AppError):
+    """The app's signature is missing or wrong."""
+
+    code = "bad-signature"
+
+
 __all__ = [
+    "AppDiffers",
+    "AppError",
+    "AppMissing",
+    "BadSignature",
     "BadUpdate",
     "ChainError",
     "ClientFailed",
@@ -230,11 +337,20 @@ __all__ = [
     "FormatError",
     "HandlerMissing",
     "InUse",
+    "Incompatible",
+    "LinkError",
+    "NewerSchema",
+    "NotAllowed",
     "NotReproducible",
+    "NotThere",
     "QuorumMissed",
     "RecipeChanged",
+    "Refused",
+    "Rejected",
     "RunError",
     "StoreError",
     "UmbelError",
+    "Unauthenticated",
+    "Unreachable",
     "UsageError",
 ]

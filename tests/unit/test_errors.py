@@ -28,6 +28,7 @@ def test_codes_are_unique_and_stable() -> None:
         "QuorumMissed",
         "DiskFull",
         "InUse",
+        "Unreachable",
     }
 
 

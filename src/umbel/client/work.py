@@ -167,7 +167,7 @@ class Bench:
         """Do the tasks of a group, with declared training at once where that is faster; else `do` for each.
 
         Which group a client is in may change the last bits of its update. So a caller that wants the same bits forms
-        groups by what the cohort is, and not by who works (`umbel.simulation.folding.groups`): clients that were asked
+        groups by what the cohort is, and not by who works (`umbel.simulation.groups.groups`): clients that were asked
         when the exchange opened, in the order of their places, at most 64; and who is asked later (spares) alone. A
         group that was lost with its worker is done again as a whole. Within a group the handler cuts its own, smaller
         stacks, whose memory is bounded; see ``umbel.torch.local_sgd``.

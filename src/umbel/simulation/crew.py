@@ -8,7 +8,8 @@ from typing import final
 
 from umbel.arrays import Array
 from umbel.client.app import ClientApp
-from umbel.simulation.folding import ClientStates, is_grouped
+from umbel.engine.folding import ClientStates
+from umbel.simulation.groups import is_grouped
 from umbel.simulation.messages import Load
 from umbel.simulation.pool import Pool
 from umbel.simulation.processes import Processes

@@ -10,11 +10,12 @@ from typing import final
 from umbel.client.work import Bench, Done
 from umbel.engine.checksum import Checksum
 from umbel.engine.exchange import Arrived, Close, Event, Failed
+from umbel.engine.folding import Answered, ClientStates, Folding
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import Failure
 from umbel.sample import Population
-from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, Group, groups
+from umbel.simulation.groups import Clients, Group, groups
 
 
 @final

@@ -15,7 +15,7 @@ from umbel.spec import Spec
 from umbel.update import Kind
 
 if TYPE_CHECKING:
-    from umbel.simulation.folding import Clients  # and with it all that workers have no use for, 10 ms of each start
+    from umbel.simulation.groups import Clients  # and with it all that workers have no use for, 10 ms of each start
 
 # --- to a worker -----------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ from typing import Any
 from umbel.buffers import Array, Lend, allocating
 from umbel.client.app import ClientApp
 from umbel.client.determinism import isolated
+from umbel.engine.folding import ClientStates
 from umbel.engine.ports import Runner
 from umbel.errors import UsageError
-from umbel.simulation.folding import ClientStates
 from umbel.simulation.loading import check_not_loading
 from umbel.simulation.recycler import Recycler
 from umbel.simulation.roster import Roster

@@ -19,13 +19,14 @@ from typing import final
 from umbel.client.memory import available
 from umbel.engine.columns import Columns
 from umbel.engine.exchange import Arrived, Close, Event, Failed
+from umbel.engine.folding import AnsweredRows, ClientStates, Folding
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
 from umbel.errors import RunError
 from umbel.sample import Population
 from umbel.simulation.cpus import woken_apart
 from umbel.simulation.deaths import Deaths
-from umbel.simulation.folding import AnsweredRows, Clients, ClientStates, Folding, Group, groups
+from umbel.simulation.groups import Clients, Group, groups
 from umbel.simulation.linger import Linger
 from umbel.simulation.messages import (
     Answer,

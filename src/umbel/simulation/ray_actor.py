@@ -24,10 +24,10 @@ from umbel.arrays import SMALL, Array, Arrays
 from umbel.client.determinism import isolated
 from umbel.client.work import Bench, Done
 from umbel.engine.checksum import Checksum
+from umbel.engine.folding import Answered, AnsweredRows, Folding
 from umbel.engine.question import Question
 from umbel.errors import Failure, UmbelError
 from umbel.rows import Rows
-from umbel.simulation.folding import Answered, AnsweredRows, Folding
 from umbel.simulation.messages import Cohort
 from umbel.simulation.ray_clock import Clock
 from umbel.simulation.shipping import pack, unpack, unpack_app

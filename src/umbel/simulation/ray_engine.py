@@ -14,9 +14,10 @@ from typing import Any, Literal, Self, final
 from umbel.arguments import whole
 from umbel.client.app import ClientApp
 from umbel.client.work import Bench
+from umbel.engine.folding import ClientStates
 from umbel.engine.ports import Runner
 from umbel.errors import RunError, UsageError
-from umbel.simulation.folding import ClientStates, is_grouped
+from umbel.simulation.groups import is_grouped
 from umbel.simulation.inline import Inline
 from umbel.simulation.limits import time_limit
 from umbel.simulation.place import Place

@@ -26,11 +26,12 @@ from umbel.aggregate.base import Summing
 from umbel.aggregate.concat import Concat
 from umbel.aggregate.q_fair import QFair
 from umbel.engine.exchange import Arrived, Close, Event, Failed
+from umbel.engine.folding import Answered, ClientStates, Folding
 from umbel.engine.question import Question
 from umbel.engine.reduction import SHARD, Reduced
 from umbel.errors import BadUpdate, ClientFailed, Failure, RunError
 from umbel.sample import Population
-from umbel.simulation.folding import Answered, Clients, ClientStates, Folding, groups
+from umbel.simulation.groups import Clients, groups
 from umbel.simulation.messages import Cohort
 from umbel.simulation.ray_actor import Asked, Order, Report, seal, unseal
 from umbel.simulation.ray_crew import Member, Piece, RayCrew, lost

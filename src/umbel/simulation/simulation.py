@@ -13,11 +13,12 @@ from umbel.arrays import Array
 from umbel.client.app import ClientApp
 from umbel.client.context import gpus
 from umbel.client.work import Bench
+from umbel.engine.folding import ClientStates
 from umbel.engine.ports import Runner
 from umbel.errors import UsageError
 from umbel.simulation import auto
 from umbel.simulation.auto import Auto
-from umbel.simulation.folding import ClientStates, is_grouped
+from umbel.simulation.groups import is_grouped
 from umbel.simulation.inline import Inline
 from umbel.simulation.limits import time_limit
 from umbel.simulation.place import Place

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import final
 
 from umbel.engine.columns import Columns
+from umbel.engine.folding import Answered, AnsweredRows
 from umbel.rows import Rows
-from umbel.simulation.folding import Answered, AnsweredRows
 from umbel.simulation.inbox import Inbox
 from umbel.simulation.messages import Answer
 from umbel.simulation.units import in_short

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.simulation.folding import groups
+from umbel.simulation.groups import groups
 
 
 def sizes(count: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""What travels between node, person and server, as bytes."""
