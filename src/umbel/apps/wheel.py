@@ -1,0 +1,269 @@
+"""Wheels of apps: what is in one, and unpacking it without pip.
+
+An app's wheel needs nothing but its package put somewhere: `install` unpacks it into a directory named by the app's
+digest, after every file was found to be what RECORD says. Scripts, headers and data of the wheel are left out. What
+the app depends on is not installed; what of it is missing is named.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import csv
+import hashlib
+import io
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import final
+from zlib import error as zlib_error
+
+from umbel.apps.digest import belongs, digest, digest_of_directory
+from umbel.errors import AppError, AppMissing, FormatError
+
+GROUP = "umbel.apps"
+"""The group of entry points in which a distribution says what its app is."""
+_LARGEST = 1 << 30  # bytes unpacked, above which a wheel is no app but an accident or an attack
+_MANY = 50_000  # files, likewise
+_CHUNK = 1 << 20
+# What a damaged archive makes zipfile raise: RuntimeError where it seems encrypted, NotImplementedError (one of these)
+# where it seems new, ValueError where names or numbers cannot be.
+_DAMAGE = (zipfile.BadZipFile, zlib_error, RuntimeError, EOFError, OSError, ValueError)
+_INTO_ROOT = ("purelib", "platlib")  # parts of NAME.data that belong beside the package
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """What a wheel says of itself.
+
+    Attributes:
+        path: the file.
+        distribution: the distribution's name.
+        version: its version.
+        objects: "client" and "server" to the objects that its entry points name, as in "myfed:client".
+        requires: its dependencies, one line each, as METADATA has them.
+        files: SHA-256 of each file (32 bytes), by its path when unpacked.
+    """
+
+    path: Path
+    distribution: str
+    version: str
+    objects: Mapping[str, str]
+    requires: Sequence[str]
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, path: Path) -> Wheel:
+        """Read a wheel, and find every file to be what its RECORD says.
+
+        Raises:
+            FormatError: it is no wheel, or a damaged one, or a file in it would lie outside; says which.
+            AppMissing: there is no such file.
+        """
+        with _opened(path) as archive:
+            info = _info(path, archive)
+            record = _record(path, archive, info)
+            files: dict[str, bytes] = {}
+            for name, member in _members(path, archive, info):
+                found = _sha256(archive, member)
+                if record.get(member.filename) not in (found, None) or member.filename not in record:
+                    raise _damaged(path, f"{member.filename} is not what its RECORD says")
+                files[name] = found
+            if lost := sorted(record.keys() - set(archive.namelist())):
+                raise _damaged(path, f"{lost[0]} is in its RECORD, and not there")
+            head = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode(errors="replace"))
+            points = f"{info}/entry_points.txt"
+            objects = _objects(path, archive.read(points).decode(errors="replace")) if points in record else {}
+        requires = head.get_all("Requires-Dist") or []
+        return cls(path, head["Name"] or "", head["Version"] or "", objects, tuple(map(str, requires)), files)
+
+    def digest(self, package: str) -> bytes:
+        """The digest of a package in it; see `umbel.apps.digest`.
+
+        Raises:
+            AppMissing: it holds no such package.
+        """
+        files = {name: content for name, content in self.files.items() if belongs(name, package)}
+        if not files:
+            there = sorted({PurePosixPath(name).parts[0].removesuffix(".py") for name in self.files})
+            raise AppMissing(
+                f"{self.path} holds no package {package!r}",
+                advice=f"it holds {', '.join(n for n in there if not n.endswith('.dist-info'))}; build it again",
+            )
+        return digest(files)
+
+    def missing(self) -> list[str]:
+        """The dependencies, as METADATA writes them, of which nothing is installed.
+
+        Only names are compared, not versions. A dependency with a condition (a *marker*) counts as not needed.
+        """
+        return [line for line in self.requires if ";" not in line and not _is_installed(line)]
+
+
+def install(wheel: Wheel, package: str, directory: Path) -> Path:
+    """Unpack a wheel into a directory named by the app's digest; one that is there already is checked and kept.
+
+    Args:
+        wheel: the wheel, as it was read.
+        package: the package that is the app.
+        directory: where to put it; it is made.
+
+    Returns:
+        The directory that holds the package.
+
+    Raises:
+        AppMissing: dependencies are not installed; names them.
+        AppError: the directory cannot be written.
+        FormatError: the file has changed since it was read.
+    """
+    if missing := wheel.missing():
+        raise AppMissing(
+            f"{wheel.path.name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            advice=f"{sys.executable} -m pip install {' '.join(repr(line) for line in missing)}",
+        )
+    found = wheel.digest(package)
+    place = directory / found.hex()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            if digest_of_directory(place, package) == found:
+                return place
+            shutil.rmtree(place)  # somebody has changed it; it is named by what it was
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as temporary:
+            _unpack(wheel, Path(temporary) / "app")
+            (Path(temporary) / "app").rename(place)
+    except OSError as error:
+        if place.is_dir() and digest_of_directory(place, package) == found:
+            return place  # another process was quicker
+        raise AppError(
+            f"{place}: {error.strerror or error}", advice="check that there is room, and that the node may write there"
+        ) from error
+    return place
+
+
+def _unpack(wheel: Wheel, root: Path) -> None:
+    with _opened(wheel.path) as archive:
+        for name, member in _members(wheel.path, archive, _info(wheel.path, archive)):
+            file = root / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            found = hashlib.sha256()
+            with archive.open(member) as source, file.open("wb") as target:
+                while chunk := source.read(_CHUNK):
+                    found.update(chunk)
+                    target.write(chunk)
+            if found.digest() != wheel.files.get(name):
+                raise _damaged(wheel.path, f"{name} has changed while it was unpacked")
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError as error:
+        raise AppMissing(f"there is no file {path}", advice="check the path") from error
+    except _DAMAGE as error:
+        raise _damaged(path, f"{error}") from error
+
+
+def _damaged(path: Path, what: str) -> FormatError:
+    return FormatError(f"{path} is no wheel that can be used: {what}", advice="build it, or copy it, again")
+
+
+def _info(path: Path, archive: zipfile.ZipFile) -> str:
+    """The name of the directory in it that describes it."""
+    found = sorted({n.partition("/")[0] for n in archive.namelist() if n.partition("/")[0].endswith(".dist-info")})
+    if len(found) != 1:
+        raise _damaged(path, f"it has {len(found)} directories *.dist-info")
+    for needed in ("METADATA", "RECORD"):
+        if f"{found[0]}/{needed}" not in archive.namelist():
+            raise _damaged(path, f"it has no {found[0]}/{needed}")
+    return found[0]
+
+
+def _record(path: Path, archive: zipfile.ZipFile, info: str) -> Mapping[str, bytes | None]:
+    """SHA-256 of each file as RECORD has it; None: RECORD itself and its signatures, which have none."""
+    record: dict[str, bytes | None] = {}
+    free = {f"{info}/{name}" for name in ("RECORD", "RECORD.jws", "RECORD.p7s")}
+    try:
+        for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
+            name, how = row[0], row[1]
+            kind, _, text = how.partition("=")
+            if name not in free and kind != "sha256":
+                raise _damaged(path, f"RECORD has no SHA-256 of {name}")
+            record[name] = None if name in free else base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (csv.Error, IndexError, *_DAMAGE) as error:
+        raise _damaged(path, f"its RECORD cannot be read: {error}") from error
+    return record
+
+
+def _members(path: Path, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+    """Each file that is unpacked, and its path then.
+
+    Raises:
+        FormatError: a path leads outside, is there twice, or all together are too large.
+    """
+    data = info.removesuffix(".dist-info") + ".data"
+    seen: set[str] = set()
+    members = archive.infolist()
+    if len(members) > _MANY or sum(member.file_size for member in members) > _LARGEST:
+        raise _damaged(path, f"it unpacks to more than {_MANY:,} files or {_LARGEST >> 20:,} MiB")
+    for member in members:
+        name = member.filename
+        if _leads_outside(name):
+            raise _damaged(path, f"{name!r} would lie outside of it")
+        if name.endswith("/"):
+            continue
+        parts = PurePosixPath(name).parts
+        if parts[0] == data:
+            if len(parts) < 3 or parts[1] not in _INTO_ROOT:
+                continue
+            parts = parts[2:]
+        inside = "/".join(parts)
+        if inside in seen:
+            raise _damaged(path, f"{inside!r} is in it twice")
+        seen.add(inside)
+        yield inside, member
+
+
+def _leads_outside(name: str) -> bool:
+    return name.startswith("/") or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/")
+
+
+def _sha256(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(member) as opened:
+            found = hashlib.sha256()
+            while chunk := opened.read(_CHUNK):
+                found.update(chunk)
+            return found.digest()
+    except _DAMAGE as error:
+        raise _damaged(Path(archive.filename or ""), f"{member.filename}: {error}") from error
+
+
+def _objects(path: Path, text: str) -> Mapping[str, str]:
+    parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
+    try:
+        parser.read_string(text)
+    except configparser.Error as error:
+        raise _damaged(path, f"its entry_points.txt cannot be read: {error}") from error
+    return dict(parser[GROUP]) if parser.has_section(GROUP) else {}
+
+
+def _is_installed(requirement: str) -> bool:
+    name = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement.strip())
+    try:
+        metadata.distribution(name.group() if name else requirement)
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+    return True
+
+
+__all__ = ["GROUP", "Wheel", "install"]
