@@ -18,7 +18,7 @@ from umbel.wire.checks import (
 )
 from umbel.wire.limits import CHUNK, INLINE, KEEPALIVE, MESSAGE, check_id, check_name, is_name
 from umbel.wire.methods import CONTROL, NODE, UNSIGNED, Method, parse
-from umbel.wire.signed import challenge_bytes, signed_bytes
+from umbel.wire.signed import SESSION_SIZE, challenge_bytes, signed_bytes
 from umbel.wire.v1.control_pb2 import (
     AuditEntry,
     ChangeNodeRequest,
@@ -108,6 +108,7 @@ __all__ = [
     "KEEPALIVE",
     "MESSAGE",
     "NODE",
+    "SESSION_SIZE",
     "UNSIGNED",
     "VERSIONS",
     "App",
