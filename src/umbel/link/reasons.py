@@ -118,7 +118,7 @@ _REASONS = (
     (r"hostname.verification|peer.name.{0,300}not in peer certificate|host ?name.{0,20}mismatch", _other_name),
     (r"certificate.{0,12}(expired|not yet valid)", _expired),
     (
-        r"CERTIFICATE_VERIFY_FAILED|BAD_SIGNATURE|certificate signature failure|get (local )?issuer|self.signed|unknown.ca",
+        r"CERTIFICATE_VERIFY_FAILED|BAD_SIGNATURE|signature failure|get (local )?issuer|self.signed|unknown.ca",
         _unknown_authority,
     ),
     (r"WRONG_VERSION_NUMBER|HTTP_REQUEST|Cannot check peer|UNEXPECTED_MESSAGE|invalid http2|settings frame", _no_tls),

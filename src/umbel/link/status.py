@@ -86,8 +86,8 @@ def status_of(error: UmbelError) -> Status | None:
     if code is None:
         return None
     name = errors.Rejected.code if isinstance(error, _REFUSED) else error.code
-    advice = f"{_ADVICE}{_short(error.advice, _LONGEST // 3)}" if error.advice else ""
-    return Status(code, _short(error.what, _LONGEST // 3 * 2) + advice, name)
+    advice = f"{_ADVICE}{shortened(error.advice, _LONGEST // 3)}" if error.advice else ""
+    return Status(code, shortened(error.what, _LONGEST // 3 * 2) + advice, name)
 
 
 def internal(incident: str) -> Status:
@@ -108,9 +108,10 @@ def error_of(status: Status, *, advice: str = "") -> UmbelError:
     return kind(what or f"the call ended with {status.code}", advice=said or advice)
 
 
-def _short(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
+    """The text, cut to so many bytes."""
     data = text.encode("utf-8", "replace")
     return text if len(data) <= most else data[:most].decode("utf-8", "ignore") + " ..."
 
 
-__all__ = ["CODE", "Status", "error_of", "internal", "status_of"]
+__all__ = ["CODE", "Status", "error_of", "internal", "shortened", "status_of"]
