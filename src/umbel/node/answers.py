@@ -1,0 +1,112 @@
+"""From what came of a task to the ReportRequest that says so, and to the line of the owner's journal about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from umbel import wire
+from umbel.node.outbox import Key
+from umbel.node.policy import blobs_of
+from umbel.wire.limits import MESSAGE_TEXT, OUTPUT, TRACEBACK
+
+
+def key_of(id: wire.TaskId) -> Key:  # the field's word
+    """What all attempts at a task have in common."""
+    return Key(id.run, id.exchange, id.client)
+
+
+def question_digest(task: wire.Task) -> bytes:
+    """SHA-256 of what is asked, without the attempt and how much time is left."""
+    asked = wire.Task()
+    asked.CopyFrom(task)
+    asked.id.attempt, asked.deadline = 0, 0.0
+    for blob in blobs_of(asked):
+        blob.ClearField("content")
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
+
+
+def failed(task: wire.Task, code: str, message: str, *, trace: str = "", retryable: bool = False) -> wire.ReportRequest:
+    """The report of a task that failed here."""
+    return wire.ReportRequest(
+        id=task.id,
+        failure=wire.Failure(
+            code=code,
+            message=_within(message, MESSAGE_TEXT),
+            traceback=_within(trace, TRACEBACK),
+            retryable=retryable,
+        ),
+    )
+
+
+def bounded_output(text: str) -> str:
+    """The last of what was printed, as much as a report may hold."""
+    return text[-OUTPUT:]
+
+
+def _within(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 4]}\n...\n{text[-(most - most // 4 - 5) :]}"
+
+
+def asked_line(task: wire.Task) -> dict[str, Any]:
+    """What the journal says of a task that has come."""
+    return {
+        **_named(task),
+        "run_name": task.run_name,
+        "submitter": task.submitter,
+        "kind": task.kind,
+        "name": task.name,
+        "round": task.round,
+        "dataset": task.dataset,
+        "app": task.app.name,
+        "app_digest": task.app.digest.hex(),
+        "received": [{"digest": blob.digest.hex(), "bytes": blob.size} for blob in blobs_of(task)],
+    }
+
+
+def answer_line(task: wire.Task, report: wire.ReportRequest) -> tuple[str, dict[str, Any]]:
+    """What the journal says of an answer that is about to leave: the event, and what it is about."""
+    line = {**_named(task), "run_name": task.run_name, "submitter": task.submitter, "app_digest": task.app.digest.hex()}
+    outcome = report.WhichOneof("outcome")
+    if outcome == "failure":
+        event = "refused" if report.failure.code in _REFUSALS else "failed"
+        return event, {**line, "code": report.failure.code, "reason": report.failure.message, **_printed(report)}
+    if outcome == "metrics":
+        return "sent", {**line, "what": "metrics", "metrics": _names(report.metrics.metrics), **_printed(report)}
+    update = report.update
+    blobs = sent_blobs(report)
+    return "sent", {
+        **line,
+        "what": update.kind,
+        "weight": update.weight,
+        "metrics": _names(update.metrics),
+        "blobs": [{"digest": blob.digest.hex(), "bytes": blob.size} for blob in blobs],
+        **_printed(report),
+    }
+
+
+_REFUSALS = ("refused", "app-missing", "app-differs")
+
+
+def sent_blobs(report: wire.ReportRequest) -> list[wire.Blob]:
+    """All blobs of an answer."""
+    if report.WhichOneof("outcome") != "update":
+        return []
+    return [report.update.arrays, *(named.blob for named in report.update.extra)]
+
+
+def _named(task: wire.Task) -> Mapping[str, Any]:
+    return {"run": task.id.run, "exchange": task.id.exchange, "attempt": task.id.attempt}
+
+
+def _printed(report: wire.ReportRequest) -> Mapping[str, Any]:
+    """How much text leaves beside the answer."""
+    return {"output_bytes": len(report.output.encode()) + len(report.failure.traceback.encode())}
+
+
+def _names(metrics: str) -> list[str]:
+    return sorted(wire.metrics_of(metrics))
+
+
+__all__ = ["answer_line", "asked_line", "bounded_output", "failed", "key_of", "question_digest", "sent_blobs"]

@@ -1,0 +1,199 @@
+"""What runs in the app's process: imports the app once, then does task after task.
+
+It is started by exec and never forked, in a process group of its own, and ends with the node. It becomes the user that
+the owner named before any of the app's code runs; secrets are resolved just before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import hashlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, final
+
+from umbel import wire
+from umbel.apps.load import load_client
+from umbel.arrays import Arrays
+from umbel.client.context import ClientInfo
+from umbel.client.determinism import isolated
+from umbel.client.failures import code, own_words, trace, words
+from umbel.client.work import Bench
+from umbel.codec import own_classes
+from umbel.errors import Failure, FormatError, UmbelError, UsageError
+from umbel.link.tasks import question_of, report_of
+from umbel.node.arrays_by_file import Placing, keep_file, pack_state, unpack_state
+from umbel.node.frames import Frame, pack, receive
+from umbel.node.secrets import resolved
+from umbel.simulation.spawn import die_with_parent
+
+_EASY_PREY = "500"  # when memory ends, the system is to take this process rather than the node
+_interruptible = [False]
+
+
+def main(connection: int, lifeline: int) -> None:
+    """Serve until the node says no more.
+
+    Args:
+        connection: a socket to the node; its file descriptor.
+        lifeline: a pipe that ends with the node; its file descriptor.
+    """
+    for file in (connection, lifeline):
+        os.set_inheritable(file, False)
+    die_with_parent(lifeline)
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, _interrupted)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_EASY_PREY)
+    node = socket.socket(fileno=connection)
+    begin = receive(node)
+    if begin is not None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            _serve(node, begin.header)
+    _flush()
+    os._exit(0)  # threads that user code has left behind would keep it
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """The node wants the task to end; between tasks that means nothing."""
+    del number, frame
+    if _interruptible[0]:
+        _interruptible[0] = False
+        raise KeyboardInterrupt
+
+
+def _serve(node: socket.socket, begin: Mapping[str, Any]) -> None:
+    threads = begin["threads"] or os.cpu_count() or 1
+    with isolated(threads):
+        try:
+            worker = Worker(begin, threads)
+        except BaseException as error:  # noqa: BLE001  # whatever the app's import raises, the server is told
+            _flush()
+            node.sendall(pack({"is": "failed", **_failure(error)}))
+            return
+        _flush()
+        node.sendall(pack({"is": "ready", "handlers": sorted(worker.app.names())}))
+        while (frame := receive(node)) is not None:
+            node.sendall(worker.hear(frame))
+
+
+@final
+class Worker:
+    """The app, and where its tasks are done.
+
+    Args:
+        begin: what the node has said first.
+        threads: how many it computes with.
+
+    Attributes:
+        app: the app.
+    """
+
+    def __init__(self, begin: Mapping[str, Any], threads: int) -> None:
+        site = resolved(begin["site"], os.environ)
+        _become(begin["run_as"])
+        os.chdir(begin["scratch"])
+        self.app = load_client(begin["object"], path=Path(begin["source"]))
+        self._client = ClientInfo(name=begin["client"], labels=begin["labels"], site=site)
+        self._out, self._pid = Path(begin["out"]), os.getpid()
+        self._package = begin["object"].partition(":")[0].partition(".")[0]
+        self._bench = Bench(
+            self.app,
+            begin["seed"],
+            threads=threads,
+            devices=begin["devices"],
+            number=begin["number"],
+            scratch=lambda: str(begin["scratch"]),
+        )
+
+    def hear(self, frame: Frame) -> bytes:
+        """Do a task; gives the frame with its answer."""
+        begin = time.perf_counter()
+        try:
+            _interruptible[0] = True
+            try:
+                head, body = self._do(frame)
+            finally:
+                _interruptible[0] = False
+        except KeyboardInterrupt:
+            head, body = {"is": "stopped"}, b""
+        except BaseException as error:  # noqa: BLE001  # a task ends here
+            head, body = {"is": "failed", **_failure(error)}, b""
+        if os.getpid() != self._pid:
+            os._exit(1)  # a fork that comes back from user code: what it would say is not the client's answer
+        self._bench.rest()
+        _flush()
+        return pack({**head, "seconds": time.perf_counter() - begin}, body)
+
+    def _do(self, frame: Frame) -> tuple[dict[str, Any], bytes]:
+        head, body = frame
+        blobs: Mapping[str, str] = head["blobs"]
+        task = wire.Task.FromString(body[: head["task"]])
+
+        def by_name(digest: str) -> Arrays:
+            return Arrays.load(blobs[digest])
+
+        def fetch(blob: wire.Blob) -> Arrays:
+            if not blob.HasField("content"):
+                return by_name(blob.digest.hex())
+            if hashlib.sha256(blob.content).digest() != blob.digest:
+                raise FormatError(f"the bytes of blob {blob.digest.hex()[:12]} do not have its digest")
+            return Arrays.from_bytes(blob.content, source="a blob")
+
+        state = unpack_state(head["state"], body[head["task"] :], by_name)
+        question = question_of(task, fetch, allow=self._may_be_made)
+        done = self._bench.do(question, self._client, state)
+        result, after = (done, None) if isinstance(done, Failure) else done
+        report = report_of(task.id, result, Placing(self._out)).SerializeToString()
+        packed, arrays = (
+            (None, b"") if after is None else pack_state(after, lambda arrays: keep_file(self._out, arrays))
+        )
+        return {"is": "answer", "report": len(report), "state": packed}, report + arrays
+
+    def _may_be_made(self, path: str) -> bool:
+        """Values of our own classes, and of the app's, whose code runs here anyway."""
+        return own_classes(path) or path.replace(":", ".").partition(".")[0] == self._package
+
+
+def _become(user: str) -> None:
+    """Become a user of the system; there is no way back.
+
+    Raises:
+        UsageError: there is none of this name, or the node may not.
+    """
+    if not user:
+        return
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(user)
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except (KeyError, OSError) as error:
+        raise UsageError(
+            f"the app cannot run as user {user!r}: {error}",
+            advice="name a user of this system in run_as, and start the node as root",
+        ) from error
+    os.environ["HOME"], os.environ["USER"] = entry.pw_dir, user
+
+
+def _failure(error: BaseException) -> dict[str, str]:
+    ours = own_words(error) if isinstance(error, UmbelError) else None
+    return {"code": code(error), "message": ours or words(error), "traceback": "" if ours else trace(error)}
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # user code may have closed it
+            stream.flush()
+
+
+__all__ = ["Worker", "main"]

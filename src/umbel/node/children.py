@@ -1,0 +1,406 @@
+"""Processes that run the apps: started by exec, kept warm, watched, and gone with the node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from umbel.errors import UsageError
+from umbel.node.frames import Frame, Garbage, pack, read_frame
+from umbel.node.memory import group_memory
+from umbel.node.output import Output
+from umbel.node.reading import in_words
+from umbel.simulation.spawn import end_of, inherited, pair, unforked
+
+_BOOT = "import sys; sys.path[:] = {path!r}; from umbel.node.child import main; main({connection}, {lifeline})"
+_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what libraries ask when they are loaded
+_LOOK = 0.25  # seconds between two looks at the memory of an app that works
+_MOMENT = 1.0  # seconds that a task has for ending by itself when it is stopped
+_TO_START = 600.0  # seconds that importing an app may take
+
+
+@final
+class ChildDied(Exception):
+    """The app's process ended, or said what makes no sense; its text is for people.
+
+    Attributes:
+        code: a stable word.
+        output: the last of what it printed.
+    """
+
+    def __init__(self, message: str, *, code: str = "child-died", output: str = "") -> None:
+        super().__init__(message)
+        self.code, self.output = code, output
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """What a child is for.
+
+    Attributes:
+        source: the directory that holds the app's package.
+        object: the app's object, as in "myfed:client".
+        digest: the app's, hex.
+        dataset: the data set's name.
+        client: the client's name.
+        labels: the client's labels.
+        site: the data set's settings, with references to secrets.
+        seed: of the run.
+        threads: how many it computes with.
+        devices: "auto", or a device's name.
+        run_as: the user that it becomes; "": it stays what it is.
+    """
+
+    source: str
+    object: str
+    digest: str
+    dataset: str
+    client: str
+    labels: Mapping[str, str]
+    site: Mapping[str, Any]
+    seed: int
+    threads: int
+    devices: str
+    run_as: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Whoever has the same can do each other's tasks."""
+        return self.digest, self.object, self.dataset, self.client, self.seed, self.threads
+
+
+@final
+class Child:
+    """One process.
+
+    Args:
+        begin: what it is for.
+        directory: where it may write: files for the node in ``out``, temporary ones in ``scratch``.
+        environment: its variables.
+        log: is called with what it works on and each line that it prints.
+        number: of the slot, for devices that are taken in turn.
+
+    Attributes:
+        loaded: is the app ready?
+        handlers: what it can be asked then.
+        out: where it leaves files.
+        about: which run and round it works on, for the log.
+        ended: is it gone?
+        since: when it became idle.
+    """
+
+    def __init__(
+        self,
+        begin: Begin,
+        directory: Path,
+        *,
+        environment: Mapping[str, str],
+        log: Callable[[str, str], object],
+        number: int = 0,
+    ) -> None:
+        self.begin, self.out, self._directory, self._number = begin, directory / "out", directory, number
+        self.loaded, self.handlers = False, tuple[str, ...]()
+        self.about = f"app {begin.object}"
+        self.since, self.ended = time.monotonic(), asyncio.Event()
+        for path in (directory, self.out, directory / "scratch"):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if begin.run_as:
+                _give(path, begin.run_as)
+        with unforked():
+            self._start(environment, lambda line: log(self.about, line))
+
+    def _start(self, environment: Mapping[str, str], log: Callable[[str], object]) -> None:
+        self._mine, its = pair()
+        lifeline, self._lifeline = os.pipe()
+        printed, prints = os.pipe()
+        boot = _BOOT.format(path=[p for p in sys.path if p], connection=its.fileno(), lifeline=inherited(lifeline))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", boot],
+                stdin=subprocess.DEVNULL,
+                stdout=prints,
+                stderr=prints,
+                env={**environment, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
+                pass_fds=[its.fileno(), lifeline],
+                start_new_session=True,
+            )
+        finally:
+            for file in (lifeline, prints):
+                os.close(file)
+            its.close()
+        self.output = Output(printed, log)
+        self._end, _ = end_of(self._process)
+        asyncio.get_running_loop().add_reader(self._end, self._over)
+
+    @property
+    def pid(self) -> int:
+        """The number of its process, and of its group."""
+        return self._process.pid
+
+    def _over(self) -> None:
+        """It has ended: so do those that it started."""
+        if self.ended.is_set():
+            return
+        self._signal_group(signal.SIGKILL)
+        asyncio.get_running_loop().remove_reader(self._end)
+        self._process.wait()
+        if isinstance(self._end, socket.socket):
+            self._end.close()
+        else:
+            os.close(self._end)
+        self.ended.set()
+
+    def _signal_group(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def ready(self) -> Frame:
+        """Wait until the app is loaded; gives what it says of that.
+
+        Raises:
+            ChildDied: it ended before.
+        """
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._mine)
+        b = self.begin
+        scratch = str(self._directory / "scratch")
+        header = {
+            "source": b.source,
+            "object": b.object,
+            "client": b.client,
+            "labels": dict(b.labels),
+            "site": dict(b.site),
+            "seed": b.seed,
+            "threads": b.threads,
+            "devices": b.devices,
+            "number": self._number,
+            "run_as": b.run_as,
+            "scratch": scratch,
+            "out": str(self.out),
+        }
+        frame = await self._ask(pack(header), Watch(seconds=_TO_START))
+        self.loaded = frame.header.get("is") == "ready"
+        self.handlers = tuple(map(str, frame.header.get("handlers", ())))
+        return frame
+
+    async def do(self, header: Mapping[str, Any], body: bytes, watch: Watch) -> Frame:
+        """Do a task; cancelling it stops the task, and the process if that does not help.
+
+        Raises:
+            ChildDied: the process ended, took more than it may, or said what makes no sense.
+        """
+        self.output.begin()
+        return await self._ask(pack(header, body), watch)
+
+    async def _ask(self, data: bytes, watch: Watch) -> Frame:
+        answer = asyncio.ensure_future(self._exchanged(data))
+        try:
+            over = await watch.over(answer, self.pid)
+            if over:
+                answer.cancel()
+                await self.kill()
+                raise ChildDied(over, code="over-limit", output=self.output.tail())
+            return answer.result()
+        except asyncio.CancelledError:
+            await self._stop(answer)
+            raise
+        except (EOFError, ConnectionError) as error:
+            await self.kill()
+            raise ChildDied(self._how(), output=self.output.tail()) from error
+        except Garbage as error:
+            await self.kill()
+            raise ChildDied(
+                f"the app's process wrote into the node's connection: {error}; it was stopped",
+                output=self.output.tail(),
+            ) from error
+
+    async def _exchanged(self, data: bytes) -> Frame:
+        self._writer.write(data)
+        await self._writer.drain()
+        return await read_frame(self._reader)
+
+    async def _stop(self, answer: asyncio.Future[Frame]) -> None:
+        """Interrupt the task; end the process if the task does not end within a moment."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGINT)
+        done, _ = await asyncio.wait([answer], timeout=_MOMENT)
+        if not done or answer.cancelled() or answer.exception() is not None:
+            answer.cancel()
+            await self.kill()
+
+    def _how(self) -> str:
+        """How it ended, in words."""
+        status = self._process.returncode
+        if status is None or status >= 0:
+            return f"the app's process ended by itself, with exit status {status}, before it had answered"
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = "; perhaps the system had no memory left" if name == "SIGKILL" else ""
+        return f"the app's process was ended by {name}{hint}"
+
+    def clear(self) -> None:
+        """Remove files that it has left for the node, and are not needed."""
+        for path in self.out.iterdir():
+            with suppress(OSError):
+                path.unlink()
+
+    async def kill(self) -> None:
+        """End the process and those that it started, if it has not ended."""
+        self._signal_group(signal.SIGKILL)
+        await self.ended.wait()
+
+    async def close(self) -> None:
+        """End the process, and remove what it has left."""
+        await self.kill()
+        if hasattr(self, "_writer"):
+            self._writer.close()
+            with suppress(OSError):
+                await self._writer.wait_closed()
+        else:
+            self._mine.close()
+        self.output.close()
+        os.close(self._lifeline)
+        await asyncio.to_thread(_remove, self._directory)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What a task may take. 0: no limit.
+
+    Attributes:
+        seconds: of time.
+        memory: bytes of memory of the group of processes.
+    """
+
+    seconds: float = 0.0
+    memory: int = 0
+
+    async def over(self, answer: asyncio.Future[Frame], group: int) -> str:
+        """Wait for the answer; says what was exceeded, if anything was."""
+        end = time.monotonic() + self.seconds if self.seconds else float("inf")
+        while not answer.done():
+            left = end - time.monotonic()
+            await asyncio.wait([answer], timeout=min(left, _LOOK) if self.memory else (self.seconds and left) or None)
+            if answer.done():
+                break
+            if time.monotonic() >= end:
+                return f"the task took more than {self.seconds:g} seconds and was stopped"
+            if self.memory and (taken := group_memory(group)) > self.memory:
+                return (
+                    f"the task took more than {in_words(self.memory)} of memory ({in_words(taken)}) and was stopped\n"
+                    "  What to do: raise max_memory in [limits] of node.toml, or use smaller batches"
+                )
+        return ""
+
+
+def _give(path: Path, user: str) -> None:
+    """Let another user of the system own a directory."""
+    try:
+        shutil.chown(path, user)
+    except (LookupError, OSError) as error:
+        raise UsageError(
+            f"the app cannot run as user {user!r}: {error}",
+            advice="name a user of this system in run_as, and start the node as root",
+        ) from error
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@final
+class Children:
+    """The processes of one node.
+
+    Args:
+        directory: below which each has its own.
+        environment: the variables that they start with.
+        warm: how many stay when they have nothing to do.
+        idle: seconds after which one that has nothing to do ends.
+        log: is called with what a child works on and a line that it has printed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        environment: Mapping[str, str],
+        warm: int,
+        idle: float,
+        log: Callable[[str, str], object],
+    ) -> None:
+        self._directory, self._environment = directory, dict(environment)
+        self._warm, self._idle, self._log = warm, idle, log
+        self._resting: list[Child] = []  # the one that worked last is the last
+        self._working: set[Child] = set()
+        self._count = 0
+        _remove(directory)
+
+    @asynccontextmanager
+    async def child(self, begin: Begin) -> AsyncIterator[Child]:
+        """A process for a task: one that waits, or a new one, whose app is not loaded yet."""
+        child = self._rested(begin)
+        if child is None:
+            child = self._new(begin)
+        self._working.add(child)
+        try:
+            yield child
+        finally:
+            self._working.discard(child)
+            if child.ended.is_set() or not child.loaded:
+                await child.close()
+            else:
+                child.since = time.monotonic()
+                self._resting.append(child)
+                await self.trim()
+
+    def _rested(self, begin: Begin) -> Child | None:
+        for child in reversed(self._resting):
+            if child.begin.key == begin.key and not child.ended.is_set():
+                self._resting.remove(child)
+                return child
+        return None
+
+    def _new(self, begin: Begin) -> Child:
+        self._count += 1
+        limits = dict.fromkeys(_LIMITS, str(begin.threads)) if begin.threads else {}
+        return Child(
+            begin,
+            self._directory / f"{self._count:06d}",
+            environment={**self._environment, **limits},
+            log=self._log,
+            number=len(self._working),
+        )
+
+    async def trim(self) -> None:
+        """End those that have waited too long, or are too many, and clear up after those that have ended."""
+        now = time.monotonic()
+        stay = [c for c in self._resting if not c.ended.is_set() and now - c.since < self._idle]
+        stay = stay[max(0, len(stay) - self._warm) :]
+        gone = [c for c in self._resting if c not in stay]
+        self._resting = stay
+        for child in gone:
+            await child.close()
+
+    async def close(self) -> None:
+        """End all that have nothing to do."""
+        gone, self._resting = self._resting, []
+        for child in gone:
+            await child.close()
+
+
+__all__ = ["Begin", "Child", "ChildDied", "Children", "Watch"]

@@ -1,0 +1,313 @@
+"""`Node`: the long-running program at a data owner.
+
+It connects to the server, works on the tasks that it gets, and keeps what is finished until the server has it: over
+broken connections, restarts of the server, and its own. Work goes on while there is no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+from umbel import wire
+from umbel.errors import DiskFull, LinkError, NotAllowed, NotThere, Rejected, Unauthenticated, Unreachable
+from umbel.link.base import Link
+from umbel.link.ending import ending
+from umbel.node import answers
+from umbel.node.backoff import Backoff
+from umbel.node.cache import Read
+from umbel.node.config import NodeConfig
+from umbel.node.delivery import deliver
+from umbel.node.installed import InstalledApp
+from umbel.node.observer import Observer
+from umbel.node.outbox import Finished, Key
+from umbel.node.workshop import Workshop
+from umbel.store.lock import DirectoryLock
+from umbel.version import __version__
+
+logger = logging.getLogger("umbel")
+_VERDICTS: Mapping[int, str] = {
+    wire.ReportResponse.VERDICT_ACCEPTED: "accepted",
+    wire.ReportResponse.VERDICT_REPEATED: "repeated",
+    wire.ReportResponse.VERDICT_LATE: "late",
+}
+_TRIM = 30.0  # seconds between two looks at processes that have nothing to do
+_STUBBORN = 5  # sessions that the server refuses in a row, after which that is no coincidence of a restart
+
+
+@final
+class Ended(Exception):
+    """The session is over; its text says why.
+
+    Attributes:
+        wait: seconds that the server wants the node to stay away.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@final
+class Node:
+    """A node.
+
+    Args:
+        config: what the owner says.
+        link: to the server, with the node's key; `run` does not close it.
+        apps: what may run here.
+        directory: all that the node needs over restarts; one process at a time works there.
+        environment: the variables that the apps' processes start with.
+        observer: is told what happens.
+        now: seconds since 1970.
+        draw: a number from 0 to 1, for how long to wait before connecting again.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        link: Link,
+        apps: Iterable[InstalledApp],
+        directory: Path,
+        *,
+        environment: Mapping[str, str],
+        observer: Observer | None = None,
+        now: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._config, self._link, self._apps, self._directory = config, link, tuple(apps), directory
+        self._environment, self._observer, self._now = environment, observer or Observer(), now
+        self._backoff = Backoff(draw)
+        self._work: dict[Key, tuple[wire.Task, asyncio.Task[None]]] = {}
+        self._waiting: OrderedDict[Key, Finished] = OrderedDict()  # to be delivered
+        self._under_way: set[Key] = set()
+        self._slots = asyncio.Semaphore(config.slots)
+        self._session: tuple[asyncio.TaskGroup, wire.OpenSessionResponse] | None = None
+        self._connected, self._refused = asyncio.Event(), 0
+
+    async def run(self) -> NoReturn:
+        """Work until this is cancelled; then children are ended and files closed, and what is finished is kept.
+
+        Raises:
+            InUse: another node works in the directory.
+            AppError: an app cannot be loaded.
+            NotAllowed: the server does not know this node, or no longer wants it.
+            Unauthenticated: the server does not accept its key.
+            Incompatible: the server speaks other versions of the protocol.
+        """
+        self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        lock = DirectoryLock(self._directory)
+        try:
+            shop = Workshop(self._config, self._apps, self._directory, environment=self._environment, now=self._now)
+            try:
+                for answer in await shop.recovered():
+                    self._waiting[answer.key] = answer
+                apps = [await shop.load(app) for app in self._apps]
+                await self._run(shop, apps)
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from errors
+            finally:
+                await shop.close()
+        finally:
+            lock.close()
+
+    async def _run(self, shop: Workshop, apps: list[InstalledApp]) -> NoReturn:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_trim(shop))
+            self._group = group
+            while True:
+                try:
+                    await self._connect(shop, apps)
+                    reason, wait = "the server has ended the session", 0.0
+                except Ended as ended:
+                    reason, wait = str(ended), ended.wait
+                pause = self._backoff.next(time.monotonic(), wait)
+                self._observer.disconnected(reason, pause)
+                await asyncio.sleep(pause)
+
+    async def _connect(self, shop: Workshop, apps: list[InstalledApp]) -> None:
+        """One session, from its beginning to its end."""
+        request = wire.OpenSessionRequest(
+            program=f"umbel {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}",
+            apps=[app.message() for app in apps],
+            labels=[wire.Label(name=name, value=value) for name, value in self._config.labels.items()],
+            slots=self._config.slots,
+            datasets=list(self._config.data),
+            time=self._now(),
+        )
+        try:
+            opened = await self._link.open(request)
+        except (Unreachable, Rejected, NotThere) as error:
+            raise Ended(str(error)) from error
+        except Unauthenticated as error:
+            self._refused += 1  # a server that restarts has forgotten the challenge
+            if self._refused >= _STUBBORN:
+                raise
+            raise Ended(str(error)) from error
+        self._refused = 0
+        self._observer.connected(opened)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._session = group, opened
+                self._connected.set()
+                for answer in self._waiting.values():
+                    self._deliver(shop, answer)
+                await self._listen(shop)
+                raise Ended("the server has ended the session")
+        except* (LinkError, Ended) as errors:
+            raise _ended(_first(errors)) from None
+        finally:
+            self._session = None
+            self._connected.clear()
+            self._under_way.clear()
+
+    async def _listen(self, shop: Workshop) -> None:
+        """Hear what the server has to say."""
+        async with ending(self._link.subscribe()) as notices:
+            async for notice in notices:
+                self._backoff.reset()
+                match notice.WhichOneof("notice"):
+                    case "task":
+                        await self._hear_task(shop, notice.task)
+                    case "revoke":
+                        for id_ in notice.revoke.tasks:
+                            await self._revoke(shop, id_, notice.revoke.reason)
+                    case "goodbye":
+                        raise Ended(notice.goodbye.reason or "the server has said goodbye", notice.goodbye.wait)
+
+    async def _hear_task(self, shop: Workshop, task: wire.Task) -> None:
+        """Work on a task, but for one that is being worked on, or is finished."""
+        key = answers.key_of(task.id)
+        if key in self._work:
+            same, work = self._work[key]
+            if answers.question_digest(same) == answers.question_digest(task):
+                same.id.attempt = max(same.id.attempt, task.id.attempt)  # its answer is that of the last attempt
+                return
+            work.cancel()
+            await asyncio.wait([work])
+        done = await shop.stored(shop.outbox.find, key)
+        if done is not None and done.question == answers.question_digest(task):
+            again = await shop.stored(shop.outbox.ask_again, done, task.id.attempt)
+            self._waiting[key] = again
+            self._deliver(shop, again)
+            return
+        if done is not None:
+            self._waiting.pop(key, None)
+            await shop.stored(shop.outbox.drop, key)
+        await shop.note("asked", answers.asked_line(task))
+        self._work[key] = task, self._group.create_task(self._do(shop, task))
+
+    async def _do(self, shop: Workshop, task: wire.Task) -> None:
+        """Do a task when it is its turn, and have its answer delivered."""
+        key = answers.key_of(task.id)
+        try:
+            async with self._slots:
+                self._observer.began(task)
+                answer = await shop.do(task, self._fetch)
+            self._waiting[key] = answer
+            self._observer.finished(task, wire.ReportRequest.FromString(answer.report))
+        except* DiskFull as errors:
+            logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, errors.exceptions[0])
+        finally:
+            if key in self._work and self._work[key][0] is task:
+                del self._work[key]
+        if key in self._waiting:
+            self._deliver(shop, self._waiting[key])
+
+    def _fetch(self, blob: wire.Blob) -> Read:
+        """Reads a blob, also over several connections."""
+
+        async def read(offset: int) -> AsyncIterator[Any]:
+            while True:
+                await self._connected.wait()
+                try:
+                    request = wire.ReadBlobRequest(digest=blob.digest, offset=offset)
+                    async with ending(self._link.read_blob(request)) as pieces:
+                        async for piece in pieces:
+                            offset += len(piece)
+                            yield piece
+                    return
+                except (Unreachable, Unauthenticated):
+                    await asyncio.sleep(self._backoff.moment())
+
+        return read
+
+    def _deliver(self, shop: Workshop, answer: Finished) -> None:
+        if self._session is None or answer.key in self._under_way:
+            return
+        group, opened = self._session
+        work = self._delivered(shop, answer, opened.chunk or wire.CHUNK)
+        try:
+            group.create_task(work)
+            self._under_way.add(answer.key)
+        except RuntimeError:  # the session is about to end; the next one delivers it
+            work.close()
+
+    async def _delivered(self, shop: Workshop, answer: Finished, chunk: int) -> None:
+        """Send an answer until the server has it, or does not want it."""
+        key = answer.key
+        try:
+            verdict = _VERDICTS.get(await deliver(self._link, answer, shop.outbox, chunk=chunk), "late")
+        except (Rejected, NotThere, NotAllowed) as error:
+            logger.warning("answer-rejected: run %s, exchange %d: %s", key.run, key.exchange, error)
+            verdict = "rejected"
+        finally:
+            self._under_way.discard(key)
+        if self._waiting.get(key) is not answer:
+            return  # it was asked again, or revoked
+        del self._waiting[key]
+        await shop.stored(shop.outbox.take, key)
+        ended = {"run": key.run, "exchange": key.exchange, "attempt": answer.attempt, "verdict": verdict}
+        await shop.note("delivered", ended)
+        id_ = wire.TaskId(run=key.run, exchange=key.exchange, client=key.client, attempt=answer.attempt)
+        self._observer.delivered(id_, verdict)
+
+    async def _revoke(self, shop: Workshop, id_: wire.TaskId, reason: str) -> None:
+        """Stop working on a task, and forget its answer."""
+        key = answers.key_of(id_)
+        if key in self._work and self._work[key][0].id.attempt <= id_.attempt:
+            _, work = self._work.pop(key)
+            work.cancel()
+        elif key in self._waiting and self._waiting[key].attempt <= id_.attempt:
+            del self._waiting[key]
+            await shop.stored(shop.outbox.take, key)
+        else:
+            return
+        await shop.note("revoked", {"run": key.run, "exchange": key.exchange, "reason": reason})
+        self._observer.revoked(id_, reason)
+
+
+async def _trim(shop: Workshop) -> None:
+    while True:
+        await asyncio.sleep(_TRIM)
+        await shop.trim()
+
+
+def _ended(error: BaseException) -> BaseException:
+    """What becomes of an error during a session: only a revoked node does not come back."""
+    return error if isinstance(error, Ended | NotAllowed) else Ended(str(error))
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    """What ended a session: what says most."""
+    found: list[BaseException] = []
+    todo: list[BaseException] = [errors]
+    for error in todo:  # grows while it is walked
+        if isinstance(error, BaseExceptionGroup):
+            todo.extend(error.exceptions)
+        else:
+            found.append(error)
+    ended = next((e for e in found if isinstance(e, Ended)), None)
+    if ended is not None:
+        return ended
+    return next((e for e in found if not isinstance(e, LinkError)), found[0])
+
+
+__all__ = ["Node"]
