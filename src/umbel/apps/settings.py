@@ -154,7 +154,7 @@ def _clients(value: Any) -> int | tuple[str, ...]:
 
 
 def _clients_of_text(text: str) -> int | tuple[str, ...]:
-    return int(text) if text.strip().lstrip("-").isdigit() else _names(_split(text))
+    return whole(int(text), "it") if text.strip().lstrip("-").isdigit() else _names(_split(text))
 
 
 def _sites(value: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -1,0 +1,1 @@
+"""The server: the program with the durable state, which runs the runs."""
