@@ -1,0 +1,362 @@
+"""The blobs of a server: small ones in the database, large ones in files beside it.
+
+    blobs/<digest>.safetensors     whole: written beside, synced and renamed before anything names them
+    incoming/<digest>              what nodes and people are about to send
+
+A blob that nothing names is removed by a sweep, unless somebody has kept it within the last hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, final
+
+from sqlalchemy import Engine, bindparam, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from umbel.arrays import Arrays
+from umbel.errors import CorruptFile, FormatError, NotThere, Rejected
+from umbel.store.blobs import read_whole
+from umbel.store.durable import TEMPORARY, readable_errors, remove, replace_file, sync_directory, sync_file
+from umbel.store.sql.errors import readable
+from umbel.store.sql.incoming import Incoming
+from umbel.store.sql.tables import blob
+from umbel.store.sql.values import INLINE, Kept
+
+SUFFIX = ".safetensors"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(rf"([0-9a-f]{{64}}){re.escape(SUFFIX)}({re.escape(TEMPORARY)})?")  # nothing else is ever removed
+_ONE = select(blob.c.size, blob.c.content).where(blob.c.digest == bindparam("digest"))
+_SIZE = select(blob.c.size, blob.c.content.is_(None)).where(blob.c.digest == bindparam("digest"))
+_BACKUP = "restore the server's directory from a backup"
+
+
+@final
+class _Fresh(NamedTuple):
+    """A blob that was kept, and that perhaps nothing names yet.
+
+    Attributes:
+        time: when it was kept.
+        content: of a small one.
+        times: how often it was kept, without being named since.
+    """
+
+    time: float
+    content: bytes | None
+    times: int
+
+
+@final
+class ServerBlobs:
+    """The blobs of one server. Any thread may call it.
+
+    Args:
+        directory: of the server.
+        reading: the database.
+        name: what that is called in errors.
+        now: seconds since 1970.
+    """
+
+    def __init__(self, directory: Path, reading: Engine, name: str, now: Callable[[], float]) -> None:
+        self.directory, self._arriving = directory / "blobs", directory / "incoming"
+        self._reading, self._name, self._now = reading, name, now
+        for place in (self.directory, self._arriving):
+            with readable_errors(place):
+                place.mkdir(parents=True, exist_ok=True)
+        sync_directory(directory)
+        self._lock = threading.RLock()  # what is removed, and what must not be
+        self._writing = threading.Lock()
+        self._fresh: dict[str, _Fresh] = {}
+        self._synced: dict[str, bool] = {}  # files that this process wrote, and whether they outlive a loss of power
+        self._whole: set[str] = set()  # files that this process has seen to have their digest
+        self._uploads: dict[str, Incoming] = {}
+        self._pins = 0
+
+    def path(self, digest: str) -> Path:
+        """Where a large blob lies.
+
+        Raises:
+            Rejected: this is no digest.
+        """
+        return self.directory / f"{_checked(digest)}{SUFFIX}"
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def find(self, digest: str) -> int | None:
+        """How large a blob is, in bytes; None: it is not here."""
+        path = self.path(digest)
+        fresh = self._fresh.get(digest)
+        if fresh is not None and fresh.content is not None:
+            return len(fresh.content)
+        row = self._row(_SIZE, digest)
+        if row is not None and not row[1]:
+            return int(row[0])
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return None
+        return size if row is None or size == row[0] else None  # else a loss of power has cut it; it is sent again
+
+    def read(self, digest: str) -> bytes | Path | None:
+        """The bytes of a small blob, the file of a large one; None: it is not here."""
+        path = self.path(digest)
+        fresh = self._fresh.get(digest)
+        if fresh is not None and fresh.content is not None:
+            return fresh.content
+        row = self._row(_ONE, digest)
+        if row is not None and row[1] is not None:
+            return bytes(row[1])
+        return path if path.is_file() else None
+
+    def fetch(self, digest: str) -> Arrays:
+        """The arrays with this digest; a large blob is mapped, and checked the first time that this process reads it.
+
+        Raises:
+            NotThere: there is no such blob.
+            CorruptFile: its bytes do not have its digest.
+        """
+        found = self.read(digest)
+        if found is None:
+            raise NotThere(f"there is no blob {digest[:12]}", advice="its run may have gone on, or was removed")
+        if isinstance(found, bytes):
+            arrays = Arrays.from_bytes(found, source=f"blob {digest[:12]}")
+            if arrays.digest() != digest:
+                raise CorruptFile(f"blob {digest[:12]} in {self._name} is damaged", advice=_BACKUP)
+            return arrays
+        return self._mapped(found, digest)
+
+    def _mapped(self, path: Path, digest: str) -> Arrays:
+        known = digest in self._whole
+        try:
+            arrays = Arrays.load(path) if known else read_whole(path, digest)
+        except FileNotFoundError:
+            arrays = None
+        except FormatError:
+            arrays = None
+        if arrays is None:
+            state = "is damaged: its bytes do not have the digest that it is named for" if path.exists() else "is gone"
+            raise CorruptFile(f"{path} {state}", advice=_BACKUP)
+        self._whole.add(digest)
+        return arrays
+
+    def _row(self, query: object, digest: str) -> tuple[int, bytes | None] | tuple[int, bool] | None:
+        try:
+            with self._reading.connect() as connection:
+                row = connection.execute(query, {"digest": digest}).first()  # type: ignore[call-overload]
+        except SQLAlchemyError as error:
+            raise readable(error, self._name) from error
+        return None if row is None else (row[0], row[1])
+
+    def free(self) -> int:
+        """Bytes that are free on the disk."""
+        with readable_errors(self.directory):
+            return shutil.disk_usage(self.directory).free
+
+    # --- keeping -----------------------------------------------------------------------------
+
+    def keep(self, arrays: Arrays, sync: bool = True) -> Kept:
+        """Keep arrays, for something that is about to name them.
+
+        Args:
+            arrays: what to keep.
+            sync: outlive a loss of power, if it is a file. Without this the file is synced when it is named by
+                anything but an open exchange.
+        """
+        return self.keep_bytes(arrays.to_bytes(), arrays.digest(), sync=sync)
+
+    def keep_bytes(self, data: bytes | memoryview, digest: str = "", *, sync: bool = True) -> Kept:
+        """The same of any bytes; their digest is computed if it is not given."""
+        digest, size = digest or hashlib.sha256(data).hexdigest(), len(data)
+        if size <= INLINE:
+            content = bytes(data)
+            self._note(digest, content)
+            return Kept(digest, size, content)
+        self._note(digest, None)
+        with self._writing:  # files that this process did not write are not trusted: a loss of power may have cut them
+            if self._synced.get(digest, -1) < sync:
+                if sync and digest in self._synced:
+                    self._sync(digest)
+                else:
+                    replace_file(self.path(digest), data, sync=sync)
+                    self._synced[digest] = False
+                if sync:
+                    sync_directory(self.directory)
+                self._synced[digest] = sync
+                self._whole.add(digest)
+        return Kept(digest, size, None)
+
+    def _sync(self, digest: str) -> None:
+        path = self.path(digest)
+        with readable_errors(path):
+            file = os.open(path, os.O_RDONLY)
+            try:
+                sync_file(file)
+            finally:
+                os.close(file)
+
+    def _note(self, digest: str, content: bytes | None) -> None:
+        with self._lock:
+            before = self._fresh.get(_checked(digest))
+            self._fresh[digest] = _Fresh(self._now(), content, 1 if before is None else before.times + 1)
+
+    def incoming(self, digest: str, size: int) -> Incoming:
+        """Begin an upload, or go on with one that broke off. An earlier one of the same blob that is open ends."""
+        path = self._arriving / _checked(digest)
+        with self._lock:
+            before = self._uploads.pop(digest, None)
+            if before is not None:
+                before.close()
+            made = self._uploads[digest] = Incoming(path, digest, size, self._take)
+            with suppress(OSError):
+                os.utime(path, (self._now(), self._now()))
+        return made
+
+    def received(self, digest: str) -> int:
+        """How many bytes of an unfinished upload are here, from the first on."""
+        path = self._arriving / _checked(digest)
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
+    def _take(self, path: Path, digest: str, size: int) -> Kept:
+        content = None
+        if size <= INLINE:
+            with readable_errors(path):
+                content = path.read_bytes()
+        with self._lock:
+            self._note(digest, content)
+            with readable_errors(path), self._writing:
+                if content is None:
+                    os.replace(path, self.path(digest))
+                    os.utime(self.path(digest), (self._now(), self._now()))
+                    self._synced[digest] = True
+                    self._whole.add(digest)
+                else:
+                    os.unlink(path)
+            self._uploads.pop(digest, None)
+        if content is None:
+            sync_directory(self.directory)
+        return Kept(digest, size, content)
+
+    # --- what is named, and what is not ------------------------------------------------------
+
+    def settle(self, kept: Iterable[Kept]) -> None:
+        """Make the files among these outlive a loss of power: they are about to be named."""
+        with self._writing:  # what another process left may not have been synced either
+            late = [one.digest for one in kept if one.content is None and not self._synced.get(one.digest)]
+            for digest in late:
+                self._sync(digest)
+                self._synced[digest] = True
+            if late:
+                sync_directory(self.directory)
+
+    def named(self, digests: Iterable[str]) -> None:
+        """These are named in the database now, and durable."""
+        with self._lock:
+            for digest in digests:
+                fresh = self._fresh.pop(digest, None)
+                if fresh is not None and fresh.times > 1:  # somebody else is about to name it
+                    self._fresh[digest] = fresh._replace(times=fresh.times - 1)
+
+    def fresh(self, age: float) -> frozenset[str]:
+        """What was kept within so many seconds, or is being sent; what is older is forgotten."""
+        with self._lock:
+            since = self._now() - age
+            self._fresh = {digest: kept for digest, kept in self._fresh.items() if kept.time > since}
+            return frozenset(self._fresh)
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """While this lasts no file is removed."""
+        with self._lock:
+            self._pins += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pins -= 1
+
+    def sweep(self, gone: Iterable[str], named: frozenset[str], age: float) -> tuple[int, int]:
+        """Remove files.
+
+        Args:
+            gone: blobs that nothing names any more.
+            named: digests of all files that something names.
+            age: seconds after which a file goes that nothing has named yet.
+
+        Returns:
+            Bytes of files that were not in the database, and how many unfinished uploads went.
+        """
+        with self._lock:
+            if self._pins:
+                return 0, 0
+            fresh, before, size = self.fresh(age), self._now() - age, 0
+            for digest in gone:
+                if digest not in fresh:
+                    self._remove(self.path(digest))
+                    self._forget(digest)
+            for entry in _files(self.directory):
+                match = _FILE.fullmatch(entry.name)
+                if match is None or match[1] in fresh or match[1] in named:
+                    continue
+                size += self._remove_old(entry, before)
+            return size, self._sweep_incoming(before)
+
+    def _sweep_incoming(self, before: float) -> int:
+        there = [entry for entry in _files(self._arriving) if _DIGEST.fullmatch(entry.name)]
+        old = [entry for entry in there if entry.stat().st_mtime < before]
+        for entry in old:
+            upload = self._uploads.pop(entry.name, None)
+            if upload is not None:
+                upload.close()
+            self._remove(Path(entry.path))
+        return len(old)
+
+    def _remove_old(self, entry: os.DirEntry[str], before: float) -> int:
+        try:
+            found = entry.stat()
+        except FileNotFoundError:
+            return 0
+        if found.st_mtime >= before:
+            return 0
+        self._remove(Path(entry.path))
+        self._forget(entry.name[:64])
+        return found.st_size
+
+    def _remove(self, path: Path) -> None:
+        with readable_errors(path), suppress(FileNotFoundError):
+            remove(path)
+
+    def _forget(self, digest: str) -> None:
+        with self._writing:
+            self._synced.pop(digest, None)
+            self._whole.discard(digest)
+
+    def close(self) -> None:
+        """Let go of the uploads."""
+        with self._lock:
+            for upload in self._uploads.values():
+                upload.close()
+            self._uploads.clear()
+
+
+def _files(directory: Path) -> list[os.DirEntry[str]]:
+    with readable_errors(directory), os.scandir(directory) as entries:
+        return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+
+
+def _checked(digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise Rejected(f"{digest[:80]!r} is no digest", advice="give SHA-256 in hex: 64 of 0-9 and a-f")
+    return digest
+
+
+__all__ = ["SUFFIX", "ServerBlobs"]

@@ -1,0 +1,68 @@
+"""From an address to a database that is ours alone and up to date."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from umbel.errors import InUse, UsageError
+from umbel.store.sql import tables
+from umbel.store.sql.base import Database
+from umbel.store.sql.postgres import Postgres
+from umbel.store.sql.schema import Schema
+from umbel.store.sql.sqlite import Sqlite
+
+
+def open_database(url: str, directory: Path, schema: Schema) -> Database:
+    """The database at an address; see `umbel.store.sql.store.ServerStore` for what it raises."""
+    try:
+        found = make_url(url)
+    except ArgumentError as error:
+        raise UsageError(
+            "the address of the database is none", advice="give sqlite:///PATH or postgresql://USER@HOST/NAME"
+        ) from error
+    kind = found.drivername.partition("+")[0]
+    if kind == "sqlite":
+        return Sqlite(found, directory, schema)
+    if kind in ("postgresql", "postgres"):
+        return Postgres(found, directory)
+    raise UsageError(f"the store cannot live in {kind!r}", advice="give sqlite:///PATH or postgresql://USER@HOST/NAME")
+
+
+def prepare(connection: Connection, database: Database, steps: Schema, now: float) -> tuple[str, int]:
+    """Bring the schema up to date; gives who we are, and how often the database was opened."""
+    found = steps.found(connection, database.name)
+    if found != steps.newest:
+        database.before_upgrade(found)
+    connection.exec_driver_sql(database.begin)
+    try:
+        if found != steps.newest:
+            steps.upgrade(connection, found)
+        row = connection.execute(select(tables.federation)).first()
+        if row is None:
+            id, turn = secrets.token_hex(16), 1
+            connection.execute(insert(tables.federation), {"one": 1, "id": id, "made": now, "opened": turn})
+        else:
+            id, turn = row.id, row.opened + 1
+            connection.execute(update(tables.federation).values(opened=turn))
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    return id, turn
+
+
+def check_turn(connection: Connection, *, turn: int, name: str) -> None:
+    """Refuse to go on if somebody else has opened the database since."""
+    if connection.execute(select(tables.federation.c.opened)).scalar_one() != turn:
+        raise InUse(
+            f"{name} was opened by another server while this one had lost its connection",
+            advice="start this server again, if the other one is not wanted",
+        )
+
+
+__all__ = ["check_turn", "open_database", "prepare"]

@@ -1,0 +1,45 @@
+"""What nothing needs any more goes: rows in one transaction, and then their files."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+from sqlalchemy import Connection, bindparam, delete, exists, select
+
+from umbel.store.sql import runs
+from umbel.store.sql.blobs import ServerBlobs
+from umbel.store.sql.tables import blob, reference
+from umbel.store.sql.values import Swept
+
+_UNNAMED = select(blob.c.digest, blob.c.size).where(~exists().where(reference.c.digest == blob.c.digest))
+_FILES = select(blob.c.digest).where(blob.c.content.is_(None))
+_DROP = delete(blob).where(blob.c.digest == bindparam("unneeded"))
+
+
+@final
+class Gone(NamedTuple):
+    """What went from the database: digests and bytes; and all files that it still names."""
+
+    digests: tuple[str, ...]
+    bytes: int
+    files: frozenset[str]
+
+
+def sweep(connection: Connection, blobs: ServerBlobs, age: float) -> Gone:
+    """Remove the rows of blobs that nothing names and that nobody has kept lately."""
+    runs.keep_last(connection)
+    fresh = blobs.fresh(age)
+    found = [(d, size) for d, size in connection.execute(_UNNAMED).tuples() if d not in fresh]
+    if found:
+        connection.execute(_DROP, [{"unneeded": digest} for digest, _ in found])
+    files = frozenset(connection.execute(_FILES).scalars())
+    return Gone(tuple(digest for digest, _ in found), sum(size for _, size in found), files)
+
+
+def swept(gone: Gone, blobs: ServerBlobs, age: float) -> Swept:
+    """Remove their files, now that they are gone for good."""
+    more, incoming = blobs.sweep(gone.digests, gone.files, age)
+    return Swept(blobs=len(gone.digests), bytes=gone.bytes + more, incoming=incoming)
+
+
+__all__ = ["Gone", "sweep", "swept"]

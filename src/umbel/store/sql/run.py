@@ -1,0 +1,164 @@
+"""One run in the server's store, as the engine sees it.
+
+A commit is written while the run goes on, one at a time, and is durable before the next one begins. A record is
+written when it is clear that no commit follows at once, which would make it needless. Nothing is lost if the process
+dies before: the exchange stays open in the database, with all its answers, until its record or its commit is durable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast, final
+
+from umbel.arrays import Arrays
+from umbel.codec import Json, decode, loaded_classes
+from umbel.engine.ports import Commit, Record
+from umbel.store.blobs import Blobs
+from umbel.store.content import Content
+from umbel.store.sql.blobs import ServerBlobs
+from umbel.store.sql.store import ServerStore
+from umbel.store.sql.values import CommitRow, Holding, Kept
+from umbel.store.writer import GoOn, Writer
+
+_SOON = 0.1  # seconds; a round's own commit mostly comes within that of its last exchange
+_STATE: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # kept of the last commits only
+
+
+@final
+class RunStore:
+    """The engine's `Store` of one run.
+
+    Args:
+        store: of the server.
+        run: the run's id.
+        counted: whose new states count since the last close; None: of all who were counted and have one.
+    """
+
+    def __init__(self, store: ServerStore, run: str, counted: Callable[[], Sequence[str]] | None = None) -> None:
+        self._store, self._run, self._counted = store, run, counted
+        self._writer = Writer()
+        self._unrecorded: dict[int, tuple[str, ...]] = {}  # by exchange that has no record yet, whose state counts
+
+    def close(self) -> None:
+        """Write what waits; the server's store stays open."""
+        try:
+            self._writer.wait()
+        finally:
+            self._writer.close()
+
+    def commits(self) -> Sequence[Commit]:
+        """All commits; all but the last without their state."""
+        self._writer.wait()
+        rows, _ = self._store.saved(self._run)
+        return [self._commit_of(row, last=i == len(rows) - 1) for i, row in enumerate(rows)]
+
+    def records(self) -> Sequence[Record]:
+        """The exchanges finished since the last commit."""
+        self._writer.wait()
+        return [Record(**self._decoded(json.loads(row.content))) for row in self._store.saved(self._run)[1]]
+
+    def best(self) -> Arrays | None:
+        """The best model so far, if the run keeps one."""
+        self._writer.wait()
+        digest = self._store.best(self._run)
+        return None if digest is None else self._store.blobs.fetch(digest)
+
+    def record(self, record: Record) -> None:
+        """Keep a finished exchange until its round commits."""
+        self._writer.wait()
+        self._unrecorded[record.sequence] = self._states(record)
+        content = Content(record, "exchange")
+        self._writer.begin(lambda go_on: self._write_record(record, content, go_on), delay=_SOON)
+
+    def _states(self, record: Record) -> tuple[str, ...]:
+        return tuple(record.answer.clients if self._counted is None else self._counted())
+
+    def _write_record(self, record: Record, content: Content, go_on: GoOn) -> None:
+        kept = _Keeping(self._store.blobs)
+        content.keep(cast(Blobs, kept), sync=True, go_on=go_on)
+        states = self._unrecorded[record.sequence]
+        self._store.record(
+            self._run,
+            _text(content.json),
+            round=record.round,
+            call=record.call,
+            sequence=record.sequence,
+            states=states,
+            blobs=kept.all,
+        ).result()
+        del self._unrecorded[record.sequence]
+
+    def mark(self, sequence: int) -> None:
+        """Nothing: the last commit's states are kept until the next."""
+
+    def commit(self, commit: Commit) -> None:
+        """Keep the end of a round."""
+        self._writer.wait(drop=True)  # the exchange before it need not be recorded any more
+        states, self._unrecorded = self._unrecorded, {}
+        content = Content(commit, "commit")
+        self._writer.begin(lambda _: self._write_commit(commit, content, states))
+
+    def _write_commit(self, commit: Commit, content: Content, states: Mapping[int, Sequence[str]]) -> None:
+        kept = _Keeping(self._store.blobs)
+        content.keep(cast(Blobs, kept), sync=True)
+        fields = dict(content.json)
+        clients = fields.pop("clients")
+        state = {name: fields.pop(name) for name in _STATE}
+        del state["best"]  # named on its own, as long as it is the best
+        named: dict[Holding, list[Kept]] = {"commit": [], "best": [], "opening": []}
+        for name in content.arrays:
+            holding: Holding = "best" if name == "best" else "commit" if name in _STATE else "opening"
+            named[holding] += [kept[digest] for digest in content.digests(name)]
+        self._store.commit(
+            self._run,
+            _text(fields),
+            round=commit.rows[-1].round,
+            sequence=commit.sequence,
+            clients=_text(clients) if clients else None,
+            state=_text(state),
+            states=states,
+            blobs=named,
+        ).result()
+
+    def _commit_of(self, row: CommitRow, *, last: bool) -> Commit:
+        fields = {**json.loads(row.content), **_STATE}
+        if last and row.state is not None:
+            fields |= json.loads(row.state)
+        return Commit(**self._decoded({**fields, "clients": json.loads(row.clients) if row.clients else {}}))
+
+    def _decoded(self, content: Mapping[str, Json]) -> dict[str, Any]:
+        fetch = self._store.blobs.fetch
+        return {name: decode(value, fetch, allow=loaded_classes) for name, value in content.items()}
+
+
+@final
+class _Keeping:
+    """Blobs as `Content` keeps them; remembers which."""
+
+    def __init__(self, blobs: ServerBlobs) -> None:
+        self._blobs = blobs
+        self._kept: dict[str, Kept] = {}
+
+    def __getitem__(self, digest: str) -> Kept:
+        return self._kept[digest]
+
+    @property
+    def all(self) -> list[Kept]:
+        """What was kept."""
+        return list(self._kept.values())
+
+    def keep(self, arrays: Arrays, *, sync: bool, go_on: GoOn) -> str:
+        """Keep arrays; gives their digest."""
+        digest = arrays.digest(go_on)
+        go_on()
+        if digest not in self._kept:
+            self._kept[digest] = self._blobs.keep(arrays, sync)
+        return digest
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, separators=(",", ":"), default=Arrays.digest)
+
+
+__all__ = ["RunStore"]

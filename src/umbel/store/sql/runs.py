@@ -1,0 +1,132 @@
+"""What is done to runs: each function is one transaction's worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from umbel.errors import NotThere, Rejected
+from umbel.store.sql import references
+from umbel.store.sql.blobs import ServerBlobs
+from umbel.store.sql.people import note
+from umbel.store.sql.rows import dumped, plain, run_of, run_values
+from umbel.store.sql.tables import OF_A_RUN, event, record, round_commit, run, state
+from umbel.store.sql.values import ACTIVE, Kept, RunRow, Status
+
+
+def find(connection: Connection, id: str) -> RunRow:
+    """The run with this id.
+
+    Raises:
+        NotThere: there is none.
+    """
+    row = connection.execute(select(run).where(run.c.id == id)).first()
+    if row is None:
+        raise NotThere(f"there is no run {id[:8]!r}", advice="umbel ls lists them; it may have been removed")
+    return run_of(row)
+
+
+def submit(connection: Connection, now: float, blobs: ServerBlobs, wanted: RunRow, kept: Sequence[Kept]) -> RunRow:
+    """Take a run in; one that is there with the same key of the same owner is given back as it is."""
+    row = connection.execute(select(run).where(run.c.owner == wanted.owner, run.c.key == wanted.key)).first()
+    if row is not None:
+        return run_of(row)
+    if connection.execute(select(run.c.id).where(run.c.id == wanted.id)).first() is not None:
+        raise Rejected(f"there is a run {wanted.id[:8]} already", advice="give it another id")
+    connection.execute(insert(run), run_values(wanted))
+    references.name(connection, blobs, wanted.id, 0, {"submission": kept})
+    note(connection, now, wanted.owner, "run-submitted", target=wanted.id, details={"name": wanted.name})
+    return wanted
+
+
+def set_status(
+    connection: Connection,
+    now: float,
+    id: str,
+    *,
+    status: Status,
+    reason: str,
+    rounds: int | None,
+    round: int | None,  # the field's word
+    by: str,
+) -> RunRow:
+    """Where a run stands now."""
+    before = find(connection, id)
+    changes: dict[str, Any] = {"status": status, "reason": plain(reason)}
+    if status in ACTIVE:
+        changes["ended"] = 0.0
+        if status != "queued" and not before.started:
+            changes["started"] = now
+    elif not before.ended:
+        changes["ended"] = now
+    if round is not None:
+        changes["round"] = round
+    if rounds is not None:
+        changes["rounds"] = rounds
+        if before.rounds is not None and rounds != before.rounds:
+            _forget_behind(connection, id, before.rounds)
+    connection.execute(update(run).where(run.c.id == id).values(**changes))
+    if by:
+        details = {"status": status, **({} if rounds is None else {"rounds": rounds})}
+        note(connection, now, by, "run-status", target=id, details=details)
+    return find(connection, id)
+
+
+def _forget_behind(connection: Connection, id: str, rounds: int) -> None:
+    """What was asked behind the last round does not count when the run goes on with more."""
+    behind = record.c.run == id, record.c.round > rounds
+    first = connection.execute(select(func.min(record.c.sequence)).where(*behind)).scalar()
+    if first is None:
+        return
+    connection.execute(delete(record).where(*behind))
+    references.forget(connection, id, "record", since=first)
+    connection.execute(delete(state).where(state.c.run == id, state.c.sequence >= first))
+
+
+def remove(connection: Connection, now: float, id: str, by: str) -> None:
+    """Forget a run and all that belongs to it."""
+    found = find(connection, id)
+    if found.status in ACTIVE:
+        raise Rejected(f"run {id[:8]} is {found.status}", advice=f"stop it first: umbel stop {id[:8]}")
+    for table in OF_A_RUN:
+        connection.execute(delete(table).where(table.c.run == id))
+    connection.execute(delete(run).where(run.c.id == id))
+    note(
+        connection,
+        now,
+        by,
+        "run-removed",
+        target=id,
+        details={"name": found.name, "owner": found.owner, "round": found.round},
+    )
+
+
+def add_event(connection: Connection, now: float, id: str, kind: str, content: Mapping[str, Any]) -> int:
+    """Something happened in a run."""
+    if connection.execute(select(run.c.id).where(run.c.id == id)).first() is None:
+        raise NotThere(f"there is no run {id[:8]!r}", advice="it may have been removed")
+    done = connection.execute(insert(event), {"run": id, "time": now, "kind": kind, "content": dumped(dict(content))})
+    key = done.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def keep_last(connection: Connection) -> None:
+    """Of runs that have ended only the last commit can still be needed."""
+    last = func.max(round_commit.c.round)
+    several = (
+        select(round_commit.c.run, last)
+        .join(run, run.c.id == round_commit.c.run)
+        .where(run.c.status.not_in(ACTIVE), round_commit.c.state.is_not(None))
+        .group_by(round_commit.c.run)
+        .having(func.count() > 1)
+    )
+    for id, newest in connection.execute(several).tuples().all():
+        older = round_commit.c.run == id, round_commit.c.round < newest
+        connection.execute(update(round_commit).where(*older).values(state=None))
+        references.forget(connection, id, "commit", upto=newest - 1)
+
+
+__all__ = ["add_event", "find", "keep_last", "remove", "set_status", "submit"]
