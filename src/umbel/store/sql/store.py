@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, final
+from typing import Any, Literal, TypeVar, final, overload
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -52,9 +52,10 @@ from umbel.store.sql.values import (
     TokenRow,
     Verdict,
 )
-from umbel.store.sql.writer import GroupWriter, Then, Work
+from umbel.store.sql.writer import GroupWriter, Work
 
 T = TypeVar("T")
+R = TypeVar("R")
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 HOUR = 3600.0  # seconds
 
@@ -110,8 +111,21 @@ class ServerStore:
             self.blobs.close()
             self._database.close()
 
-    def _write(self, work: Work[T], then: Then[T] | None = None) -> Future[T]:
+    @overload
+    def _write(self, work: Work[T]) -> Future[T]: ...
+    @overload
+    def _write(self, work: Work[T], then: Callable[[T], R]) -> Future[R]: ...
+    def _write(self, work: Work[Any], then: Callable[[Any], Any] | None = None) -> Future[Any]:
         return self._writer.submit(work, then)
+
+    def _named(self, kept: Mapping[Holding, Sequence[Kept]]) -> Callable[[T], T]:
+        """What is to be done when these are named for good."""
+
+        def then(result: T) -> T:
+            self.blobs.named(one.digest for some in kept.values() for one in some)
+            return result
+
+        return then
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -226,7 +240,7 @@ class ServerStore:
     def submit(self, run: RunRow, blobs: Sequence[Kept] = ()) -> Future[RunRow]:
         """Take a run in; one that is there with the same key of the same owner is given back as it is."""
         return self._write(
-            lambda c: runs.submit(c, self._now(), self.blobs, run, blobs), lambda _: self._named({"submission": blobs})
+            lambda c: runs.submit(c, self._now(), self.blobs, run, blobs), self._named({"submission": blobs})
         )
 
     def set_status(
@@ -297,7 +311,7 @@ class ServerStore:
         """
         return self._write(
             lambda c: exchanges.open_exchange(c, self.blobs, run, exchange, blobs),
-            lambda _: self._named({"exchange": blobs}),
+            self._named({"exchange": blobs}),
         )
 
     def accept(self, run: str, sequence: int, answer: AnswerRow, blobs: Sequence[Kept] = ()) -> Future[Verdict]:
@@ -311,7 +325,7 @@ class ServerStore:
         """
         return self._write(
             lambda c: exchanges.accept(c, self.blobs, run, sequence, answer, kept=blobs),
-            lambda verdict: self._named({"answer": blobs}) if verdict == "accepted" and blobs else None,
+            lambda verdict: self._named({"answer": blobs})(verdict) if verdict == "accepted" else verdict,
         )
 
     def answers(self, run: str, sequence: int) -> list[AnswerRow]:
@@ -364,7 +378,7 @@ class ServerStore:
         row = RecordRow(round=round, call=call, sequence=sequence, content=content)
         return self._write(
             lambda c: exchanges.add_record(c, self.blobs, run, row, states=states, kept=blobs),
-            lambda _: self._named({"record": blobs}),
+            self._named({"record": blobs}),
         )
 
     def commit(
@@ -394,7 +408,7 @@ class ServerStore:
         row = CommitRow(round=round, sequence=sequence, content=content, clients=clients, state=state)
         return self._write(
             lambda c: exchanges.add_commit(c, self.blobs, run, row, states=states, kept=blobs),
-            lambda _: self._named(blobs),
+            self._named(blobs),
         )
 
     def saved(self, run: str) -> tuple[list[CommitRow], list[RecordRow]]:
@@ -429,26 +443,9 @@ class ServerStore:
         Args:
             age: seconds after which uploads go, and files that were never named.
         """
-        found: list[Swept] = []
-
-        def sweep(connection: Connection) -> retention.Gone:
-            return retention.sweep(connection, self.blobs, age)
-
-        done: Future[Swept] = Future()
-        done.set_running_or_notify_cancel()
-
-        def then(gone: retention.Gone) -> None:
-            found.append(retention.swept(gone, self.blobs, age))
-
-        def tell(gone: Future[retention.Gone]) -> None:
-            error = gone.exception()
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(found[0])
-
-        self._write(sweep, then).add_done_callback(tell)
-        return done
+        return self._write(
+            lambda c: retention.sweep(c, self.blobs, age), lambda gone: retention.swept(gone, self.blobs, age)
+        )
 
     def backup(self, path: Path, dump: Callable[[Path], None] | None = None) -> None:
         """Copy the database and its blobs while they are in use. The copy is a server's directory.
@@ -463,9 +460,6 @@ class ServerStore:
             StoreError: it cannot be written.
         """
         back_up(self._database, self.blobs, path, dump)
-
-    def _named(self, kept: Mapping[Holding, Sequence[Kept]]) -> None:
-        self.blobs.named(one.digest for some in kept.values() for one in some)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

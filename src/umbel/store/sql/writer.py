@@ -22,8 +22,8 @@ from umbel.store.sql.base import Database
 from umbel.store.sql.errors import passing, readable, spoils
 
 T = TypeVar("T")
+R = TypeVar("R")
 Work = Callable[[Connection], T]
-Then = Callable[[T], None]
 _GROUP = 500  # pieces of work in one transaction; more wait for the next
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.5, *(1.0,) * 29)  # seconds before each try to connect again: half a minute in all
 
@@ -34,7 +34,7 @@ class _Waiting:
     """Work, and who waits for it. ``then`` is called when it is durable."""
 
     work: Work[Any]
-    then: Then[Any] | None
+    then: Callable[[Any], Any] | None
     future: Future[Any]
 
 
@@ -68,15 +68,16 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="umbel-store", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work[T], then: Then[T] | None = None) -> Future[T]:
+    def submit(self, work: Work[T], then: Callable[[T], R] | None = None) -> Future[R]:
         """Do this work in a transaction; the future is done when it is durable.
 
         Args:
             work: is given the connection. It may be done twice, if the connection was lost; then the first time did
                 not count.
-            then: is called in the writer's thread with what the work gave, when that is durable.
+            then: is called in the writer's thread with what the work gave, when that is durable, and gives what the
+                future gives; None: the work does.
         """
-        future: Future[T] = Future()
+        future: Future[R] = Future()
         with self._lock:
             if self._closed:
                 raise StoreError("the server's store is closed", advice="open it again")
@@ -130,7 +131,7 @@ class GroupWriter:
         for one, result in zip(group, results, strict=True):
             if not isinstance(result, _Failed) and one.then is not None:
                 try:
-                    one.then(result)
+                    result = one.then(result)  # noqa: PLW2901
                 except Exception as error:  # noqa: BLE001  # it is durable, but who waits must know
                     result = _Failed(error)  # noqa: PLW2901
             if isinstance(result, _Failed):
@@ -221,4 +222,4 @@ def _all(connection: Connection, group: list[_Waiting]) -> list[Any]:
     return results
 
 
-__all__ = ["GroupWriter", "Then", "Work"]
+__all__ = ["GroupWriter", "Work"]
