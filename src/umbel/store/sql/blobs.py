@@ -71,8 +71,8 @@ class ServerBlobs:
             with readable_errors(place):
                 place.mkdir(parents=True, exist_ok=True)
         sync_directory(directory)
-        self._lock = threading.RLock()  # what is removed, and what must not be
-        self._writing = threading.Lock()
+        self._lock = threading.RLock()  # what is removed, and what must not be; held for moments only
+        self._writing = tuple(threading.Lock() for _ in range(16))  # one writes a file at a time, by its first digit
         self._fresh: dict[str, _Fresh] = {}
         self._synced: dict[str, bool] = {}  # files that this process wrote, and whether they outlive a loss of power
         self._whole: set[str] = set()  # files that this process has seen to have their digest
@@ -179,7 +179,9 @@ class ServerBlobs:
             self._note(digest, content)
             return Kept(digest, size, content)
         self._note(digest, None)
-        with self._writing:  # files that this process did not write are not trusted: a loss of power may have cut them
+        with self._alone(
+            digest
+        ):  # files that this process did not write are not trusted: a loss of power may have cut them
             if self._synced.get(digest, -1) < sync:
                 if sync and digest in self._synced:
                     self._sync(digest)
@@ -191,6 +193,9 @@ class ServerBlobs:
                 self._synced[digest] = sync
                 self._whole.add(digest)
         return Kept(digest, size, None)
+
+    def _alone(self, digest: str) -> threading.Lock:
+        return self._writing[int(digest[0], 16)]
 
     def _sync(self, digest: str) -> None:
         path = self.path(digest)
@@ -209,7 +214,7 @@ class ServerBlobs:
     def incoming(self, digest: str, size: int) -> Incoming:
         """Begin an upload, or go on with one that broke off. An earlier one of the same blob that is open ends."""
         path = self._arriving / _checked(digest)
-        with self._lock:
+        with self._alone(digest):
             before = self._uploads.pop(digest, None)
             if before is not None:
                 before.close()
@@ -228,35 +233,35 @@ class ServerBlobs:
 
     def _take(self, path: Path, digest: str, size: int) -> Kept:
         content = None
-        if size <= INLINE:
-            with readable_errors(path):
+        with readable_errors(path):
+            if size <= INLINE:
                 content = path.read_bytes()
-        with self._lock:
             self._note(digest, content)
-            with readable_errors(path), self._writing:
-                if content is None:
-                    os.replace(path, self.path(digest))
-                    os.utime(self.path(digest), (self._now(), self._now()))
-                    self._synced[digest] = True
-                    self._whole.add(digest)
-                else:
-                    os.unlink(path)
-            self._uploads.pop(digest, None)
+            if content is None:
+                os.utime(path, (self._now(), self._now()))
+                os.replace(path, self.path(digest))
+            else:
+                os.unlink(path)
         if content is None:
             sync_directory(self.directory)
+            self._synced[digest] = True
+            self._whole.add(digest)
+        self._uploads.pop(digest, None)
         return Kept(digest, size, content)
 
     # --- what is named, and what is not ------------------------------------------------------
 
     def settle(self, kept: Iterable[Kept]) -> None:
         """Make the files among these outlive a loss of power: they are about to be named."""
-        with self._writing:  # what another process left may not have been synced either
-            late = [one.digest for one in kept if one.content is None and not self._synced.get(one.digest)]
-            for digest in late:
+        # what another process left may not have been synced either
+        late = [one.digest for one in kept if one.content is None and not self._synced.get(one.digest)]
+        for digest in late:
+            with self._alone(digest):
                 self._sync(digest)
-                self._synced[digest] = True
-            if late:
-                sync_directory(self.directory)
+        if late:
+            sync_directory(self.directory)
+        for digest in late:
+            self._synced[digest] = True
 
     def named(self, digests: Iterable[str]) -> None:
         """These are named in the database now, and durable."""
@@ -308,17 +313,23 @@ class ServerBlobs:
                 if match is None or match[1] in fresh or match[1] in named:
                     continue
                 size += self._remove_old(entry, before)
-            return size, self._sweep_incoming(before)
+        names = [entry.name for entry in _files(self._arriving) if _DIGEST.fullmatch(entry.name)]
+        return size, sum(self._give_up(name, before) for name in names)
 
-    def _sweep_incoming(self, before: float) -> int:
-        there = [entry for entry in _files(self._arriving) if _DIGEST.fullmatch(entry.name)]
-        old = [entry for entry in there if entry.stat().st_mtime < before]
-        for entry in old:
-            upload = self._uploads.pop(entry.name, None)
+    def _give_up(self, digest: str, before: float) -> bool:
+        """Forget an upload, if it has not gone on since then."""
+        path = self._arriving / digest
+        with self._alone(digest):
+            try:
+                if path.stat().st_mtime >= before:
+                    return False
+            except FileNotFoundError:
+                return False
+            upload = self._uploads.pop(digest, None)
             if upload is not None:
                 upload.close()
-            self._remove(Path(entry.path))
-        return len(old)
+            self._remove(path)
+        return True
 
     def _remove_old(self, entry: os.DirEntry[str], before: float) -> int:
         try:
@@ -336,16 +347,14 @@ class ServerBlobs:
             remove(path)
 
     def _forget(self, digest: str) -> None:
-        with self._writing:
-            self._synced.pop(digest, None)
-            self._whole.discard(digest)
+        self._synced.pop(digest, None)
+        self._whole.discard(digest)
 
     def close(self) -> None:
         """Let go of the uploads."""
-        with self._lock:
-            for upload in self._uploads.values():
-                upload.close()
-            self._uploads.clear()
+        for upload in list(self._uploads.values()):
+            upload.close()
+        self._uploads.clear()
 
 
 def _files(directory: Path) -> list[os.DirEntry[str]]:

@@ -18,13 +18,20 @@ from umbel.store.sql.runs import find
 from umbel.store.sql.tables import answer, exchange, record, reference, round_commit, run, state
 from umbel.store.sql.values import AnswerRow, CommitRow, Holding, Kept, OpenExchange, RecordRow, Verdict
 
-_WAITING = select(exchange.c.waiting).where(
-    exchange.c.run == bindparam("run"), exchange.c.sequence == bindparam("sequence")
+_LOOK = (
+    select(exchange.c.waiting, answer.c.attempt, answer.c.kind)
+    .select_from(exchange)
+    .outerjoin(
+        answer,
+        and_(
+            answer.c.run == exchange.c.run,
+            answer.c.sequence == exchange.c.sequence,
+            answer.c.client == bindparam("client"),
+        ),
+    )
+    .where(exchange.c.run == bindparam("run"), exchange.c.sequence == bindparam("sequence"))
 )
-_STORED = select(answer.c.attempt, answer.c.kind).where(
-    answer.c.run == bindparam("run"), answer.c.sequence == bindparam("sequence"), answer.c.client == bindparam("client")
-)
-_ANSWER = insert(answer)
+_ANSWER = insert(answer).inline()
 
 
 def open_exchange(
@@ -70,11 +77,11 @@ def accept(
 ) -> Verdict:
     """Take a client's answer, once."""
     place = {"run": id, "sequence": sequence}
-    if not connection.execute(_WAITING, place).scalar():
+    found = connection.execute(_LOOK, {**place, "client": given.client}).first()
+    if found is None or not found.waiting:
         return "late"
-    stored = connection.execute(_STORED, {**place, "client": given.client}).first()
-    if stored is not None:
-        if stored.kind != "failure" or given.attempt <= stored.attempt:
+    if found.attempt is not None:
+        if found.kind != "failure" or given.attempt <= found.attempt:
             return "repeated"
         same = answer.c.run == id, answer.c.sequence == sequence, answer.c.client == given.client
         connection.execute(delete(answer).where(*same))

@@ -4,43 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, Insert, Table, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from umbel.errors import NotThere
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.tables import blob, reference
 from umbel.store.sql.values import Holding, Kept
 
-_THERE = select(blob.c.digest).where(blob.c.digest.in_(bindparam("digests", expanding=True)))
-_ADD = insert(blob)
-_NAME = insert(reference)
-_NAMED = select(reference.c.digest).where(
-    reference.c.run == bindparam("run"),
-    reference.c.kind == bindparam("kind"),
-    reference.c.number == bindparam("number"),
-)
-_SOME = 500  # parameters of one statement
+_IS_THERE = select(blob.c.digest).where(blob.c.digest == bindparam("digest"))
 
 
-def add(connection: Connection, blobs: ServerBlobs, kept: Sequence[Kept]) -> None:
-    """Write down that these blobs are there.
+def _if_new(table: Table) -> dict[str, Insert]:
+    """A row that is there stays; by the dialect's name."""
+    return {
+        "sqlite": sqlite.insert(table).on_conflict_do_nothing(),
+        "postgresql": postgresql.insert(table).on_conflict_do_nothing(),
+    }
 
-    Raises:
-        NotThere: one of them is not.
-    """
-    known: set[str] = set()
-    digests = sorted({one.digest for one in kept})
-    for i in range(0, len(digests), _SOME):
-        known |= set(connection.execute(_THERE, {"digests": digests[i : i + _SOME]}).scalars())
-    rows: dict[str, dict[str, object]] = {}
-    for one in kept:
-        if one.digest in known:
-            continue
-        if one.content is None and not blobs.path(one.digest).is_file():
-            raise NotThere(f"blob {one.digest[:12]} is not here any more", advice="send it, then what names it")
-        rows[one.digest] = {"digest": one.digest, "size": one.size, "content": one.content}
-    if rows:
-        connection.execute(_ADD, list(rows.values()))
+
+_ADD, _NAME = _if_new(blob), _if_new(reference)
 
 
 def name(
@@ -51,20 +34,32 @@ def name(
     Raises:
         NotThere: a blob is not there.
     """
-    everything = [one for some in kept.values() for one in some]
+    everything = {one.digest: one for some in kept.values() for one in some}
     if not everything:
         return
-    add(connection, blobs, everything)
-    blobs.settle(one for kind, some in kept.items() if kind != "exchange" for one in some)
-    rows: list[dict[str, object]] = []
-    for kind, some in kept.items():
-        digests = dict.fromkeys(one.digest for one in some)
-        if not digests:
-            continue
-        there = set(connection.execute(_NAMED, {"run": run, "kind": kind, "number": number}).scalars())
-        rows += [{"run": run, "kind": kind, "number": number, "digest": d} for d in digests if d not in there]
+    rows = [
+        {"digest": one.digest, "size": one.size, "content": one.content}
+        for one in everything.values()
+        if one.content is not None or _is_file(connection, blobs, one.digest)
+    ]
     if rows:
-        connection.execute(_NAME, rows)
+        connection.execute(_ADD[connection.dialect.name], rows)
+    blobs.settle(one for kind, some in kept.items() if kind != "exchange" for one in some)
+    names: list[dict[str, object]] = [
+        {"run": run, "kind": kind, "number": number, "digest": digest}
+        for kind, some in kept.items()
+        for digest in dict.fromkeys(one.digest for one in some)
+    ]
+    connection.execute(_NAME[connection.dialect.name], names)
+
+
+def _is_file(connection: Connection, blobs: ServerBlobs, digest: str) -> bool:
+    """Is it in a file, and not in a row?"""
+    if blobs.path(digest).is_file():
+        return True
+    if connection.execute(_IS_THERE, {"digest": digest}).first() is None:
+        raise NotThere(f"blob {digest[:12]} is not here any more", advice="send it, then what names it")
+    return False
 
 
 def forget(
@@ -87,4 +82,4 @@ def forget(
     connection.execute(found)
 
 
-__all__ = ["add", "forget", "name"]
+__all__ = ["forget", "name"]

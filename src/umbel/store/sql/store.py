@@ -351,7 +351,7 @@ class ServerStore:
         """By client, the exchange whose new state counts."""
         table = tables.state
         found = select(table.c.client, func.max(table.c.sequence)).where(table.c.run == run).group_by(table.c.client)
-        return self._read(lambda c: {client: sequence for client, sequence in c.execute(found).tuples()})  # noqa: C416
+        return self._read(lambda c: {row[0]: row[1] for row in c.execute(found)})
 
     def record(
         self,
