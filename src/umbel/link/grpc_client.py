@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -26,6 +26,7 @@ DEADLINE = 30.0
 """Seconds that a call with one answer may take; then it is not known whether it arrived."""
 
 _END: Any = vars(grpc.aio)["EOF"]  # unknown to the stubs
+_FORGOTTEN = "Internal error from Core"
 Metadata = Mapping[str, str | bytes]
 
 
@@ -79,10 +80,15 @@ class GrpcChannel:
         """Many messages there, one back. The next is asked for when the last has left."""
         with self._mapped():
             call = self._calls[path](metadata=tuple(metadata.items()))
+            ends: list[grpc.aio.AioRpcError] = []
+            call.add_done_callback(lambda call: ends.append(_end_of(call)))
             try:
                 async with ending(messages):
                     await _write_all(call, messages)
                 answer: bytes = await call
+            except grpc.aio.AioRpcError as error:
+                # a message that meets the end of the call makes gRPC forget what the server has said
+                raise next((end for end in ends if end.details() != _FORGOTTEN), error) from None
             finally:
                 call.cancel()
             return answer
@@ -112,6 +118,23 @@ async def _write_all(call: Any, messages: AsyncIterator[bytes]) -> None:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the server has ended the call; why, the call itself says, and this error does not
     await call.done_writing()
+
+
+def _end_of(call: Any) -> grpc.aio.AioRpcError:
+    """How a call has ended that is over."""
+    parts = (call.code(), call.initial_metadata(), call.trailing_metadata(), call.details())
+    code, initial, trailing, details = map(_at_once, parts)
+    return grpc.aio.AioRpcError(code, initial, trailing, details, None)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine gives that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise AssertionError("a call that is over has something to wait for")
 
 
 async def _raise_for(call: Any) -> None:

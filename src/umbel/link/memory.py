@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar, final
 
-from umbel.errors import Rejected, Unreachable
+from umbel.errors import Rejected, UmbelError, Unreachable
 from umbel.link.dispatch import Broken, Dispatch, Metadata
-from umbel.link.ending import Source, ending
+from umbel.link.ending import ending
 from umbel.link.identity import Identity
 from umbel.link.person import PersonLink
 from umbel.link.signing import SignedLink
-from umbel.link.status import error_of
+from umbel.link.status import Status, error_of
 from umbel.wire import MESSAGE
+
+T = TypeVar("T")
 
 
 @final
@@ -23,50 +26,85 @@ class MemoryChannel:
     def __init__(self, server: Dispatch) -> None:
         self._server = server
         self._closed = False
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     async def unary(self, path: str, body: bytes, metadata: Metadata) -> bytes:
         """One message there, one back."""
         self._look(body)
-        try:
-            return await self._server.unary(path, body, metadata)
-        except Broken as error:
-            raise error_of(error.status) from error
+        return await self._answered(self._server.unary(path, body, metadata))
 
     async def stream(self, path: str, body: bytes, metadata: Metadata) -> AsyncIterator[bytes]:
         """One message there, many back."""
         self._look(body)
-        try:
-            async with ending(self._server.stream(path, body, metadata)) as messages:
-                async for message in messages:
-                    self._look(message)
-                    yield message
-        except Broken as error:
-            raise error_of(error.status) from error
+        async with ending(self._server.stream(path, body, metadata)) as messages:
+            while (message := await self._answered(_next(messages))) is not None:
+                self._look(message)
+                yield message
 
     async def upload(self, path: str, messages: AsyncIterator[bytes], metadata: Metadata) -> bytes:
         """Many messages there, one back."""
-        self._look(b"")
-        source = Source(messages)
+        sent = _Sent(messages, self._look)
         try:
-            async with ending(self._sent(source)) as sent:
-                return await self._server.upload(path, sent, metadata)
-        except Broken as error:
-            raise source.error or error_of(error.status) from error
+            return await self._answered(self._server.upload(path, sent, metadata))
+        except UmbelError:
+            if sent.error is not None:  # the caller's own, as it was
+                raise sent.error from None
+            raise
 
     async def close(self) -> None:
-        """No call is made any more."""
+        """End all calls."""
         self._closed = True
+        for call in self._under_way:
+            call.cancel()
 
-    async def _sent(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for message in messages:
-            self._look(message)
-            yield message
+    async def _answered(self, call: Coroutine[Any, Any, T]) -> T:
+        """What comes of a call, unless the link is closed before."""
+        task = asyncio.ensure_future(call)
+        self._under_way.add(task)
+        try:
+            if self._closed:
+                task.cancel()
+            return await task
+        except Broken as error:
+            raise error_of(error.status) from error
+        except asyncio.CancelledError:
+            if (mine := asyncio.current_task()) is not None and mine.cancelling():
+                raise
+            raise Unreachable("the link is closed", advice="make another") from None
+        finally:
+            self._under_way.discard(task)
 
     def _look(self, message: bytes) -> None:
-        if self._closed:
-            raise Unreachable("the link is closed", advice="make another")
         if len(message) > MESSAGE:
             raise Rejected(f"a message has {len(message):,} bytes, at most {MESSAGE:,} are accepted")
+
+
+async def _next(messages: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(messages, None)
+
+
+@final
+class _Sent:
+    """What is sent, until the caller's own code raises; the server is told no more than that."""
+
+    def __init__(self, messages: AsyncIterator[bytes], look: Callable[[bytes], None]) -> None:
+        self._messages = messages
+        self._look = look
+        self.error: Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            message = await anext(self._messages)
+            self._look(message)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise Broken(Status("CANCELLED", "the caller has given up")) from error
+        return message
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from umbel.testing.aggregator import check_aggregator
+from umbel.testing.link import check_link
 from umbel.testing.optimizer import check_optimizer
 from umbel.testing.sampler import check_sampler
 from umbel.testing.store import check_store
@@ -11,6 +12,7 @@ from umbel.testing.transform import check_transform
 
 __all__ = [
     "check_aggregator",
+    "check_link",
     "check_optimizer",
     "check_sampler",
     "check_store",
