@@ -16,17 +16,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
-from sqlalchemy import Engine, bindparam, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import RowMapping, Select, bindparam, select
 
 from umbel.arrays import Arrays
 from umbel.errors import CorruptFile, FormatError, NotThere, Rejected
 from umbel.store.blobs import read_whole
 from umbel.store.durable import TEMPORARY, readable_errors, remove, replace_file, sync_directory, sync_file
-from umbel.store.sql.errors import readable
 from umbel.store.sql.incoming import Incoming
+from umbel.store.sql.reading import Reader
 from umbel.store.sql.tables import blob
 from umbel.store.sql.values import INLINE, Kept
 
@@ -34,7 +33,7 @@ SUFFIX = ".safetensors"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(rf"([0-9a-f]{{64}}){re.escape(SUFFIX)}({re.escape(TEMPORARY)})?")  # nothing else is ever removed
 _ONE = select(blob.c.size, blob.c.content).where(blob.c.digest == bindparam("digest"))
-_SIZE = select(blob.c.size, blob.c.content.is_(None)).where(blob.c.digest == bindparam("digest"))
+_SIZE = select(blob.c.size, blob.c.content.is_(None).label("is_file")).where(blob.c.digest == bindparam("digest"))
 _BACKUP = "restore the server's directory from a backup"
 
 
@@ -59,14 +58,13 @@ class ServerBlobs:
 
     Args:
         directory: of the server.
-        reading: the database.
-        name: what that is called in errors.
+        read: reads from the database.
         now: seconds since 1970.
     """
 
-    def __init__(self, directory: Path, reading: Engine, name: str, now: Callable[[], float]) -> None:
+    def __init__(self, directory: Path, read: Reader, now: Callable[[], float]) -> None:
         self.directory, self._arriving = directory / "blobs", directory / "incoming"
-        self._reading, self._name, self._now = reading, name, now
+        self._read, self._now = read, now
         for place in (self.directory, self._arriving):
             with readable_errors(place):
                 place.mkdir(parents=True, exist_ok=True)
@@ -96,13 +94,13 @@ class ServerBlobs:
         if fresh is not None and fresh.content is not None:
             return len(fresh.content)
         row = self._row(_SIZE, digest)
-        if row is not None and not row[1]:
-            return int(row[0])
+        if row is not None and not row["is_file"]:
+            return int(row["size"])
         try:
             size = path.stat().st_size
         except OSError:
             return None
-        return size if row is None or size == row[0] else None  # else a loss of power has cut it; it is sent again
+        return size if row is None or size == row["size"] else None  # else a loss of power has cut it; it is sent again
 
     def read(self, digest: str) -> bytes | Path | None:
         """The bytes of a small blob, the file of a large one; None: it is not here."""
@@ -111,8 +109,8 @@ class ServerBlobs:
         if fresh is not None and fresh.content is not None:
             return fresh.content
         row = self._row(_ONE, digest)
-        if row is not None and row[1] is not None:
-            return bytes(row[1])
+        if row is not None and row["content"] is not None:
+            return bytes(row["content"])
         return path if path.is_file() else None
 
     def fetch(self, digest: str) -> Arrays:
@@ -128,7 +126,7 @@ class ServerBlobs:
         if isinstance(found, bytes):
             arrays = Arrays.from_bytes(found, source=f"blob {digest[:12]}")
             if arrays.digest() != digest:
-                raise CorruptFile(f"blob {digest[:12]} in {self._name} is damaged", advice=_BACKUP)
+                raise CorruptFile(f"blob {digest[:12]} in {self._read.name} is damaged", advice=_BACKUP)
             return arrays
         return self._mapped(found, digest)
 
@@ -146,13 +144,8 @@ class ServerBlobs:
         self._whole.add(digest)
         return arrays
 
-    def _row(self, query: object, digest: str) -> tuple[int, bytes | None] | tuple[int, bool] | None:
-        try:
-            with self._reading.connect() as connection:
-                row = connection.execute(query, {"digest": digest}).first()  # type: ignore[call-overload]
-        except SQLAlchemyError as error:
-            raise readable(error, self._name) from error
-        return None if row is None else (row[0], row[1])
+    def _row(self, query: Select[Any], digest: str) -> RowMapping | None:
+        return self._read(lambda connection: connection.execute(query, {"digest": digest}).mappings().first())
 
     def free(self) -> int:
         """Bytes that are free on the disk."""

@@ -169,7 +169,7 @@ def _close(connection: Connection, id: str, upto: int, states: Mapping[int, Coll
     counted = {sequence: frozenset(clients) for sequence, clients in states.items()}
     rows = [
         {"run": id, "client": client, "sequence": sequence}
-        for sequence, client in connection.execute(told).tuples()
+        for sequence, client in connection.execute(told)
         if client in counted.get(sequence, ())
     ]
     if rows:

@@ -9,7 +9,6 @@ from sqlalchemy import Connection, bindparam, delete, exists, select
 from umbel.store.sql import runs
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.tables import blob, reference
-from umbel.store.sql.values import Swept
 
 _UNNAMED = select(blob.c.digest, blob.c.size).where(~exists().where(reference.c.digest == blob.c.digest))
 _FILES = select(blob.c.digest).where(blob.c.content.is_(None))
@@ -18,11 +17,10 @@ _DROP = delete(blob).where(blob.c.digest == bindparam("unneeded"))
 
 @final
 class Gone(NamedTuple):
-    """What went from the database: digests and bytes; and all files that it still names."""
+    """What went from the database: digests, and bytes."""
 
     digests: tuple[str, ...]
     bytes: int
-    files: frozenset[str]
 
 
 def sweep(connection: Connection, blobs: ServerBlobs, age: float) -> Gone:
@@ -32,14 +30,12 @@ def sweep(connection: Connection, blobs: ServerBlobs, age: float) -> Gone:
     found = [(d, size) for d, size in connection.execute(_UNNAMED).tuples() if d not in fresh]
     if found:
         connection.execute(_DROP, [{"unneeded": digest} for digest, _ in found])
-    files = frozenset(connection.execute(_FILES).scalars())
-    return Gone(tuple(digest for digest, _ in found), sum(size for _, size in found), files)
+    return Gone(tuple(digest for digest, _ in found), sum(size for _, size in found))
 
 
-def swept(gone: Gone, blobs: ServerBlobs, age: float) -> Swept:
-    """Remove their files, now that they are gone for good."""
-    more, incoming = blobs.sweep(gone.digests, gone.files, age)
-    return Swept(blobs=len(gone.digests), bytes=gone.bytes + more, incoming=incoming)
+def files(connection: Connection) -> frozenset[str]:
+    """The digests of all files that are named, once what went is gone for good: it may have been named anew since."""
+    return frozenset(connection.execute(_FILES).scalars())
 
 
-__all__ = ["Gone", "sweep", "swept"]
+__all__ = ["Gone", "files", "sweep"]

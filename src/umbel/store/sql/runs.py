@@ -123,7 +123,7 @@ def keep_last(connection: Connection) -> None:
         .group_by(round_commit.c.run)
         .having(func.count() > 1)
     )
-    for id, newest in connection.execute(several).tuples().all():
+    for id, newest in connection.execute(several).all():
         older = round_commit.c.run == id, round_commit.c.round < newest
         connection.execute(update(round_commit).where(*older).values(state=None))
         references.forget(connection, id, "commit", upto=newest - 1)

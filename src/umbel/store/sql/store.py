@@ -22,6 +22,7 @@ from umbel.store.sql.backup import back_up
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.errors import readable
 from umbel.store.sql.opening import check_turn, open_database, prepare
+from umbel.store.sql.reading import Reader
 from umbel.store.sql.rows import (
     answer_of,
     audit_of,
@@ -96,7 +97,8 @@ class ServerStore:
                 raise readable(error, self._database.name) from error
         check = partial(check_turn, turn=turn, name=self._database.name)
         self._writer = GroupWriter(self._database, connection, check)
-        self.blobs = ServerBlobs(directory, self._database.reading, self._database.name, now)
+        self._read = Reader(self._database)
+        self.blobs = ServerBlobs(directory, self._read, now)
 
     @property
     def broken(self) -> Exception | None:
@@ -126,13 +128,6 @@ class ServerStore:
             return result
 
         return then
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            with self._database.reading.connect() as connection:
-                return work(connection)
-        except SQLAlchemyError as error:
-            raise readable(error, self._database.name) from error
 
     # --- nodes and people --------------------------------------------------------------------
 
@@ -443,9 +438,13 @@ class ServerStore:
         Args:
             age: seconds after which uploads go, and files that were never named.
         """
-        return self._write(
-            lambda c: retention.sweep(c, self.blobs, age), lambda gone: retention.swept(gone, self.blobs, age)
-        )
+
+        def then(gone: retention.Gone) -> Swept:
+            named = self._read(retention.files)
+            more, incoming = self.blobs.sweep(frozenset(gone.digests) - named, named, age)
+            return Swept(blobs=len(gone.digests), bytes=gone.bytes + more, incoming=incoming)
+
+        return self._write(lambda c: retention.sweep(c, self.blobs, age), then)
 
     def backup(self, path: Path, dump: Callable[[Path], None] | None = None) -> None:
         """Copy the database and its blobs while they are in use. The copy is a server's directory.
