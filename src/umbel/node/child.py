@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
-from umbel import wire
-from umbel.apps.load import load_client
+from umbel import schedule, wire
+from umbel.apps.load import load_client, load_server
 from umbel.arrays import Arrays
 from umbel.client.context import ClientInfo
 from umbel.client.determinism import isolated
@@ -132,8 +132,19 @@ class Worker:
         _flush()
         return pack({**head, "seconds": time.perf_counter() - begin}, body)
 
+    def _initial(self, name: str) -> tuple[dict[str, Any], bytes]:
+        """What the app's server would send first, for a check without one: the model, and the first round's config."""
+        server = load_server(name)
+        model = server.initial_model()
+        config = schedule.resolve(server.strategy.config, 1) if server.strategy is not None else {}
+        digest = None if model is None else keep_file(self._out, model)
+        packed, arrays = pack_state(config, lambda arrays: keep_file(self._out, arrays))
+        return {"is": "initial", "model": digest, "config": packed}, arrays
+
     def _do(self, frame: Frame) -> tuple[dict[str, Any], bytes]:
         head, body = frame
+        if "initial" in head:
+            return self._initial(head["initial"])
         blobs: Mapping[str, str] = head["blobs"]
         task = wire.Task.FromString(body[: head["task"]])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shutil
 import signal
@@ -291,10 +292,11 @@ class Watch:
 
     async def over(self, answer: asyncio.Future[Frame], group: int) -> str:
         """Wait for the answer; says what was exceeded, if anything was."""
-        end = time.monotonic() + self.seconds if self.seconds else float("inf")
+        end = time.monotonic() + self.seconds if self.seconds else math.inf
+        limited = bool(self.seconds or self.memory)
         while not answer.done():
-            left = end - time.monotonic()
-            await asyncio.wait([answer], timeout=min(left, _LOOK) if self.memory else (self.seconds and left) or None)
+            left = max(0.0, end - time.monotonic())
+            await asyncio.wait([answer], timeout=min(left, _LOOK if self.memory else math.inf) if limited else None)
             if answer.done():
                 break
             if time.monotonic() >= end:

@@ -43,7 +43,7 @@ class OwnersJournal:
     def __init__(self, directory: Path, *, largest: int, kept: Collection[int] = ()) -> None:
         self._directory, self._largest = directory, max(1, largest)
         with readable_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = _files(directory)
         self._index = _index_of(files[-1]) if files else 1
         self._file = Journal(self._path(self._index), precious=True)

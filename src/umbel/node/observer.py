@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC
+from typing import final
+
 from umbel import wire
 
 
-class Observer:
+class Observer(ABC):
     """Is told what happens. Every method does nothing here; take what is needed."""
 
     def connected(self, opened: wire.OpenSessionResponse) -> None:
@@ -27,4 +30,9 @@ class Observer:
         """The server wants a task no more."""
 
 
-__all__ = ["Observer"]
+@final
+class Silent(Observer):
+    """Tells nobody."""
+
+
+__all__ = ["Observer", "Silent"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -38,6 +38,7 @@ _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_F
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+@final
 class Key(NamedTuple):
     """Which task: all its attempts have the same answer.
 
@@ -119,9 +120,7 @@ class Outbox:
             event: what happened.
             content: to what; JSON.
         """
-        line = {"number": self._journal.number + 1, "time": round(self._now(), 3), "event": event, **content}
-        self._journal.append([line])
-        self._unsynced.append(line)
+        self._write([self._line(event, content)])
 
     def finish(self, answer: Finished, event: str, content: Mapping[str, Any]) -> None:
         """Keep an answer and the line about it, and all lines before; on the disk when this returns.
@@ -129,15 +128,28 @@ class Outbox:
         Raises:
             DiskFull: there is no room; nothing was kept.
         """
-        self.note(event, content)
-        lines = self._unsynced[self._stored :]
+        line = self._line(event, content)
+        rows = [(x["number"], json.dumps(x)) for x in (*self._unsynced[self._stored :], line)]
         row = (*answer.key, answer.attempt, answer.question, answer.report, json.dumps(answer.files), answer.taken)
         with self._errors(), self._transaction():
             self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO lines VALUES (?, ?)", [(x["number"], json.dumps(x)) for x in lines]
-            )
-        self._stored = len(self._unsynced)
+            self._db.executemany("INSERT OR REPLACE INTO lines VALUES (?, ?)", rows)
+        with suppress(DiskFull):  # the database has the line; it is written to the file when there is room
+            self._write([line], is_stored=True)
+
+    def _line(self, event: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        number = self._unsynced[-1]["number"] if self._unsynced else self._journal.number
+        return {"number": number + 1, "time": round(self._now(), 3), "event": event, **content}
+
+    def _write(self, lines: list[dict[str, Any]], *, is_stored: bool = False) -> None:
+        """Append lines to the journal's file, behind those for which there was no room before."""
+        if is_stored:
+            self._unsynced += lines
+            self._stored = len(self._unsynced)
+        late = [line for line in self._unsynced if line["number"] > self._journal.number]
+        self._journal.append(late if is_stored else [*late, *lines])
+        if not is_stored:
+            self._unsynced += lines
 
     def waiting(self) -> list[Finished]:
         """Answers that the server has not taken yet, in the order of their exchanges."""
@@ -195,6 +207,7 @@ class Outbox:
 
     def settle(self) -> None:
         """Sync the journal's file; its lines are no longer needed here."""
+        self._write([])
         self._journal.sync()
         with self._errors(), self._unsynced_commit():
             self._db.execute("DELETE FROM lines")

@@ -26,7 +26,7 @@ from umbel.node.cache import Read
 from umbel.node.config import NodeConfig
 from umbel.node.delivery import deliver
 from umbel.node.installed import InstalledApp
-from umbel.node.observer import Observer
+from umbel.node.observer import Observer, Silent
 from umbel.node.outbox import Finished, Key
 from umbel.node.workshop import Workshop
 from umbel.store.lock import DirectoryLock
@@ -83,7 +83,7 @@ class Node:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._config, self._link, self._apps, self._directory = config, link, tuple(apps), directory
-        self._environment, self._observer, self._now = environment, observer or Observer(), now
+        self._environment, self._observer, self._now = environment, observer or Silent(), now
         self._backoff = Backoff(draw)
         self._work: dict[Key, tuple[wire.Task, asyncio.Task[None]]] = {}
         self._waiting: OrderedDict[Key, Finished] = OrderedDict()  # to be delivered
@@ -161,8 +161,8 @@ class Node:
                     self._deliver(shop, answer)
                 await self._listen(shop)
                 raise Ended("the server has ended the session")
-        except* (LinkError, Ended) as errors:
-            raise _ended(_first(errors)) from None
+        except BaseExceptionGroup as errors:
+            raise _ended(_first(errors)) from errors
         finally:
             self._session = None
             self._connected.clear()
@@ -291,8 +291,9 @@ async def _trim(shop: Workshop) -> None:
 
 
 def _ended(error: BaseException) -> BaseException:
-    """What becomes of an error during a session: only a revoked node does not come back."""
-    return error if isinstance(error, Ended | NotAllowed) else Ended(str(error))
+    """What becomes of an error during a session: a revoked node does not come back, nor one whose files are broken."""
+    passing = isinstance(error, LinkError | DiskFull) and not isinstance(error, NotAllowed)
+    return Ended(str(error)) if passing else error
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from umbel import wire
+from umbel.aggregate import Expected
 from umbel.apps.project import Project
 from umbel.arrays import Arrays
 from umbel.engine.question import Question
@@ -59,6 +61,16 @@ def evaluate(model, ctx):
 def site(model, ctx):
     return umbel.Update(value={"text": repr(dict(ctx.site)).encode()})
 """
+
+
+def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that awaits."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **more: Any) -> None:
+        asyncio.run(test(*args, **more))
+
+    return run
 
 
 class Script:
@@ -126,6 +138,7 @@ class Script:
             raise Unreachable("the server is down")
 
     async def enrol(self, request: wire.EnrolRequest) -> wire.EnrolResponse:
+        del request
         return wire.EnrolResponse(federation="f" * 32)
 
     async def challenge(self, request: wire.ChallengeRequest) -> wire.ChallengeResponse:
@@ -149,16 +162,19 @@ class Script:
         )
 
     async def subscribe(self, session: bytes, request: wire.SubscribeRequest) -> AsyncIterator[wire.SubscribeResponse]:
+        del session, request
         while (notice := await self._notices.get()) is not None:
             yield notice
 
     async def report(self, session: bytes, request: wire.ReportRequest) -> wire.ReportResponse:
+        del session
         self._up()
         self.reports.append(request)
         self.changed()
         return wire.ReportResponse(verdict=self.verdict)
 
     async def read_blob(self, session: bytes, request: wire.ReadBlobRequest) -> AsyncIterator[Data]:
+        del session
         self._up()
         if request.digest not in self.blobs:
             raise NotThere("there is no such blob")
@@ -172,6 +188,7 @@ class Script:
             yield data[begin : begin + (1 << 18)]
 
     async def stat_blob(self, session: bytes, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
+        del session
         if request.digest in self.blobs:
             return wire.StatBlobResponse(received=len(self.blobs[request.digest]), complete=True)
         return wire.StatBlobResponse(received=len(self.incoming.get(request.digest, b"")))
@@ -179,6 +196,7 @@ class Script:
     async def write_blob(
         self, session: bytes, head: wire.BlobHead, data: AsyncIterator[Data]
     ) -> wire.WriteBlobResponse:
+        del session
         there = self.incoming.setdefault(head.digest, bytearray())
         assert head.offset == len(there)
         self.writes.append(head.offset)
@@ -212,8 +230,6 @@ class Script:
         seed: int = 7,
     ) -> wire.Task:
         """A task as the server would make it."""
-        from umbel.aggregate import Expected
-
         question = Question(
             kind=kind,  # type: ignore[arg-type]
             name=name or kind,

@@ -1,0 +1,223 @@
+"""Real processes: how they end, what they may take, and what they print."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.node.scripted import PATIENCE, Script, make_app, on_a_loop, running
+from umbel import wire
+from umbel.node.config import Dataset, Limits, NodeConfig, Policy
+from umbel.node.installed import InstalledApp
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> InstalledApp:
+    return make_app(tmp_path / "app")
+
+
+async def failure(script: Script, task: wire.Task) -> wire.Failure:
+    report = await script.answer(script.ask(task))
+    assert report.WhichOneof("outcome") == "failure"
+    return report.failure
+
+
+@on_a_loop
+async def test_the_app_is_imported_once(app: InstalledApp, tmp_path: Path) -> None:
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        said = set()
+        for i in range(1, 4):
+            task = script.task(app, exchange=i, config={"do": "print(os.getpid())"})
+            said.add((await script.answer(script.ask(task))).output)
+        assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("do", "words"),
+    [
+        ("os._exit(3)", "exit status 3"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+    ],
+)
+@on_a_loop
+async def test_a_process_that_dies_is_a_failure_and_the_next_task_has_another(
+    app: InstalledApp, tmp_path: Path, do: str, words: str
+) -> None:
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        failed = await failure(script, script.task(app, config={"do": do}))
+        assert failed.code == "child-died"
+        assert words in failed.message
+        report = await script.answer(script.ask(script.task(app, exchange=2)))
+        assert report.HasField("update")
+
+
+@on_a_loop
+async def test_an_exception_comes_with_its_traceback(app: InstalledApp, tmp_path: Path) -> None:
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        failed = await failure(script, script.task(app, config={"do": "print('before'); 1/0"}))
+        assert failed.code == "client-failed"
+        assert "ZeroDivisionError" in failed.message
+        assert "1/0" in failed.traceback or "exec(do)" in failed.traceback
+        assert script.reports[0].output == "before\n"
+
+
+@on_a_loop
+async def test_an_owner_may_keep_output_and_tracebacks_here(app: InstalledApp, tmp_path: Path) -> None:
+    config = NodeConfig(policy=Policy(output=False))
+    async with running(config, app, tmp_path / "node") as script:
+        failed = await failure(script, script.task(app, config={"do": "print('secret'); 1/0"}))
+        assert failed.traceback == ""
+        assert script.reports[0].output == ""
+
+
+# what a process may write where the node expects frames
+NOISE = "import socket; s=[f for f in range(3, 40) if os.path.exists(f'/proc/self/fd/{f}') and "
+NOISE += "os.readlink(f'/proc/self/fd/{f}').startswith('socket')]; os.write(s[0], %s)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the socket in /proc")
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff" * 64, b"\x04\x00\x00\x00none", b"\x02\x00\x00\x00[]\x00\x00\x00\x00", b"\x02\x00\x00\x00{}" + bytes(4)],
+)
+@on_a_loop
+async def test_garbage_from_the_process_is_a_failure(app: InstalledApp, tmp_path: Path, data: bytes) -> None:
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        report = await script.answer(script.ask(script.task(app, config={"do": NOISE % repr(data)})))
+        assert report.WhichOneof("outcome") == "failure"
+        report = await script.answer(script.ask(script.task(app, exchange=2)))
+        assert report.HasField("update")
+
+
+@on_a_loop
+async def test_a_flood_of_output_blocks_nothing(
+    app: InstalledApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "umbel")
+    do = "print('first'); [print('x' * 99) for _ in range(100_000)]; print('y' * 100_000); print('last')"
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        report = await script.answer(script.ask(script.task(app, config={"do": do})))
+        assert report.output.endswith("last\n")
+        assert len(report.output) <= 16 << 10
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("app-output:")]
+    assert "app-output: run trial, round 1: first" in lines
+    assert len(lines) < 1000
+
+
+@on_a_loop
+async def test_a_task_that_takes_too_long_is_stopped(app: InstalledApp, tmp_path: Path) -> None:
+    async with running(NodeConfig(limits=Limits(max_seconds=0.3)), app, tmp_path / "node") as script:
+        failed = await failure(script, script.task(app, config={"do": "time.sleep(600)"}))
+        assert failed.code == "over-limit"
+        assert "more than 0.3 seconds" in failed.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux")
+@on_a_loop
+async def test_a_task_that_takes_too_much_memory_is_stopped(app: InstalledApp, tmp_path: Path) -> None:
+    async with running(NodeConfig(limits=Limits(max_memory=200 << 20)), app, tmp_path / "node") as script:
+        do = "a = np.ones(100 << 20, np.uint8); time.sleep(600)"
+        inner = "import numpy as np, time; b = np.ones(400 << 20, np.uint8); time.sleep(600)"
+        in_a_fork = f"import subprocess; subprocess.run([sys.executable, '-c', {inner!r}])"
+        for i, code in enumerate((do.replace("100", "400"), in_a_fork), 1):
+            failed = await failure(script, script.task(app, exchange=i, config={"do": code}))
+            assert failed.code == "over-limit"
+            assert "more than 210 MB of memory" in failed.message
+            assert "raise max_memory" in failed.message
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@on_a_loop
+async def test_a_revoked_task_is_stopped(app: InstalledApp, tmp_path: Path, stubborn: bool) -> None:
+    ready = tmp_path / "ready"
+    do = f"open({str(ready)!r}, 'w').close()\n"
+    do += "while True:\n try:\n  time.sleep(600)\n except KeyboardInterrupt:\n  " + ("pass" if stubborn else "raise")
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        task = script.ask(script.task(app, config={"do": do}))
+        async with asyncio.timeout(PATIENCE):
+            while not ready.exists():
+                await asyncio.sleep(0.01)
+        script.say(wire.SubscribeResponse(revoke=wire.Revoke(tasks=[task.id], reason="the deadline has passed")))
+        report = await script.answer(script.ask(script.task(app, exchange=2)))
+        assert report.HasField("update")
+        assert [r.id.exchange for r in script.reports] == [2]
+
+
+@on_a_loop
+async def test_secrets_are_resolved_in_the_process_and_nowhere_else(app: InstalledApp, tmp_path: Path) -> None:
+    secret = "".join(reversed("terces-yrev-a"))
+    (tmp_path / "secret").write_text(secret + "\n")
+    settings = {"password": f"file:{tmp_path / 'secret'}", "user": "env:DB_USER", "deep": {"list": ["env:DB_USER", 1]}}
+    config = NodeConfig(data={"heart": Dataset(name="heart", settings=settings)})
+    environment = {"DB_USER": "umbel-" + "reader"}
+    async with running(config, app, tmp_path / "node", environment=environment) as script:
+        task = script.task(app, kind="query", name="site")
+        report = await script.answer(script.ask(task))
+        text = script.arrays(report.update.arrays)["text"].decode()
+        assert text == repr({"password": secret, "user": "umbel-reader", "deep": {"list": ["umbel-reader", 1]}})
+    found = [p for p in (tmp_path / "node").rglob("*") if p.is_file() and p.name.startswith("journal")]
+    assert found
+    assert not any(secret.encode() in p.read_bytes() for p in found)
+
+
+@on_a_loop
+async def test_a_secret_that_is_missing_is_named(app: InstalledApp, tmp_path: Path) -> None:
+    config = NodeConfig(data={"heart": Dataset(name="heart", settings={"password": "env:NOT_THERE"})})
+    with pytest.raises(Exception, match="'password' refers to the variable NOT_THERE"):
+        async with running(config, app, tmp_path / "node") as script:
+            await script.until(lambda: False)
+
+
+@on_a_loop
+async def test_an_app_that_changes_while_the_node_runs_is_refused(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app")
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        await script.answer(script.ask(script.task(app)))
+        with (tmp_path / "app" / "myfed" / "__init__.py").open("a") as file:
+            file.write("\n# changed\n")
+        failed = await failure(script, script.task(app, exchange=2, seed=8))
+        assert failed.code == "app-differs"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root: becomes another user")
+@on_a_loop
+async def test_the_app_runs_as_another_user(tmp_path: Path) -> None:
+    import pwd
+    import shutil
+    import tempfile
+
+    try:
+        other = pwd.getpwnam("nobody")
+    except KeyError:
+        pytest.skip("needs the user nobody")
+    directory = Path(tempfile.mkdtemp(prefix="umbel-run-as-"))
+    try:
+        directory.chmod(0o755)
+        app = make_app(directory / "app")
+        config = NodeConfig(run_as="nobody")
+        (directory / "node").mkdir(mode=0o711)
+        async with running(config, app, directory / "node") as script:
+            do = f"print(os.getuid(), os.access({str(directory / 'node' / 'own')!r}, os.R_OK))"
+            report = await script.answer(script.ask(script.task(app, config={"do": do})))
+            assert report.output == f"{other.pw_uid} False\n"
+            assert report.HasField("update")
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@on_a_loop
+async def test_processes_end_with_the_node(app: InstalledApp, tmp_path: Path) -> None:
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        report = await script.answer(script.ask(script.task(app, config={"do": "print(os.getpid())"})))
+        pid = int(report.output)
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from umbel.node.states import NodeStates, StateLost
+
+RUN, OTHER = "a" * 32, "b" * 32
+
+
+def test_a_task_begins_with_the_version_it_names(tmp_path: Path) -> None:
+    states = NodeStates(tmp_path, keep=0, now=lambda: 0.0)
+    assert states.begin(RUN, "c", 0) == {}
+    states.write(RUN, "c", 1, {"x": 1, "w": np.arange(3)}, after=0)
+    assert states.begin(RUN, "c", 1)["x"] == 1
+    states.write(RUN, "c", 2, {"x": 2}, after=1)
+    assert states.has(RUN, "c", 2)
+    assert states.begin(RUN, "c", 1)["x"] == 1  # 2 did not count
+    assert not states.has(RUN, "c", 2)
+    states.write(RUN, "c", 3, {"x": 3}, after=1)
+    assert states.begin(RUN, "c", 3) == {"x": 3}
+    states.close()
+
+
+def test_versions_outlive_the_process(tmp_path: Path) -> None:
+    states = NodeStates(tmp_path, keep=0, now=lambda: 0.0)
+    states.write(RUN, "c", 4, {"x": 4}, after=0)
+    states.close()
+    states = NodeStates(tmp_path, keep=0, now=lambda: 0.0)
+    assert states.begin(RUN, "c", 4) == {"x": 4}
+    with pytest.raises(StateLost):
+        states.begin(RUN, "c", 5)
+    states.close()
+
+
+def test_what_is_gone_is_said(tmp_path: Path) -> None:
+    states = NodeStates(tmp_path, keep=0, now=lambda: 0.0)
+    with pytest.raises(StateLost):
+        states.begin(RUN, "c", 1)
+    for version in range(1, 5):
+        states.write(RUN, "c", version, {"x": version}, after=version - 1)
+    with pytest.raises(StateLost):
+        states.begin(RUN, "c", 1)
+    assert states.begin(RUN, "c", 3) == {"x": 3}
+    states.close()
+
+
+def test_a_run_from_the_start_begins_without_a_state(tmp_path: Path) -> None:
+    states = NodeStates(tmp_path, keep=0, now=lambda: 0.0)
+    states.write(RUN, "c", 1, {"x": 1}, after=0)
+    assert states.begin(RUN, "c", 0) == {}
+    with pytest.raises(StateLost):
+        states.begin(RUN, "c", 1)
+    states.close()
+
+
+def test_a_damaged_file_is_a_lost_state(tmp_path: Path) -> None:
+    (tmp_path / f"{RUN}.sqlite").write_bytes(b"garbage" * 1000)
+    states = NodeStates(tmp_path, keep=0, now=lambda: 0.0)
+    with pytest.raises(StateLost):
+        states.begin(RUN, "c", 1)
+    assert states.begin(RUN, "c", 0) == {}
+    states.write(RUN, "c", 1, {"x": 1}, after=0)
+    assert states.begin(RUN, "c", 1) == {"x": 1}
+    states.close()
+
+
+def test_old_runs_are_removed(tmp_path: Path) -> None:
+    states = NodeStates(tmp_path, keep=100, now=lambda: 1000.0)
+    for run in (RUN, OTHER):
+        states.write(run, "c", 1, {"x": 1}, after=0)
+    states.close()
+    os.utime(tmp_path / f"{RUN}.sqlite", (800, 800))
+    os.utime(tmp_path / f"{OTHER}.sqlite", (950, 950))
+    assert states.sweep() == [RUN]
+    assert [p.name for p in tmp_path.iterdir()] == [f"{OTHER}.sqlite"]
