@@ -143,8 +143,7 @@ class Workshop:
         except* DiskFull:
             for name in outcome.files:
                 self.outbox.path(name).unlink(missing_ok=True)
-        report = answers.failed(task, DiskFull.code, f"node {self._config.name} {_NO_ROOM}", retryable=True)
-        return await self._kept(task, Outcome(report))
+        return await self._kept(task, Outcome(_full(task)))
 
     async def _kept(self, task: wire.Task, outcome: Outcome) -> Finished:
         """Write down what came of a task: on the disk before the answer leaves."""
@@ -187,6 +186,8 @@ class Workshop:
             return Outcome(answers.failed(task, "state-lost", _LOST.format(version=task.state)))
         except ChildDied as error:
             return self._told(answers.failed(task, error.code, str(error)), error.output)
+        except DiskFull:
+            return Outcome(_full(task))
         except UmbelError as error:
             return Outcome(answers.failed(task, error.code, str(error), retryable=error.retryable))
         except Exception as error:  # a task ends here: one that nobody foresaw does not end the node
@@ -332,12 +333,18 @@ class Outcome:
     state: Mapping[str, Any] | None = None
 
 
+def _full(task: wire.Task) -> wire.ReportRequest:
+    return answers.failed(task, DiskFull.code, f"node {task.id.client} {_NO_ROOM}", retryable=True)
+
+
 def _failed_there(task: wire.Task, frame: Frame) -> wire.ReportRequest:
     """The report of a task whose child said that it failed."""
     head = frame.header
     if head.get("is") == "stopped":
         return answers.failed(task, ClientFailed.code, "its code raised KeyboardInterrupt")
     code, message, trace = (str(head.get(name, "")) for name in ("code", "message", "traceback"))
+    if code == DiskFull.code:
+        return _full(task)
     return answers.failed(task, code if _CODE.fullmatch(code) else ClientFailed.code, message, trace=trace)
 
 
