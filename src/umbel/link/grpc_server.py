@@ -29,16 +29,19 @@ class GrpcServer:
     """
 
     def __init__(self, server: grpc.aio.Server, port: int) -> None:
-        self._server = server
+        self._server: grpc.aio.Server | None = server
         self.port = port
 
     async def stop(self, grace: float = 0.0) -> None:
         """Take no more calls; those that are under way may end within so many seconds, then they are cut off."""
-        await self._server.stop(grace)
+        if self._server is not None:
+            await self._server.stop(grace)
+            self._server = None  # gRPC's own wants the event loop when it is collected, so that must be soon
 
     async def wait(self) -> None:
         """Return when the server has stopped."""
-        await self._server.wait_for_termination()
+        if self._server is not None:
+            await self._server.wait_for_termination()
 
 
 async def serve(
@@ -64,7 +67,12 @@ async def serve(
         services.setdefault(service, {})[name] = _handler(dispatch, method)
     for service, handlers in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = _listen(server, address, certificate, key)
+    try:
+        port = _listen(server, address, certificate, key)
+    except UmbelError as error:
+        await server.stop(None)
+        del server
+        raise error.with_traceback(None) from None  # frames would hold on to the server, as above
     await server.start()
     return GrpcServer(server, port)
 
