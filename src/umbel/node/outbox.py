@@ -74,6 +74,12 @@ class Finished:
     files: tuple[str, ...] = ()
     taken: bool = False
 
+    def answers(self, attempt: int, question: bytes) -> bool:
+        """Does it answer this attempt at this question? One that failed is tried again when it is asked again."""
+        if self.question != question:
+            return False
+        return attempt == self.attempt or not wire.ReportRequest.FromString(self.report).HasField("failure")
+
 
 @final
 class Outbox:

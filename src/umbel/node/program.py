@@ -193,7 +193,7 @@ class Node:
             work.cancel()
             await asyncio.wait([work])
         done = await shop.stored(shop.outbox.find, key)
-        if done is not None and done.question == answers.question_digest(task):
+        if done is not None and done.answers(task.id.attempt, answers.question_digest(task)):
             again = await shop.stored(shop.outbox.ask_again, done, task.id.attempt)
             self._waiting[key] = again
             self._deliver(shop, again)

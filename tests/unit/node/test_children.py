@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -221,3 +222,37 @@ async def test_processes_end_with_the_node(app: InstalledApp, tmp_path: Path) ->
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@on_a_loop
+async def test_killed_at_drawn_moments_a_task_fails_or_has_the_same_bits(
+    app: InstalledApp, tmp_path: Path, seed: int
+) -> None:
+    draw = random.Random(seed)
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        reference = await script.answer(script.ask(script.task(app)))
+        loop = asyncio.get_running_loop()
+        for i in range(2, 12):
+            pid = int((await script.answer(script.ask(_pid_task(script, app, 100 + i)))).output)
+            loop.call_later(draw.uniform(0, 0.004), _kill, pid)
+            task = script.task(app, exchange=200 + i, run="e" * 32, config={"do": "time.sleep(0.001)"})
+            report = await script.answer(script.ask(task))
+            if report.HasField("failure"):
+                assert report.failure.code == "child-died"
+                again = script.task(app, exchange=200 + i, run="e" * 32, attempt=2, config={"do": "time.sleep(0.001)"})
+                report = await script.answer(script.ask(again), 2)
+            assert report.HasField("update")
+        again = await script.answer(script.ask(script.task(app, config={"do": "pass"})), 2)
+        assert again.update.arrays.digest == reference.update.arrays.digest
+
+
+def _pid_task(script: Script, app: InstalledApp, exchange: int) -> wire.Task:
+    return script.task(app, exchange=exchange, run="d" * 32, config={"do": "print(os.getpid())"})
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
