@@ -119,9 +119,9 @@ def _perform(effect: Effect, runner: Runner, store: Store, clock: Clock, observe
         case Gather():
             return _gather(effect, runner)
         case Open():
-            runner.open(effect.question)
+            opened = runner.open(effect.question)
             observer.round_opened(effect.question.round, effect.cohort)
-            return clock.now()
+            return clock.now() if opened is None else opened
         case Lease():
             runner.lease(effect.tasks)
         case Wait():

@@ -354,7 +354,7 @@ class Federation:
             rest = [name for name in cohort.eligible(population).names if name not in taken]
             order = rng.stream(self.seed, "spare", *names).permutation(len(rest))
             spares = [rest[i] for i in order[: policy.spare]]
-        return Exchange(drawn, spares, quorum=policy.quorum)
+        return Exchange(drawn, spares, quorum=policy.quorum, race=self._plan.race)
 
     def _conclude(
         self, question: Question, reduced: Reduced, rules: Mapping[str, Any], states: tuple[Any, ...]

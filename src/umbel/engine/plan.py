@@ -29,6 +29,7 @@ class Plan:
         central: evaluates a model where the server is; None where nothing does.
         checkpoint: what to keep.
         durable: does the store outlive the process?
+        race: are spares asked at once, and the first answers count, as over a network?
         noise: a source of cryptographically random bytes.
         reseed: called with (round, n-th call) before main goes on; seeds its generators and sets its threads.
         warn: is told which of the clients' metrics are left out, and why.
@@ -41,6 +42,7 @@ class Plan:
     central: Central | None = None
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     durable: bool = False
+    race: bool = False
     noise: Noise = os.urandom
     reseed: Callable[[int, int], object] = lambda _round, _call: None
     warn: Callable[[str], object] = lambda _: None

@@ -27,7 +27,7 @@ def sweep(connection: Connection, blobs: ServerBlobs, age: float) -> Gone:
     """Remove the rows of blobs that nothing names and that nobody has kept lately."""
     runs.keep_last(connection)
     fresh = blobs.fresh(age)
-    found = [(d, size) for d, size in connection.execute(_UNNAMED).tuples() if d not in fresh]
+    found = [(d, size) for d, size in connection.execute(_UNNAMED) if d not in fresh]
     if found:
         connection.execute(_DROP, [{"unneeded": digest} for digest, _ in found])
     return Gone(tuple(digest for digest, _ in found), sum(size for _, size in found))

@@ -45,6 +45,7 @@ def node_values(node: NodeRow) -> dict[str, Any]:
         "seen": node.seen,
         "revoked": node.revoked,
         "program": plain(node.program),
+        "connected": node.connected,
     }
 
 

@@ -166,7 +166,7 @@ class ServerStore:
             revoked: may it no longer come?
             seen: seconds since 1970.
             program: what runs there.
-            connected: it has come, or gone; for the audit trail.
+            connected: it has come, or gone.
             by: who does it; "": the node itself.
 
         Raises:
@@ -177,7 +177,6 @@ class ServerStore:
             "rename": rename,
             "labels": None if labels is None else dict(labels),
             "revoked": revoked,
-            "connected": connected,
         }
         changes = {
             "name": rename,
@@ -185,6 +184,7 @@ class ServerStore:
             "revoked": revoked,
             "seen": seen,
             "program": None if program is None else plain(program),
+            "connected": connected,
         }
         changes, details = _given(changes), _given(details)
         return self._write(lambda c: people.change_node(c, self._now(), name, changes=changes, details=details, by=by))

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -58,6 +59,7 @@ node = Table(
     Column("seen", Double, nullable=False),
     Column("revoked", Boolean, nullable=False),
     Column("program", Text, nullable=False, server_default=""),
+    Column("connected", Boolean, nullable=False, server_default=false()),
 )
 
 ticket = Table(

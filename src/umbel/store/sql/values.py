@@ -27,6 +27,7 @@ class NodeRow:
         enrolled, seen: seconds since 1970.
         revoked: may it no longer open a session?
         program: what runs there, for people.
+        connected: was it connected when that was written down last? A server that starts again waits for those.
     """
 
     name: str
@@ -36,6 +37,7 @@ class NodeRow:
     seen: float = 0.0
     revoked: bool = False
     program: str = ""
+    connected: bool = False
 
 
 @final

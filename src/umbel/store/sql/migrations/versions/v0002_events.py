@@ -1,4 +1,4 @@
-"""Events of runs; which program a node runs; and who needs a blob is found without reading all references."""
+"""Events of runs; which program a node runs, and is it connected; and blobs that nobody needs are found at once."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_event_run_number", "event", ["run", "number"])
     op.add_column("node", sa.Column("program", sa.Text, nullable=False, server_default=""))
+    op.add_column("node", sa.Column("connected", sa.Boolean, nullable=False, server_default=sa.false()))
     op.create_index("ix_reference_digest", "reference", ["digest"])
 
 

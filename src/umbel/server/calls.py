@@ -1,0 +1,258 @@
+"""What nodes ask of the server. Lives in the event loop's thread; what takes long goes to others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import final
+
+from umbel import wire
+from umbel.arrays import Arrays
+from umbel.engine.question import Question
+from umbel.errors import BadUpdate, Failure, FormatError, NotAllowed, NotThere, Rejected, Unauthenticated
+from umbel.link.base import Data
+from umbel.link.sessions import Sessions
+from umbel.link.tasks import result_of
+from umbel.server.answers import Answer, Done, row_of
+from umbel.server.counts import Counts
+from umbel.server.hub import Hub
+from umbel.server.people import hashed
+from umbel.server.runs import Runs
+from umbel.server.selection import Offer
+from umbel.server.uploads import Uploads
+from umbel.store.sql import Kept, NodeRow, ServerStore
+from umbel.update import Update
+from umbel.version import __version__
+
+logger = logging.getLogger("umbel")
+_QUICK = 1 << 18  # bytes of an answer that is checked on the spot; a millisecond or so
+_VERDICTS = {
+    "accepted": wire.ReportResponse.VERDICT_ACCEPTED,
+    "repeated": wire.ReportResponse.VERDICT_REPEATED,
+    "late": wire.ReportResponse.VERDICT_LATE,
+}
+
+
+@final
+class NodeDesk:
+    """Serves nodes: a `umbel.link.base.NodeCalls`.
+
+    Args:
+        store: of the server.
+        sessions: who has which.
+        hub: who is connected.
+        runs: what is asked.
+        uploads: blobs on their way.
+        counts: what is counted.
+        allowed: names of nodes that may open a session; None: all that are enrolled.
+    """
+
+    def __init__(
+        self,
+        store: ServerStore,
+        sessions: Sessions,
+        hub: Hub,
+        runs: Runs,
+        uploads: Uploads,
+        *,
+        counts: Counts,
+        allowed: Collection[str] | None = None,
+    ) -> None:
+        self._store, self._sessions, self._hub, self._runs, self._uploads = store, sessions, hub, runs, uploads
+        self._allowed, self._counts = allowed, counts
+        self._offers: dict[str, tuple[Offer, float]] = {}
+        self._nodes: Mapping[str, NodeRow] = {node.name: node for node in store.nodes()}
+
+    def changed(self) -> None:
+        """Nodes were enrolled, renamed, labelled or revoked."""
+        self._nodes = {node.name: node for node in self._store.nodes()}
+
+    # --- who is who --------------------------------------------------------------------------
+
+    async def enrol(self, request: wire.EnrolRequest) -> wire.EnrolResponse:
+        """Become a node of this federation."""
+        labels = {label.name: label.value for label in request.labels}
+        row = NodeRow(
+            name=request.name,
+            public_key=request.public_key,
+            labels=labels,
+            enrolled=time.time(),
+            seen=0.0,
+            revoked=False,
+            program="",
+        )
+        await asyncio.wrap_future(self._store.enrol(hashed(request.ticket), row))
+        self.changed()
+        logger.info("node-enrolled: %s", request.name)
+        return wire.EnrolResponse(federation=self._store.federation)
+
+    async def challenge(self, request: wire.ChallengeRequest) -> wire.ChallengeResponse:
+        """Bytes to sign."""
+        return wire.ChallengeResponse(challenge=self._sessions.challenge(request.name, time.time()))
+
+    async def open_session(self, request: wire.OpenSessionRequest) -> wire.OpenSessionResponse:
+        """Open a session for who holds the key."""
+        node = self._node(request.name)
+        version = wire.agree(request.versions, who=f"node {request.name}", program=request.program)
+        now = time.time()
+        session = self._sessions.open(request.name, request.challenge, request.signature, node.public_key, now)
+        labels = {**{label.name: label.value for label in request.labels}, **node.labels}
+        offer = Offer(
+            name=node.name,
+            labels=labels,
+            apps=tuple(request.apps),
+            datasets=tuple(request.datasets),
+            slots=max(1, request.slots),
+            program=request.program,
+        )
+        self._offers[node.name] = offer, request.time - now if request.time else 0.0
+        return wire.OpenSessionResponse(
+            session=session,
+            version=version,
+            program=f"umbel {__version__}",
+            keepalive=wire.KEEPALIVE,
+            chunk=wire.CHUNK,
+            inline=wire.INLINE,
+            time=now,
+            federation=self._store.federation,
+        )
+
+    def _node(self, name: str) -> NodeRow:
+        node = self._nodes.get(name)
+        if node is None:
+            raise NotAllowed(
+                f"no node {name!r} is enrolled here", advice="join again with a ticket: umbel ticket, on the server"
+            )
+        if node.revoked:
+            raise NotAllowed(f"node {name!r} was revoked", advice="ask the operator of the server")
+        if self._allowed is not None and name not in self._allowed:
+            raise NotAllowed(f"node {name!r} is not on this server's list", advice="ask the operator to add it")
+        return node
+
+    async def subscribe(self, session: bytes, request: wire.SubscribeRequest) -> AsyncIterator[wire.SubscribeResponse]:
+        """Tasks, as they come."""
+        del request
+        name = self._name(session)
+        offer, clock = self._offers[name]
+        peer, outbox = self._hub.connect(offer, clock)
+        self._note(name, offer, connected=True)
+        try:
+            while (notice := await outbox.get()) is not None:
+                yield notice
+        finally:
+            if self._hub.disconnect(peer, outbox):
+                self._note(name, offer, connected=False)
+
+    def _note(self, name: str, offer: Offer, *, connected: bool) -> None:
+        logger.info("node-%s: %s", "connected" if connected else "away", name)
+        self._store.change_node(name, seen=time.time(), program=offer.program, connected=connected)
+
+    # --- answers -----------------------------------------------------------------------------
+
+    async def report(self, session: bytes, request: wire.ReportRequest) -> wire.ReportResponse:
+        """Take an answer; when this returns, it is durable."""
+        self._check_own(session, request.id.client)
+        question = await self._runs.asked(request.id.run, request.id.exchange)
+        if question is None:
+            return wire.ReportResponse(verdict=wire.ReportResponse.VERDICT_LATE)
+        kept: list[Kept] = []
+        if sum(blob.size for blob in _blobs(request)) > _QUICK:
+            answer = await asyncio.to_thread(self._checked, request, question, kept)
+        else:
+            answer = self._checked(request, question, kept)
+        row = row_of(answer, time.time())
+        verdict = await asyncio.wrap_future(self._store.accept(request.id.run, request.id.exchange, row, kept))
+        self._counts.answers[verdict] += 1
+        if verdict == "accepted":
+            self._runs.arrived(request.id.run, answer)
+        if isinstance(answer.done, Failure) and request.WhichOneof("outcome") != "failure":
+            raise Rejected(answer.done.message)
+        return wire.ReportResponse(verdict=_VERDICTS[verdict])
+
+    def _name(self, session: bytes) -> str:
+        """Whose session it is."""
+        name = self._sessions.node(session)
+        if name is None:
+            raise Unauthenticated("the session has ended: another one of this node was opened", advice="open a session")
+        return name
+
+    def end(self, name: str, reason: str) -> None:
+        """A node must open another session, if it may."""
+        self._sessions.end(name)
+        self._offers.pop(name, None)
+        self._hub.forget(name, reason)
+
+    def _check_own(self, session: bytes, client: str) -> None:
+        name = self._name(session)
+        if client != name:
+            raise NotAllowed(f"node {name!r} cannot answer for client {client!r}", advice="answer as oneself")
+
+    def _checked(self, request: wire.ReportRequest, question: Question, kept: list[Kept]) -> Answer:
+        """The answer, or the failure that it is because it does not fit."""
+        client, attempt = request.id.client, request.id.attempt
+        done: Done
+        try:
+            done = result_of(request, question, lambda blob: self._arrays(blob, kept))
+            if isinstance(done, Update):
+                question.check(done)
+        except (BadUpdate, FormatError) as error:
+            kept.clear()
+            done = Failure(
+                client=client, round=question.round, kind=question.label, code=BadUpdate.code, message=str(error)
+            )
+        retryable = request.failure.retryable if request.WhichOneof("outcome") == "failure" else False
+        return Answer(client, attempt, done, state=request.state and not isinstance(done, Failure), retryable=retryable)
+
+    def _arrays(self, blob: wire.Blob, kept: list[Kept]) -> Arrays:
+        """The arrays of a blob that came along, or was written before."""
+        digest = blob.digest.hex()
+        if not blob.HasField("content"):
+            if self._store.blobs.find(digest) is None:
+                raise NotThere(f"blob {digest[:12]} was not written", advice="write it, then report again")
+            kept.append(Kept(digest, blob.size, None))
+            return self._store.blobs.fetch(digest)
+        if hashlib.sha256(blob.content).digest() != blob.digest or len(blob.content) != blob.size:
+            raise FormatError(f"the bytes of blob {digest[:12]} do not have its digest")
+        kept.append(Kept(digest, blob.size, blob.content))
+        return Arrays.from_bytes(blob.content)
+
+    # --- blobs -------------------------------------------------------------------------------
+
+    async def read_blob(self, session: bytes, request: wire.ReadBlobRequest) -> AsyncIterator[Data]:
+        """A blob that a task of this node names, from an offset on."""
+        digest = request.digest.hex()
+        if not self._hub.names(self._name(session), digest):
+            raise NotThere(f"no task of this node names blob {digest[:12]}", advice="its round may have gone on")
+        async for piece in self._uploads.read(digest, request.offset):
+            yield piece
+
+    async def stat_blob(self, session: bytes, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
+        """How much of a blob is here."""
+        self._check_works(session)
+        received, complete = self._uploads.stat(request.digest.hex())
+        return wire.StatBlobResponse(received=received, complete=complete)
+
+    async def write_blob(
+        self, session: bytes, head: wire.BlobHead, data: AsyncIterator[Data]
+    ) -> wire.WriteBlobResponse:
+        """Take a blob's bytes, straight into a file."""
+        self._check_works(session)
+        received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
+        return wire.WriteBlobResponse(received=received, complete=complete)
+
+    def _check_works(self, session: bytes) -> None:
+        """Only who has a task has something to send."""
+        name = self._name(session)
+        if not self._hub.works(name):
+            raise NotAllowed(f"node {name!r} has no task to send something for", advice="its round may have gone on")
+
+
+def _blobs(request: wire.ReportRequest) -> list[wire.Blob]:
+    update = request.update
+    return [update.arrays, *(named.blob for named in update.extra)]
+
+
+__all__ = ["NodeDesk"]

@@ -1,0 +1,317 @@
+"""What people ask of the server. Lives in the event loop's thread.
+
+Whether the caller's role permits the method was looked at before (`umbel.server.people`); here it is looked at whose
+run it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any, TypeVar, final
+
+from umbel import wire
+from umbel.errors import NotThere, Rejected, UsageError
+from umbel.link.base import Data
+from umbel.server.calls import NodeDesk
+from umbel.server.hub import Hub
+from umbel.server.people import Person, check_own, hashed, new_ticket, new_token, owns
+from umbel.server.results import result_of
+from umbel.server.runs import Runs
+from umbel.server.uploads import Uploads
+from umbel.store.sql import Kept, NodeRow, RunRow, ServerStore, TicketRow, TokenRow
+from umbel.version import __version__
+
+T = TypeVar("T")
+_SUBMISSION = 3 << 20  # characters: what fits into a message
+_LONGEST = 10 * 365 * 86400.0  # seconds that a ticket or token lasts
+
+
+@final
+class ControlDesk:
+    """Serves people: a `umbel.link.base.ControlCalls`.
+
+    Args:
+        store: of the server.
+        hub: the nodes.
+        runs: the runs.
+        uploads: blobs on their way.
+        nodes: is told when nodes change.
+        authority_expires: seconds since 1970; 0: the certificate is not ours.
+
+    Attributes:
+        joined: makes the address that lets somebody in, of a secret.
+    """
+
+    def __init__(
+        self,
+        store: ServerStore,
+        hub: Hub,
+        runs: Runs,
+        uploads: Uploads,
+        *,
+        nodes: NodeDesk,
+        authority_expires: float = 0.0,
+    ) -> None:
+        self._store, self._hub, self._runs, self._uploads = store, hub, runs, uploads
+        self._desk, self._expires = nodes, authority_expires
+        self.joined: Callable[[str], str] = str
+
+    async def get_server(self, person: Person, request: wire.GetServerRequest) -> wire.GetServerResponse:
+        """Who one is, and what the server is."""
+        return wire.GetServerResponse(
+            version=wire.agree(request.versions, who=f"the program of {person.name}", program=request.program),
+            program=f"umbel {__version__}",
+            time=time.time(),
+            federation=self._store.federation,
+            person=person.name,
+            role=person.role,
+            chunk=wire.CHUNK,
+            inline=wire.INLINE,
+            authority_expires=self._expires,
+        )
+
+    # --- runs --------------------------------------------------------------------------------
+
+    async def submit_run(self, person: Person, request: wire.SubmitRunRequest) -> wire.SubmitRunResponse:
+        """Take a run in."""
+        submission = wire.from_json(request.submission, "submission", _SUBMISSION)
+        kept = [self._submitted(blob) for blob in request.blobs]
+        rounds = submission.get("fields", {}).get("rounds") if isinstance(submission, dict) else None
+        app = request.app
+        row = RunRow(
+            id=secrets.token_hex(16),
+            key=request.key or secrets.token_hex(8),
+            name=request.name or "run",
+            owner=person.name,
+            rounds=rounds if isinstance(rounds, int) else None,
+            submitted=time.time(),
+            submission=request.submission,
+            nodes=tuple(request.nodes),
+            labels={label.name: label.value for label in request.labels},
+            dataset=request.dataset,
+            app={"name": app.name, "version": app.version, "digest": app.digest.hex(), "object": app.object},
+        )
+        return wire.SubmitRunResponse(run=_run(await self._runs.submit(row, kept)))
+
+    def _submitted(self, blob: wire.Blob) -> Kept:
+        digest = blob.digest.hex()
+        if blob.HasField("content"):
+            if hashlib.sha256(blob.content).digest() != blob.digest:
+                raise Rejected(f"the bytes of blob {digest[:12]} do not have its digest")
+            return self._store.blobs.keep_bytes(blob.content)
+        if self._store.blobs.find(digest) is None:
+            raise NotThere(f"blob {digest[:12]} was not written", advice="write it, then submit again")
+        return Kept(digest, blob.size, None)
+
+    async def list_runs(self, person: Person, request: wire.ListRunsRequest) -> wire.ListRunsResponse:
+        """All runs, the latest first."""
+        del person, request
+        runs = sorted(self._store.runs(), key=lambda run: -run.submitted)
+        return wire.ListRunsResponse(runs=map(_run, runs))
+
+    async def get_run(self, person: Person, request: wire.GetRunRequest) -> wire.GetRunResponse:
+        """A run with what came out so far."""
+        run = self._runs.find(request.run)
+        models = owns(person, run.owner)
+        result = await asyncio.to_thread(result_of, self._store, run, models=models)
+        return wire.GetRunResponse(
+            run=_run(run), submission=run.submission if models else "null", result=json.dumps(result)
+        )
+
+    async def watch_run(self, person: Person, request: wire.WatchRunRequest) -> AsyncIterator[wire.WatchRunResponse]:
+        """What happens in a run."""
+        del person
+        run = self._runs.find(request.run)
+        async for event in self._runs.watch(run.id, request.since, now=request.now):
+            yield wire.WatchRunResponse(
+                event=event.number, time=event.time, kind=event.kind, content=json.dumps(event.content)
+            )
+
+    async def stop_run(self, person: Person, request: wire.StopRunRequest) -> wire.StopRunResponse:
+        """End a run where it stands."""
+        run = self._own(person, request.run)
+        await self._audit(person, "stop-run", run.id)
+        return wire.StopRunResponse(run=_run(await self._runs.stop(run, person.name)))
+
+    async def resume_run(self, person: Person, request: wire.ResumeRunRequest) -> wire.ResumeRunResponse:
+        """Go on with a run."""
+        run = self._own(person, request.run)
+        return wire.ResumeRunResponse(run=_run(await self._runs.resume(run, request.rounds, person.name)))
+
+    async def remove_run(self, person: Person, request: wire.RemoveRunRequest) -> wire.RemoveRunResponse:
+        """Remove a run that has ended, and all that it has left."""
+        run = self._own(person, request.run)
+        if run.id in self._runs.active:
+            raise Rejected(f"run {run.id[:8]} is {run.status}", advice=f"umbel stop {run.id[:8]} first")
+        await _kept(self._store.remove_run(run.id, person.name))
+        return wire.RemoveRunResponse()
+
+    def _own(self, person: Person, name: str) -> RunRow:
+        run = self._runs.find(name)
+        check_own(person, run.owner, f"run {run.id[:8]}")
+        return run
+
+    async def _audit(self, person: Person, action: str, target: str) -> None:
+        await _kept(self._store.audit(person.name, action, target, {}))
+
+    # --- nodes -------------------------------------------------------------------------------
+
+    async def list_nodes(self, person: Person, request: wire.ListNodesRequest) -> wire.ListNodesResponse:
+        """All nodes."""
+        del person, request
+        return wire.ListNodesResponse(nodes=map(self._node, self._store.nodes()))
+
+    def _node(self, row: NodeRow) -> wire.Node:
+        peer = self._hub.peers.get(row.name)
+        connected = peer is not None and peer.connected
+        node = wire.Node(
+            name=row.name,
+            labels=[wire.Label(name=name, value=value) for name, value in sorted(row.labels.items())],
+            status="revoked" if row.revoked else "connected" if connected else "away",
+            enrolled=row.enrolled,
+            seen=time.time() if connected else row.seen,
+            program=row.program,
+            fingerprint=hashed(row.public_key).hex(),
+        )
+        if peer is not None:
+            node.apps.extend(peer.offer.apps)
+            node.datasets.extend(peer.offer.datasets)
+            node.clock, node.tasks = peer.clock, len(peer.working)
+        return node
+
+    async def change_node(self, person: Person, request: wire.ChangeNodeRequest) -> wire.ChangeNodeResponse:
+        """Rename, label or revoke a node."""
+        changes: dict[str, Any]
+        match request.WhichOneof("change"):
+            case "rename":
+                wire.check_name(request.rename, "rename")
+                changes = {"rename": request.rename}
+            case "labels":
+                changes = {"labels": {label.name: label.value for label in request.labels.labels}}
+            case "revoked":
+                changes = {"revoked": request.revoked}
+            case _:
+                raise UsageError(f"nothing is to change in node {request.node!r}")
+        row: NodeRow = await _kept(self._store.change_node(request.node, **changes, by=person.name))
+        self._desk.changed()
+        self._desk.end(request.node, f"{person.name} has changed this node: {next(iter(changes))}")
+        return wire.ChangeNodeResponse(node=self._node(row))
+
+    # --- tickets and tokens ------------------------------------------------------------------
+
+    async def create_ticket(self, person: Person, request: wire.CreateTicketRequest) -> wire.CreateTicketResponse:
+        """A ticket for new nodes."""
+        secret, row = new_ticket(
+            uses=request.uses or 1,
+            seconds=min(request.seconds or 86400.0, _LONGEST),
+            creator=person.name,
+            now=time.time(),
+        )
+        await _kept(self._store.keep_ticket(row, person.name))
+        return wire.CreateTicketResponse(ticket=_ticket(row), address=self.joined(secret))
+
+    async def list_tickets(self, person: Person, request: wire.ListTicketsRequest) -> wire.ListTicketsResponse:
+        """All tickets."""
+        del person, request
+        return wire.ListTicketsResponse(tickets=map(_ticket, self._store.tickets()))
+
+    async def revoke_ticket(self, person: Person, request: wire.RevokeTicketRequest) -> wire.RevokeTicketResponse:
+        """Take a ticket back."""
+        await _kept(self._store.revoke("ticket", request.id, person.name))
+        return wire.RevokeTicketResponse()
+
+    async def create_token(self, person: Person, request: wire.CreateTokenRequest) -> wire.CreateTokenResponse:
+        """A token for a person."""
+        secret, row = new_token(request.name, request.role, seconds=min(request.seconds, _LONGEST), now=time.time())
+        await _kept(self._store.keep_token(row, person.name))
+        return wire.CreateTokenResponse(token=_token(row), address=self.joined(secret))
+
+    async def list_tokens(self, person: Person, request: wire.ListTokensRequest) -> wire.ListTokensResponse:
+        """All tokens."""
+        del person, request
+        return wire.ListTokensResponse(tokens=map(_token, self._store.tokens()))
+
+    async def revoke_token(self, person: Person, request: wire.RevokeTokenRequest) -> wire.RevokeTokenResponse:
+        """Take a token back."""
+        await _kept(self._store.revoke("token", request.name, person.name))
+        return wire.RevokeTokenResponse()
+
+    async def read_audit(self, person: Person, request: wire.ReadAuditRequest) -> wire.ReadAuditResponse:
+        """Who did what."""
+        del person
+        entries = [
+            wire.AuditEntry(**{**asdict(row), "details": json.dumps(row.details)})
+            for row in self._store.audited(request.since)
+        ]
+        return wire.ReadAuditResponse(entries=entries)
+
+    # --- blobs -------------------------------------------------------------------------------
+
+    async def read_run_blob(self, person: Person, request: wire.ReadRunBlobRequest) -> AsyncIterator[Data]:
+        """A blob of a run."""
+        run = self._own(person, request.run)
+        digest = request.digest.hex()
+        if not await asyncio.to_thread(self._store.names, run.id, digest):
+            raise NotThere(f"run {run.id[:8]} has no blob {digest[:12]}", advice="ask for its result again")
+        async for piece in self._uploads.read(digest, request.offset):
+            yield piece
+
+    async def stat_run_blob(self, person: Person, request: wire.StatRunBlobRequest) -> wire.StatRunBlobResponse:
+        """How much of a blob is here."""
+        del person
+        received, complete = self._uploads.stat(request.digest.hex())
+        return wire.StatRunBlobResponse(received=received, complete=complete)
+
+    async def write_run_blob(
+        self, person: Person, head: wire.BlobHead, data: AsyncIterator[Data]
+    ) -> wire.WriteRunBlobResponse:
+        """Take in a blob of a run that is about to be submitted."""
+        del person
+        received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
+        return wire.WriteRunBlobResponse(received=received, complete=complete)
+
+
+async def _kept(future: Future[T]) -> T:
+    return await asyncio.wrap_future(future)
+
+
+def _run(row: RunRow) -> wire.Run:
+    app = row.app
+    return wire.Run(
+        id=row.id,
+        name=row.name,
+        owner=row.owner,
+        status=row.status,
+        reason=row.reason,
+        round=row.round,
+        rounds=row.rounds or 0,
+        submitted=row.submitted,
+        started=row.started,
+        ended=row.ended,
+        app=wire.App(
+            name=str(app.get("name", "")),
+            version=str(app.get("version", "")),
+            digest=bytes.fromhex(str(app.get("digest", ""))),
+            object=str(app.get("object", "")),
+        ),
+    )
+
+
+def _ticket(row: TicketRow) -> wire.Ticket:
+    return wire.Ticket(
+        id=row.id, uses=row.uses, used=row.used, expires=row.expires, creator=row.creator, revoked=row.revoked
+    )
+
+
+def _token(row: TokenRow) -> wire.Token:
+    return wire.Token(name=row.name, role=row.role, created=row.created, expires=row.expires, revoked=row.revoked)
+
+
+__all__ = ["ControlDesk"]

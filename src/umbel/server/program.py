@@ -1,0 +1,201 @@
+"""The server: everything put together, started, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from umbel.errors import UmbelError, Unauthenticated
+from umbel.link.address import Address
+from umbel.link.dispatch import Dispatch
+from umbel.link.grpc_server import serve
+from umbel.link.sessions import Sessions
+from umbel.server.calls import NodeDesk
+from umbel.server.certificates import Authority
+from umbel.server.control import ControlDesk
+from umbel.server.counts import Counts
+from umbel.server.http import Pages, pages
+from umbel.server.hub import Hub
+from umbel.server.people import Person, hashed, new_ticket, new_token, permit, secret_of
+from umbel.server.runs import AT_ONCE, Runs
+from umbel.server.uploads import Uploads
+from umbel.store.sql import ServerStore
+
+logger = logging.getLogger("umbel")
+_GRACE = 3.0  # seconds that calls under way have when the server ends; all of it is to take no more than five
+_SWEPT_EVERY = 600.0  # seconds
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How a server is set up.
+
+    Attributes:
+        directory: of blobs, keys and the database.
+        database: a URL of SQLAlchemy's; "": SQLite in the directory.
+        host, port: where it listens; port 0 takes a free one.
+        pages: host and port of the pages for operators; None: none.
+        allowed: names of nodes that may open a session; None: all that are enrolled.
+        at_once: how many runs are under way at one time.
+        keep_days: how long a run that has ended is kept; 0: until somebody removes it.
+    """
+
+    directory: Path
+    database: str = ""
+    host: str = "0.0.0.0"
+    port: int = 8443
+    pages: tuple[str, int] | None = ("127.0.0.1", 8444)
+    allowed: Collection[str] | None = None
+    at_once: int = AT_ONCE
+    keep_days: float = 0.0
+
+
+@final
+@dataclass(slots=True)
+class Server:
+    """A server that runs; made by `Server.start`.
+
+    Attributes:
+        settings: how it is set up.
+        port, pages_port: where it listens.
+        ticket, token: addresses to join and to log in with, made on the first start; else "".
+    """
+
+    settings: ServerSettings
+    authority: Authority
+    store: ServerStore
+    hub: Hub
+    runs: Runs
+    port: int = 0
+    pages_port: int = 0
+    ticket: str = ""
+    token: str = ""
+    _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    @classmethod
+    async def start(cls, settings: ServerSettings, authority: Authority) -> Server:
+        """Open the store, go on with all runs, and listen.
+
+        Args:
+            settings: how it is set up.
+            authority: what it shows to nodes and people.
+
+        Raises:
+            InUse: another server has this store.
+            NewerSchema: a newer version of Umbel has written it.
+            Unreachable: a port is taken.
+        """
+        async with AsyncExitStack() as exit:
+            url = settings.database or f"sqlite:///{settings.directory / 'umbel.sqlite'}"
+            store = await asyncio.to_thread(ServerStore, url, settings.directory, now=time.time)
+            exit.callback(store.close)
+            hub = Hub([node.name for node in store.nodes() if node.connected])
+            runs, counts = Runs(store, hub, at_once=settings.at_once), Counts()
+            self = cls(settings, authority, store, hub, runs)
+            await self._listen(exit, authority, counts)
+            runs.start()
+            self._exit = exit.pop_all()
+            return self
+
+    async def _listen(self, exit: AsyncExitStack, authority: Authority, counts: Counts) -> None:
+        settings, store, hub, runs = self.settings, self.store, self.hub, self.runs
+        sessions, uploads = Sessions(), Uploads(store, counts)
+        nodes = NodeDesk(store, sessions, hub, runs, uploads, counts=counts, allowed=settings.allowed)
+        control = ControlDesk(store, hub, runs, uploads, nodes=nodes, authority_expires=authority.expires)
+        listening = await serve(
+            Dispatch(nodes, control, sessions=sessions, authorize=self._authorize),
+            address=f"{settings.host}:{settings.port}",
+            certificate=authority.certificate_pem,
+            key=authority.key_pem,
+        )
+        self.port = listening.port
+        control.joined = self._joined
+        exit.push_async_callback(listening.stop, _GRACE)
+        exit.push_async_callback(self._let_go)
+        if settings.pages is not None:
+            shown = pages(store, hub, runs, counts, expires=authority.expires, ready=self._ready)
+            served = Pages(shown, *settings.pages)
+            self.pages_port = await served.start()
+            exit.push_async_callback(served.close)
+        keeping = asyncio.create_task(self._keep_house(), name="umbel-housekeeping")
+        exit.callback(keeping.cancel)
+        await self._first_start()
+
+    async def _let_go(self) -> None:
+        """Say goodbye to nodes, and let runs stop where they stand."""
+        await self.runs.close()
+        self.hub.goodbye("the server ends", 0.0)
+
+    def _joined(self, secret: str) -> str:
+        """The address of this server with a secret, for who is to come in."""
+        return str(Address(self.authority.names[0], self.port, secret_of(secret), self.authority.authority_der or None))
+
+    async def _first_start(self) -> None:
+        """A ticket and an operator's token, if nobody has one."""
+        if self.store.tokens():
+            return
+        now = time.time()
+        secret, token = new_token("operator", "operator", seconds=0.0, now=now)
+        await asyncio.wrap_future(self.store.keep_token(token, "server"))
+        self.token = self._joined(secret)
+        secret, ticket = new_ticket(uses=100, seconds=7 * 86400.0, creator="server", now=now)
+        await asyncio.wrap_future(self.store.keep_ticket(ticket, "server"))
+        self.ticket = self._joined(secret)
+
+    def _authorize(self, token: str | None, method: str) -> Person:
+        """Who may do this.
+
+        Raises:
+            Unauthenticated: there is no such token, or not any more.
+            NotAllowed: the role does not permit it.
+        """
+        row = self.store.token(hashed(token)) if token else None  # refuses what has expired, or was revoked
+        if row is None:
+            raise Unauthenticated("this token is not known here", advice="umbel login, with a token of this server")
+        person = Person(row.name, row.role)
+        permit(person, method)
+        return person
+
+    def _ready(self) -> str:
+        """Why the server cannot serve now; "" if it can."""
+        try:
+            self.store.tokens()
+        except Exception as error:  # noqa: BLE001  # that is the answer
+            return f"the store does not answer: {error}"
+        return ""
+
+    async def _keep_house(self) -> None:
+        """What is done now and then, as long as the server lives."""
+        while True:
+            for warning in self.authority.warnings:
+                logger.warning("certificate-expires: %s", warning)
+            try:
+                await self._forget_old()
+                await asyncio.wrap_future(self.store.sweep())
+            except UmbelError as error:  # the next time may do better
+                logger.warning("not-swept: %s", error)
+            await asyncio.sleep(_SWEPT_EVERY)
+
+    async def _forget_old(self) -> None:
+        """Remove runs that ended long ago, if they are to be."""
+        if not self.settings.keep_days:
+            return
+        before = time.time() - self.settings.keep_days * 86400
+        for run in self.store.runs():
+            if run.ended and run.ended < before:
+                logger.info("run-removed: %s ended more than %g days ago", run.id, self.settings.keep_days)
+                await asyncio.wrap_future(self.store.remove_run(run.id, "server"))
+
+    async def close(self) -> None:
+        """Stop within five seconds; runs go on when the server comes back."""
+        await self._exit.aclose()
+
+
+__all__ = ["Server", "ServerSettings"]

@@ -1,0 +1,155 @@
+"""One run, from its submission to its end. Lives in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, final
+
+from umbel.client.failures import trace, words
+from umbel.codec import decode, encode
+from umbel.engine.driver import Loop, drive
+from umbel.engine.federation import Federation
+from umbel.engine.history import History
+from umbel.engine.plan import Plan
+from umbel.engine.submission import Submission
+from umbel.errors import Failure, FormatError, RunError, UmbelError
+from umbel.server.runner import Interrupted, NetworkRunner, ServerClock
+from umbel.store.sql import RunRow, RunStore, ServerStore
+
+logger = logging.getLogger("umbel")
+Say = Callable[[str, Mapping[str, Any]], None]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        status: "finished", "stopped" or "failed".
+        reason: why, for people.
+        failures: of the clients that could not be done without.
+    """
+
+    status: str
+    reason: str = ""
+    failures: tuple[Failure, ...] = ()
+
+
+def submission_of(run: RunRow, store: ServerStore) -> Submission:
+    """What was submitted.
+
+    Raises:
+        FormatError: it is not what this version of Umbel understands.
+    """
+    try:
+        data = json.loads(run.submission)
+    except ValueError as error:
+        raise FormatError(f"the submission of run {run.id[:8]} is no JSON: {error}") from error
+    found = decode(data, store.blobs.fetch)
+    if not isinstance(found, Submission):
+        raise FormatError(f"the submission of run {run.id[:8]} is a {type(found).__name__}")
+    return found
+
+
+@final
+class Conductor:
+    """Conducts one run.
+
+    Args:
+        run: which.
+        submission: what it does.
+        store: of the server.
+        runner: does its tasks.
+        say: tells people what happens.
+    """
+
+    def __init__(
+        self,
+        run: RunRow,
+        submission: Submission,
+        *,
+        store: ServerStore,
+        runner: NetworkRunner,
+        clock: ServerClock,
+        say: Say,
+    ) -> None:
+        self._run, self._submission, self._say, self._clock = run, submission, say, clock
+        self._runner, self._store = runner, RunStore(store, run.id, counted=lambda: runner.counted)
+        self._done = 0
+        self._failures = 0
+        self._warned: set[str] = set()
+
+    def conduct(self) -> Ended:
+        """Do what is left of the run."""
+        try:
+            with closing(self._store):  # what was given to it last is durable before the run is said to have ended
+                return self._conduct()
+        except Interrupted as interrupted:
+            return Ended("stopped", interrupted.reason)
+        except RunError as error:
+            return Ended("failed", str(error), error.failures)
+        except UmbelError as error:
+            return Ended("failed", str(error))
+        except Exception as error:  # a run ends here; the server goes on
+            logger.exception("run-failed: %s", self._run.id)
+            return Ended("failed", f"the server's own code raised {words(error)}\n{trace(error)}")
+
+    def _conduct(self) -> Ended:
+        commits = self._store.commits()
+        plan = Plan(
+            seed=self._submission.seed,
+            initial=self._submission.initial,
+            rounds=self._run.rounds,
+            handlers=frozenset(self._submission.handlers),
+            checkpoint=self._submission.checkpoint,
+            durable=True,
+            race=True,
+            warn=self._warn,
+        )
+        fed = Federation(plan, self._perform, commits=commits, records=self._store.records(), best=self._store.best())
+        self._fed = fed
+        self._failures = len(fed.totals.failures)
+        fed.stopped = self._submission.stopped(fed.history)
+        try:
+            self._submission.loop()(fed)
+        finally:
+            fed.flush()
+        return Ended("finished", f"stopped early: {fed.stopped}" if fed.stopped else "")
+
+    def _perform(self, loop: Loop) -> Any:
+        return drive(loop, self._runner, self._store, self._clock, self)
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._say("log", {"message": text})
+
+    # --- the engine's observer ---------------------------------------------------------------
+
+    def round_opened(self, round: int, cohort: int) -> None:  # the field's word
+        """Tell people that an exchange began."""
+        self._done = 0
+        self._cohort = cohort
+        self._say("exchange", {"round": round, "cohort": cohort})
+
+    def clients_done(self, clients: Sequence[str]) -> None:
+        """Tell people how many have answered."""
+        self._done += len(clients)
+        self._say("answers", {"done": self._done, "cohort": self._cohort})
+
+    def committed(self, history: History) -> str:
+        """Tell people what came out of the round, and who failed in it."""
+        new = self._fed.totals.failures[self._failures :]
+        self._failures += len(new)
+        for failure in new:
+            self._say("failure", {"client": failure.client, "message": str(failure), "traceback": failure.traceback})
+        self._say("round", encode(dict(history[-1]), lambda arrays: arrays.digest()))
+        return self._submission.stopped(history)
+
+
+__all__ = ["Conductor", "Ended", "submission_of"]

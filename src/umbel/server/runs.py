@@ -1,0 +1,282 @@
+"""All runs: which wait their turn, which are under way, and what becomes of them. Lives in the event loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, final
+
+from umbel.engine.question import Question
+from umbel.errors import NotThere, Rejected, UmbelError
+from umbel.server.answers import Answer
+from umbel.server.hub import Hub
+from umbel.server.run import Conductor, Ended, submission_of
+from umbel.server.runner import NetworkRunner, ServerClock
+from umbel.server.selection import Selection
+from umbel.store.sql import EventRow, RunRow, ServerStore
+
+logger = logging.getLogger("umbel")
+AT_ONCE = 8  # runs under way at one time; each has a thread
+UNENDED = ("queued", "running", "waiting")
+_KEPT_WAITING = 10.0  # seconds that an answer waits for its run, which goes on after a restart
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Active:
+    """A run that is under way.
+
+    Attributes:
+        runner: its side of the network.
+        task: ends when the run does.
+        status: as people see it.
+        stopped: somebody has stopped it: who.
+    """
+
+    runner: NetworkRunner
+    task: asyncio.Task[None]
+    status: str = "running"
+    stopped: str = ""
+
+
+@final
+class Runs:
+    """The runs of a server.
+
+    Args:
+        store: keeps them.
+        hub: the nodes.
+        at_once: how many are under way at one time; the others wait in the order of their submission.
+    """
+
+    def __init__(self, store: ServerStore, hub: Hub, *, at_once: int = AT_ONCE) -> None:
+        self._store, self._hub, self._at_once = store, hub, at_once
+        self._loop = asyncio.get_running_loop()
+        self._clock = ServerClock()
+        self.active: dict[str, Active] = {}
+        self._queue: list[str] = []
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._unkept: Counter[str] = Counter()  # events on their way to the disk
+        self._ending = False
+
+    def start(self) -> None:
+        """Go on with what an earlier process has left."""
+        waiting = sorted((run for run in self._store.runs() if run.status in UNENDED), key=_in_turn)
+        self._queue.extend(run.id for run in waiting)
+        self._next()
+
+    async def submit(self, run: RunRow, blobs: Any) -> RunRow:
+        """Take a run in; it begins when there is room."""
+        kept = await asyncio.wrap_future(self._store.submit(run, blobs))
+        if kept.status == "queued" and kept.id not in self.active and kept.id not in self._queue:
+            self._queue.append(kept.id)
+            self._next()
+        return kept
+
+    def _next(self) -> None:
+        while self._queue and len(self.active) < self._at_once and not self._ending:
+            run = self.find(self._queue.pop(0))
+            try:
+                self._begin(run)
+            except UmbelError as error:
+                self._say(run.id, "status", {"status": "failed", "reason": str(error)})
+
+    def find(self, name: str) -> RunRow:
+        """The run with this id, the only one whose id begins so, or the only one of this name.
+
+        Raises:
+            NotThere: there is none, or there are several.
+        """
+        runs = self._store.runs()
+        found = [run for run in runs if run.id == name] or [
+            run for run in runs if run.name == name or (len(name) >= 4 and run.id.startswith(name))
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(run.id[:8] for run in found)
+            raise NotThere(f"{len(found)} runs are called {name!r}: {ids}", advice="give the id of one of them")
+        raise NotThere(f"there is no run {name!r}", advice="umbel ls lists them")
+
+    # --- a run's life ------------------------------------------------------------------------
+
+    def _begin(self, run: RunRow) -> None:
+        submission = submission_of(run, self._store)
+        submission.loop()  # can it be done here?
+
+        def say(kind: str, content: Mapping[str, Any]) -> None:
+            self._loop.call_soon_threadsafe(self._say, run.id, kind, content)
+
+        runner = NetworkRunner(
+            run,
+            Selection.of(run),
+            threads=submission.threads,
+            store=self._store,
+            hub=self._hub,
+            loop=self._loop,
+            clock=self._clock,
+            say=say,
+        )
+        task = self._loop.create_task(self._conduct(run, runner, submission, say), name=f"umbel-run-{run.id[:8]}")
+        self.active[run.id] = Active(runner, task)
+        self._say(run.id, "status", {"status": "running", "reason": ""})
+
+    async def _conduct(self, run: RunRow, runner: NetworkRunner, submission: Any, say: Callable[..., None]) -> None:
+        conductor = Conductor(run, submission, store=self._store, runner=runner, clock=self._clock, say=say)
+        ended = await _in_thread(f"umbel-run-{run.id[:8]}", conductor.conduct)
+        await asyncio.sleep(0)  # what the thread has said last comes first
+        active = self.active.pop(run.id)
+        self._hub.end(run.id, ended.reason or "the run has ended")
+        if self._ending and ended.status == "stopped":
+            self._wake(run.id)
+            return  # it goes on when the server comes back
+        for failure in ended.failures:
+            content = {"client": failure.client, "message": str(failure), "traceback": failure.traceback}
+            self._say(run.id, "failure", content)
+        self._end(run.id, ended, active)
+        self._next()
+
+    def _end(self, run: str, ended: Ended, active: Active) -> None:
+        reason = f"stopped by {active.stopped}" if ended.status == "stopped" and active.stopped else ended.reason
+        self._say(run, "status", {"status": ended.status, "reason": reason})
+        self._say(run, "end", {"status": ended.status, "reason": reason})
+
+    def _say(self, run: str, kind: str, content: Mapping[str, Any]) -> None:
+        """Keep an event, and wake who watches."""
+        active = self.active.get(run)
+        if kind == "status":
+            if active is not None:
+                active.status = content["status"]
+            self._store.set_status(run, content["status"], content["reason"]).add_done_callback(_report)
+        elif active is not None and active.status == "waiting" and kind == "exchange":
+            active.status = "running"
+            self._say(run, "status", {"status": "running", "reason": ""})
+        if kind == "round":
+            self._store.set_status(run, "running", round=int(content["round"])).add_done_callback(_report)
+        self._unkept[run] += 1
+        kept = self._store.event(run, kind, content)
+        kept.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._kept, run, done))
+
+    def _kept(self, run: str, done: Future[int]) -> None:
+        _report(done)
+        self._unkept[run] -= 1
+        self._wake(run)
+
+    def _wake(self, run: str) -> None:
+        for watcher in self._watchers.get(run, ()):
+            watcher.set()
+
+    # --- what people ask ---------------------------------------------------------------------
+
+    async def watch(self, run: str, since: int, *, now: bool = False) -> AsyncIterator[EventRow]:
+        """The events of a run after one, as they come, until it ends."""
+        news = asyncio.Event()
+        self._watchers.setdefault(run, set()).add(news)
+        try:
+            while True:
+                news.clear()
+                ended = run not in self.active and run not in self._queue and not self._unkept[run]
+                for event in await self._events(run, since):
+                    since = event.number
+                    yield event
+                if ended or now or self._ending:
+                    return
+                await news.wait()
+        finally:
+            self._watchers[run].discard(news)
+
+    async def _events(self, run: str, since: int) -> list[EventRow]:
+        return await asyncio.to_thread(self._store.events, run, since)
+
+    async def stop(self, run: RunRow, who: str) -> RunRow:
+        """End a run where it stands."""
+        active = self.active.get(run.id)
+        if active is not None:
+            active.stopped = who
+            active.runner.interrupt("stopped")
+            await asyncio.wait([active.task])
+        elif run.id in self._queue:
+            self._queue.remove(run.id)
+            self._say(run.id, "status", {"status": "stopped", "reason": f"stopped by {who}"})
+            self._say(run.id, "end", {"status": "stopped", "reason": f"stopped by {who}"})
+        else:
+            raise Rejected(f"run {run.id[:8]} is {run.status}", advice="only a run that has not ended can be stopped")
+        return self.find(run.id)
+
+    async def resume(self, run: RunRow, rounds: int, who: str) -> RunRow:
+        """Go on with a run that has ended, with more rounds if it has finished."""
+        if run.id in self.active or run.id in self._queue:
+            raise Rejected(f"run {run.id[:8]} is {run.status}", advice="it need not be resumed")
+        if rounds and rounds < run.round:
+            raise Rejected(f"run {run.id[:8]} has done {run.round} rounds", advice="give more rounds than that")
+        changed = self._store.set_status(run.id, "queued", "", rounds=rounds or None, by=who)
+        kept = await asyncio.wrap_future(changed)
+        self._queue.append(run.id)
+        self._next()
+        return kept
+
+    # --- what nodes report -------------------------------------------------------------------
+
+    async def asked(self, run: str, sequence: int) -> Question | None:
+        """The question of an open exchange; None: there is no such exchange, or no more.
+
+        A run that goes on after a restart is waited for a moment.
+        """
+        deadline = self._loop.time() + _KEPT_WAITING
+        while (active := self.active.get(run)) is not None:
+            question = active.runner.checking
+            left = deadline - self._loop.time()
+            if active.runner.begun or left <= 0:
+                return question if question is not None and question.sequence == sequence else None
+            await self._hub.change(left)
+        return None
+
+    def arrived(self, run: str, answer: Answer) -> None:
+        """A client's answer is durable."""
+        attempt = self._hub.answered(run, answer.client)
+        active = self.active.get(run)
+        if attempt and active is not None:
+            active.runner.arrived(answer, attempt)
+
+    async def close(self) -> None:
+        """Let all runs stop where they stand; they go on when the server comes back."""
+        self._ending = True
+        for active in self.active.values():
+            active.runner.interrupt("the server ends")
+        if self.active:
+            await asyncio.wait([active.task for active in self.active.values()])
+        for run in list(self._watchers):
+            self._wake(run)
+
+
+async def _in_thread(name: str, work: Callable[[], Ended]) -> Ended:
+    """What work gives, done in a thread of its own: there may be more of them than a pool has."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Ended] = loop.create_future()
+
+    def finish(ended: Ended) -> None:
+        if not done.cancelled():
+            done.set_result(ended)
+
+    def do() -> None:
+        loop.call_soon_threadsafe(finish, work())
+
+    threading.Thread(target=do, name=name, daemon=True).start()
+    return await done
+
+
+def _in_turn(run: RunRow) -> tuple[bool, float]:
+    return run.status == "queued", run.submitted
+
+
+def _report(done: Future[Any]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        logger.error("not-kept: what happened in a run could not be written down: %s", error)
+
+
+__all__ = ["AT_ONCE", "Active", "Runs"]

@@ -1,0 +1,106 @@
+"""Which nodes a run may ask, and why not the others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from umbel.store.sql.values import RunRow
+from umbel.wire import App
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a node has said of itself when it opened its session.
+
+    Attributes:
+        name: of the node, and of its client.
+        labels: what is known of it.
+        apps: that it has and its owner lets run.
+        datasets: that it offers.
+        slots: how many tasks it works on at once.
+        program: what runs there, for people.
+    """
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    apps: Sequence[App] = ()
+    datasets: Sequence[str] = ()
+    slots: int = 1
+    program: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which nodes a run wants.
+
+    Attributes:
+        app: what they must have: a name, and a digest of 32 bytes.
+        names: who may be asked; nobody in it: anyone.
+        labels: that they must have.
+        dataset: that they must offer; "": whatever their only one is.
+    """
+
+    app: App
+    names: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+
+    @classmethod
+    def of(cls, run: RunRow) -> Selection:
+        """What a run has been submitted with."""
+        app = App(
+            name=str(run.app.get("name", "")),
+            version=str(run.app.get("version", "")),
+            digest=bytes.fromhex(str(run.app.get("digest", ""))),
+            object=str(run.app.get("object", "")),
+        )
+        return cls(app=app, names=frozenset(run.nodes), labels=run.labels, dataset=run.dataset)
+
+    def wants(self, offer: Offer) -> bool:
+        """Is it one of those that were named, whatever it has?"""
+        return (not self.names or offer.name in self.names) and all(
+            offer.labels.get(name) == value for name, value in self.labels.items()
+        )
+
+    def refusal(self, offer: Offer) -> str:
+        """Why a node that is wanted cannot be asked, in words; "" if it can.
+
+        An app without a digest is another program that plays its part, for example one in another language.
+        """
+        named = [app for app in offer.apps if app.name == self.app.name]
+        if not named:
+            there = ", ".join(app.name for app in offer.apps) or "none"
+            return f"does not have the app {self.app.name!r}, or its owner does not let it run; it has {there}"
+        if not any(app.digest in (b"", self.app.digest) for app in named):
+            mine, its = (shown(app) for app in (self.app, named[0]))
+            return f"has {its} of the app {self.app.name!r}, and the run was submitted with {mine}"
+        if self.dataset and self.dataset not in offer.datasets:
+            return f"has no data set {self.dataset!r}; it has {', '.join(offer.datasets) or 'none'}"
+        if not self.dataset and len(offer.datasets) > 1:
+            return f"has several data sets, and the run does not say which: {', '.join(offer.datasets)}"
+        return ""
+
+
+def shown(app: App) -> str:
+    """An app's version and digest for people."""
+    return f"version {app.version or '?'} ({app.digest.hex()[:12] or 'no digest'})"
+
+
+def waiting_for(selection: Selection, offers: Iterable[Offer], away: Iterable[str], there: int, at_least: int) -> str:
+    """For whom a run waits, in one sentence."""
+    parts = [f"waits for {at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"]
+    unfit = [f"{o.name} {selection.refusal(o)}" for o in offers if selection.wants(o) and selection.refusal(o)]
+    gone = sorted(name for name in away if not selection.names or name in selection.names)
+    missing = sorted(selection.names - {o.name for o in offers} - set(gone))
+    if gone:
+        parts.append(f"away: {', '.join(gone[:10])}")
+    if missing:
+        parts.append(f"never seen: {', '.join(missing[:10])}")
+    return "; ".join([*parts, *unfit[:5]])
+
+
+__all__ = ["Offer", "Selection", "shown", "waiting_for"]

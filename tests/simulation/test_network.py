@@ -1,0 +1,120 @@
+"""The classes that a server runs, with drawn faults: the result is the one of a simulation, to the bit."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import umbel
+from tests.simulation.network import federation
+from umbel.engine.submission import Submission
+from umbel.server.results import result_of
+
+SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
+
+
+def stateful() -> umbel.ClientApp:
+    """Trains on what its site says, and counts in its state how often its answer was counted."""
+    client = umbel.ClientApp()
+
+    @client.train
+    def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        ctx.state["times"] = ctx.state.get("times", 0) + 1
+        noise = ctx.rng.normal(size=3) / ctx.state["times"]
+        return umbel.Update(
+            model={"w": model["w"] + ctx.site["n"] + noise}, weight=ctx.site["n"], metrics={"times": ctx.state["times"]}
+        )
+
+    @client.evaluate
+    def evaluate(model: umbel.Arrays, ctx: Any) -> umbel.Metrics:
+        return umbel.Metrics({"mean": float(np.mean(model["w"])), "times": ctx.state["times"]}, weight=ctx.site["n"])
+
+    return client
+
+
+def strategy(**changes: Any) -> Any:
+    return umbel.fed_adam(lr=0.1, rounds=umbel.rounds(min_nodes=3), **changes)
+
+
+def submission(seed: int, rounds: int) -> Submission:
+    return Submission(
+        seed=seed,
+        rounds=rounds,
+        initial=umbel.Arrays({"w": np.zeros(3)}),
+        handlers=("train", "evaluate"),
+        strategy=strategy(),
+    )
+
+
+def simulated(seed: int, rounds: int) -> umbel.Result:
+    server = umbel.ServerApp(model={"w": np.zeros(3)}, strategy=strategy(), rounds=rounds)
+    on = umbel.Simulation(clients=SITES, engine="inline")
+    return umbel.run(server, stateful(), on=on, seed=seed)
+
+
+def bits(result: umbel.Result) -> str:
+    assert result.model is not None
+    return result.model.digest()
+
+
+def test_without_faults(tmp_path: Path) -> None:
+    async def story() -> Any:
+        async with federation(tmp_path, stateful(), SITES) as (place, nodes):
+            run = await place.submit(submission(7, 4))
+            row = await place.ended(run)
+            assert (row.status, row.reason, row.round) == ("finished", "", 4)
+            assert place.store is not None
+            assert all(len(node.trained) == 8 for node in nodes.values())
+            return result_of(place.store, row, models=True), place.store.blobs.fetch
+
+    found, _ = asyncio.run(story())
+    expected = simulated(7, 4)
+    rows = found["rows"]["$tuple"]
+    assert [row["fields"]["stages"]["evaluate"]["mean"] for row in rows] == list(expected.history["mean"])
+    assert found["state"]["fields"]["model"]["$arrays"] == bits(expected)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_with_messages_lost_and_nodes_away(tmp_path: Path, seed: int) -> None:
+    async def story() -> Any:
+        async with federation(tmp_path, stateful(), SITES, seed=seed, losses=0.2) as (place, _):
+            row = await place.ended(await place.submit(submission(seed, 3)))
+            assert row.status == "finished", row.reason
+            assert place.store is not None
+            return result_of(place.store, row, models=True)
+
+    found = asyncio.run(story())
+    assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(seed, 3))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_killed_server_goes_on_to_the_same_bits(tmp_path: Path, seed: int) -> None:
+    """It ends at a drawn moment, several times; what it had acknowledged is not asked again."""
+
+    async def story() -> Any:
+        async with federation(tmp_path, stateful(), SITES, seed=seed, losses=0.05) as (place, nodes):
+            run = await place.submit(submission(seed, 4))
+            draw = np.random.default_rng(seed)
+            for _ in range(3):
+                for _ in range(int(draw.integers(1, 60))):
+                    await asyncio.sleep(0)
+                before = {name: set(node.acknowledged) for name, node in nodes.items()}
+                await place.stop()
+                for node in nodes.values():
+                    node.trained.clear()
+                place.start()
+                await asyncio.sleep(0.01)
+                for name, node in nodes.items():
+                    again = before[name] & set(node.trained)
+                    assert not again, f"{name} was asked again: {again}"
+            row = await place.ended(run)
+            assert row.status == "finished", row.reason
+            assert place.store is not None
+            return result_of(place.store, row, models=True)
+
+    found = asyncio.run(story())
+    assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(seed, 4))

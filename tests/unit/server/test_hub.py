@@ -1,0 +1,226 @@
+"""Who gets which task, and what becomes of it when a node comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel import wire
+from umbel.engine.exchange import Lost
+from umbel.sample import Population
+from umbel.server.hub import Hub, OpenExchange
+from umbel.server.selection import Offer, Selection
+
+APP = wire.App(name="app", version="1", digest=bytes(32))
+RUN, OTHER = "a" * 32, "b" * 32
+
+
+def offer(name: str, **changes: Any) -> Offer:
+    return Offer(**{"name": name, "apps": [APP], "datasets": ["default"], **changes})
+
+
+def exchange(run: str = RUN, sequence: int = 1, events: list[Any] | None = None) -> OpenExchange:
+    def task(client: str, attempt: int) -> wire.Task:
+        return wire.Task(id=wire.TaskId(run=run, exchange=sequence, client=client, attempt=attempt))
+
+    post = (events if events is not None else []).append
+    return OpenExchange(run, sequence, (1, "train"), task, post, frozenset({"ab" * 32}))
+
+
+def unheard(reason: str, left: float) -> None:
+    """Nobody listens."""
+
+
+def told(outbox: asyncio.Queue[Any]) -> list[Any]:
+    """What a node was told: (run, attempt) of a task, the runs of a revocation, "bye", or None at the end."""
+    found: list[Any] = []
+    while not outbox.empty():
+        notice = outbox.get_nowait()
+        match notice and notice.WhichOneof("notice"):
+            case "task":
+                found.append((notice.task.id.run, notice.task.id.attempt))
+            case "revoke":
+                found.append([task.run for task in notice.revoke.tasks])
+            case "goodbye":
+                found.append("bye")
+            case _:
+                found.append(None)
+    return found
+
+
+def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(test())  # type: ignore[arg-type]
+
+    run.__name__ = test.__name__
+    return run
+
+
+@in_loop
+async def test_a_task_goes_to_its_node_and_comes_again_when_that_comes_back() -> None:
+    hub = Hub()
+    peer, outbox = hub.connect(offer("berlin"))
+    hub.open(exchange())
+    hub.lease(RUN, [("berlin", 1)])
+    assert told(outbox) == [(RUN, 1)]
+    assert hub.disconnect(peer, outbox)
+    _, again = hub.connect(offer("berlin"))
+    assert told(again) == [(RUN, 1)]
+    assert hub.answered(RUN, "berlin") == 1
+    assert hub.answered(RUN, "berlin") == 0
+
+
+@in_loop
+async def test_no_more_than_its_slots_and_all_runs_in_turn() -> None:
+    hub = Hub()
+    _, outbox = hub.connect(offer("berlin", slots=1))
+    for run in (RUN, OTHER):
+        hub.open(exchange(run))
+        hub.lease(run, [("berlin", 1)])
+    assert told(outbox) == [(RUN, 1)]
+    order = []
+    for turn in range(2, 8):
+        run = RUN if turn % 2 == 0 else OTHER
+        assert hub.answered(run, "berlin") == (turn // 2)
+        order += told(outbox)
+        hub.lease(run, [("berlin", turn // 2 + 1)])
+    assert [run for run, _ in order] == [OTHER, RUN] * 3
+
+
+@in_loop
+async def test_who_is_revoked_stops_and_has_its_slot_back() -> None:
+    hub = Hub()
+    _, outbox = hub.connect(offer("berlin"))
+    hub.open(exchange())
+    hub.lease(RUN, [("berlin", 1)])
+    hub.open(exchange(OTHER))
+    hub.lease(OTHER, [("berlin", 1)])
+    hub.close(RUN, "the round is over")
+    assert told(outbox) == [(RUN, 1), [RUN], (OTHER, 1)]
+    assert not hub.works("lyon")
+    assert hub.names("berlin", "ab" * 32)
+    assert not hub.names("berlin", "cd" * 32)
+
+
+@in_loop
+async def test_who_stays_away_is_lost() -> None:
+    hub, events = Hub(patience=0.01), list[Any]()
+    peer, outbox = hub.connect(offer("berlin"))
+    hub.open(exchange(events=events))
+    hub.lease(RUN, [("berlin", 1), ("never-seen", 1)])
+    hub.disconnect(peer, outbox)
+    assert set(hub.population(Selection(app=APP))) == {"berlin"}, "it may come back"
+    while len(events) < 2:
+        await asyncio.sleep(0)
+    assert {(event.client, event.attempt, type(event)) for event in events} == {
+        ("berlin", 1, Lost),
+        ("never-seen", 1, Lost),
+    }
+    assert "has been away" in events[0].failure.message
+    assert hub.population(Selection(app=APP)) == {}
+
+
+@in_loop
+async def test_a_newer_stream_ends_the_one_before() -> None:
+    hub = Hub()
+    peer, first = hub.connect(offer("berlin"))
+    _, second = hub.connect(offer("berlin"))
+    assert told(first) == [None]
+    assert not hub.disconnect(peer, first)
+    assert peer.connected
+    hub.forget("berlin", "revoked")
+    assert told(second) == ["bye", None]
+
+
+@in_loop
+async def test_a_run_waits_for_its_nodes_and_says_for_whom() -> None:
+    hub, said = Hub(), list[str]()
+    hub.connect(offer("berlin"))
+    hub.connect(offer("lyon", apps=[]))
+    wanted = Selection(app=APP, names=frozenset({"berlin", "lyon", "turin"}))
+    gathering = asyncio.ensure_future(hub.gather(wanted, 2, 60, lambda reason, _: said.append(reason)))
+    while not said:
+        await asyncio.sleep(0)
+    assert said[0].startswith("waits for 2 nodes; 1 is there; never seen: turin; lyon does not have the app 'app'")
+    hub.connect(offer("turin", labels={"country": "it"}))
+    assert await gathering == Population(("berlin", "turin"), {"turin": {"country": "it"}})
+
+
+@in_loop
+async def test_after_the_wait_it_is_whoever_is_there() -> None:
+    hub = Hub()
+    assert len(await hub.gather(Selection(app=APP), 1, 0.001, unheard)) == 0
+
+
+@in_loop
+async def test_nodes_of_the_server_before_are_waited_for() -> None:
+    hub = Hub(["berlin", "lyon"], wait=60)
+    hub.connect(offer("berlin"))
+    gathering = asyncio.ensure_future(hub.gather(Selection(app=APP), 1, 60, unheard))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not gathering.done()
+    hub.connect(offer("lyon"))
+    assert (await gathering).names == ("berlin", "lyon")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"apps": [wire.App(name="app", version="2", digest=b"x" * 32)]}, "has version 2 (787878787878) of the app"),
+        ({"datasets": ["a", "b"]}, "has several data sets"),
+        ({"apps": []}, "it has none"),
+    ],
+)
+def test_why_a_node_cannot_be_asked(changes: Mapping[str, Any], words: str) -> None:
+    assert words in Selection(app=APP).refusal(offer("berlin", **changes))
+
+
+def test_a_program_in_another_language_plays_the_part_of_an_app() -> None:
+    selection = Selection(app=APP)
+    assert selection.refusal(offer("node-js", apps=[wire.App(name="app")])) == ""
+    assert "no data set 'heart'" in Selection(app=APP, dataset="heart").refusal(offer("berlin"))
+
+
+@given(st.integers(0, 2**32))
+def test_each_task_is_handed_out_and_counted_once(seed: int) -> None:
+    """Drawn comings and goings: slots are kept, and each lease ends as exactly one answer."""
+    draw = Random(seed)
+
+    async def story() -> None:
+        hub = Hub()
+        names = ["a", "b", "c"]
+        slots = {name: draw.randint(1, 2) for name in names}
+        streams: dict[str, Any] = {}
+        held: dict[str, set[str]] = {name: set() for name in names}
+        asked, counted = set(), list[tuple[str, str]]()
+        for run in (RUN, OTHER):
+            hub.open(exchange(run))
+            hub.lease(run, [(name, 1) for name in names])
+            asked |= {(run, name) for name in names}
+        while len(counted) < len(asked):
+            name = draw.choice(names)
+            if name not in streams:
+                held[name] = set()
+                streams[name] = hub.connect(offer(name, slots=slots[name]))
+            elif draw.random() < 0.25:
+                hub.disconnect(*streams.pop(name))
+                continue
+            held[name] |= {run for run, _ in told(streams[name][1])}
+            assert len(held[name]) <= slots[name]
+            if held[name] and draw.random() < 0.5:
+                run = draw.choice(sorted(held[name]))
+                for _ in range(draw.randint(1, 2)):  # it may be said twice
+                    if hub.answered(run, name):
+                        counted.append((run, name))
+                held[name].discard(run)
+        assert len(set(counted)) == len(counted)
+        assert set(counted) == asked
+
+    asyncio.run(story())
