@@ -150,6 +150,13 @@ class Child:
         """The number of its process, and of its group."""
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Has it not ended, as far as the system knows, even if this process has not heard of it yet?"""
+        if self.ended.is_set():
+            return False
+        return not hasattr(os, "waitid") or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
     def _over(self) -> None:
         """It has ended: so do those that it started."""
         if self.ended.is_set():
@@ -372,7 +379,7 @@ class Children:
 
     def _rested(self, begin: Begin) -> Child | None:
         for child in reversed(self._resting):
-            if child.begin.key == begin.key and not child.ended.is_set():
+            if child.begin.key == begin.key and child.is_alive:
                 self._resting.remove(child)
                 return child
         return None
