@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import final
@@ -93,9 +94,8 @@ def is_signed(public: bytes, data: bytes, signature: bytes) -> bool:
 def _write_once(path: Path, identity: Identity) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = identity._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # of a process of this number that was killed
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # nobody else may read it
+    temporary = Path(name)
     try:
         with open(file, "wb") as out:
             out.write(data)

@@ -246,6 +246,7 @@ _CHECKS: Mapping[type[Message], Callable[[Any], None]] = {
     node_pb2.ChallengeResponse: _check_challenged,
     node_pb2.OpenSessionRequest: _check_open,
     node_pb2.OpenSessionResponse: _check_opened,
+    node_pb2.Task: check_task,
     node_pb2.SubscribeResponse: _check_notice,
     node_pb2.ReportRequest: check_report,
     values_pb2.ReadBlobRequest: _check_digest,
