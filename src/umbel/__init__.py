@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from umbel.engine.federation import Federation
     from umbel.errors import UmbelError
     from umbel.policy import evaluation, rounds
+    from umbel.remote.remote import connect
     from umbel.result import Result
     from umbel.simulation.ray_engine import Ray
     from umbel.simulation.simulation import Simulation
@@ -49,6 +50,7 @@ _HOMES = {
     ".errors": "UmbelError",
     ".policy": "evaluation rounds",
     ".result": "Result",
+    ".remote.remote": "connect",
     ".simulation.ray_engine": "Ray",
     ".simulation.simulation": "Simulation",
     ".spec": "entries",
@@ -89,6 +91,7 @@ __all__ = [
     "Update",
     "__version__",
     "aggregate",
+    "connect",
     "entries",
     "errors",
     "evaluate",

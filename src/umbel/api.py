@@ -18,9 +18,11 @@ from umbel.engine.arguments import check_drawn, check_type
 from umbel.engine.driver import conduct, drive
 from umbel.engine.exchange import Exchange
 from umbel.engine.question import Question
+from umbel.engine.submission import EvaluationOnly
 from umbel.errors import EmptyPopulation, Failure, HandlerMissing, UsageError
 from umbel.policy import RoundPolicy
 from umbel.progress import MonotonicClock, Watch
+from umbel.remote.remote import Remote
 from umbel.result import Result, as_model
 from umbel.sample import Sampler, everyone
 from umbel.session import Callback, Session, opened
@@ -32,9 +34,9 @@ logger = logging.getLogger("umbel")
 
 def run(
     server: ServerApp,
-    client: ClientApp,
+    client: ClientApp | str,
     *,
-    on: Place | None = None,
+    on: Place | Remote | None = None,
     seed: int | None = None,
     dir: str | os.PathLike[str] | None = None,  # what it is called everywhere
     rounds: int | None = None,
@@ -47,11 +49,12 @@ def run(
 
     Args:
         server: the server's side.
-        client: the clients' side.
-        on: where: ``umbel.Simulation(clients=...)``.
+        client: the clients' side, or its name: "myfed:client".
+        on: where: ``umbel.Simulation(clients=...)`` or ``umbel.connect(...)``.
         seed: of all randomness; drawn and recorded if not given. The same seed gives the same bits.
         dir: a directory that makes the run durable. Killed at any moment, the same call goes on from the last
-            committed round to the same bits. A finished run is returned as it is; with more ``rounds`` it goes on.
+            committed round to the same bits. A finished run is returned as it is; with more ``rounds`` it goes on. On a
+            server all runs are durable: there the directory makes the same call find the same run, and gets its model.
         rounds: how many in all; by default what the server app says.
         initial: the model to start from, or the path of a ``.safetensors`` file; by default the server app's.
         callbacks: objects with ``on_round(result)``, or functions of the result so far, called after each round; one
@@ -70,6 +73,12 @@ def run(
     _check_arguments(server, client, on, callbacks, dir)
     seed = None if seed is None else whole(seed, "seed", least=0)
     rounds = None if rounds is None else whole(rounds, "rounds", least=0)
+    if isinstance(on, Remote):
+        _check_travels(debug)
+        return on.run(
+            server, client, seed=seed, dir=dir, rounds=rounds, initial=initial, callbacks=callbacks, name=name
+        )
+    client = _loaded(client)
     place = cast(Place, on)
     with place.running(), opened(dir) as store:  # who may not run makes no directory
         session = Session(
@@ -89,19 +98,33 @@ def run(
 def _check_arguments(server: Any, client: Any, on: Any, callbacks: Any, dir: Any) -> None:
     if not isinstance(server, ServerApp):
         raise UsageError(f"the first argument is a {type(server).__name__}", advice="give an umbel.ServerApp")
-    if not isinstance(client, ClientApp):
+    if not isinstance(client, ClientApp | str):
         raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
     if server.strategy is None and server.loop is None:
         raise UsageError("the server app has neither a strategy nor a main", advice="give strategy=umbel.fed_avg(...)")
-    if not isinstance(on, Place):
+    if not isinstance(on, Place | Remote):
         what = "nobody says where to run" if on is None else f"on is a {type(on).__name__}"
-        raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
+        raise UsageError(what, advice="give on=umbel.Simulation(clients=10), or on=umbel.connect(...)")
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
         raise UsageError(f"callbacks is a {type(callbacks).__name__}", advice="give a list: callbacks=[...]")
     if dir == "" or not isinstance(dir, str | os.PathLike | None):
         raise UsageError(f"dir is {dir!r}", advice="give the path of a directory, or leave dir= out")
     if dir is not None and not _can_be_path(dir):
         raise UsageError(f"dir is {dir!r}", advice="give a path without NUL, in valid Unicode")
+
+
+def _check_travels(debug: bool) -> None:
+    if debug:
+        raise UsageError("debug=True has no meaning on a server", advice="debug with on=umbel.Simulation(...)")
+
+
+def _loaded(client: ClientApp | str) -> ClientApp:
+    """The clients' side; imported, if its name was given."""
+    if isinstance(client, ClientApp):
+        return client
+    from umbel.apps.load import load_client
+
+    return load_client(client)
 
 
 def _can_be_path(dir: str | os.PathLike[str]) -> bool:
@@ -129,9 +152,9 @@ class Evaluation:
 
 def evaluate(
     model: Arrays | Mapping[str, Any] | str | os.PathLike[str],
-    client: ClientApp,
+    client: ClientApp | str,
     *,
-    on: Place | None = None,
+    on: Place | Remote | None = None,
     cohort: Sampler | None = None,
     config: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -141,8 +164,8 @@ def evaluate(
 
     Args:
         model: the model, or the path of a ``.safetensors`` file.
-        client: the clients' side; needs ``@client.evaluate``.
-        on: where: ``umbel.Simulation(clients=...)``.
+        client: the clients' side, or its name; needs ``@client.evaluate``.
+        on: where: ``umbel.Simulation(clients=...)`` or ``umbel.connect(...)``.
         cohort: who evaluates; by default everyone.
         config: settings, as ``ctx.config``.
         metrics: how the metrics combine, by name; by default the weighted mean.
@@ -152,14 +175,18 @@ def evaluate(
         HandlerMissing: the app cannot evaluate.
         UsageError: an argument that makes no sense.
     """
-    if not isinstance(on, Place):
+    if not isinstance(on, Place | Remote):
         what = "nobody says where to evaluate" if on is None else f"on is a {type(on).__name__}"
-        raise UsageError(what, advice="give on=umbel.Simulation(clients=10)")
-    if not isinstance(client, ClientApp):
+        raise UsageError(what, advice="give on=umbel.Simulation(clients=10), or on=umbel.connect(...)")
+    if not isinstance(client, ClientApp | str):
         raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
     check_type("cohort", cohort, Sampler)
     check_type("metrics", metrics, Mapping)
     seed = whole(seed, "seed", least=0)
+    if isinstance(on, Remote):
+        asked = EvaluationOnly(cohort=cohort or everyone(), config=config or {}, metrics=metrics or {})
+        return _evaluation(on.evaluate(_sent(model), client, asked, seed=seed))
+    client = _loaded(client)
     if "evaluate" not in client.names():
         raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
     rules = combiners.as_rules(metrics)
@@ -187,6 +214,13 @@ def evaluate(
         clients=dict(zip(reduced.names, reduced.metrics, strict=True)),
         failures=close.failures,
     )
+
+
+def _evaluation(
+    found: tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]], Sequence[Failure]],
+) -> Evaluation:
+    combined, clients, failures = found
+    return Evaluation(metrics=combined, clients=clients, failures=failures)
 
 
 def _sent(model: Any) -> Arrays:

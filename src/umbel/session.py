@@ -80,8 +80,8 @@ class Session:
         self._seed = seed if seed is not None else self._kept["recipe"]["seed"] if self._kept else secrets.randbits(32)
         self._rounds = rounds if rounds is not None else server.rounds
         self._given = given
-        self._checkpoint = _only_checkpoint(callbacks)
-        self._callbacks = [(c, _as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
+        self._checkpoint = only_checkpoint(callbacks)
+        self._callbacks = [(c, as_function(c)) for c in callbacks if not isinstance(c, Checkpoint)]
         self._name = name or (store.directory.name if store is not None else "run")
         self._reported = 0
         self._runner: Runner | None = None
@@ -141,7 +141,7 @@ class Session:
         model = self._server.initial_model()
         if self._given is not None:
             given = as_model(self._given).canonical()
-            model = given if model is None else _with_roles_of(model, given)
+            model = given if model is None else with_roles_of(model, given)
         if model is not None:
             check_trainable("the initial model", model)
         return model
@@ -233,7 +233,7 @@ class Session:
                     _check_apart(values, found)
                     values |= found
             except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
-                return values, _report("server", round, "central evaluation", error)
+                return values, report_failure("server", round, "central evaluation", error)
             finally:
                 checksum.check(f"round {round}: the server's evaluate")
         return values, None
@@ -292,7 +292,7 @@ class Session:
             reason = function(result)
         except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
             name = getattr(callback, "__name__", type(callback).__name__)
-            fed.note_failures([_report(name, fed.history[-1]["round"], "callback", error)])
+            fed.note_failures([report_failure(name, fed.history[-1]["round"], "callback", error)])
             return ""
         return reason if isinstance(reason, str) else ""
 
@@ -351,7 +351,8 @@ def _recipe_changed(store: FileStore, changed: Sequence[str]) -> RecipeChanged:
     )
 
 
-def _only_checkpoint(callbacks: Sequence[Callback]) -> Checkpoint:
+def only_checkpoint(callbacks: Sequence[Callback]) -> Checkpoint:
+    """The one that says what the run keeps; there may be none."""
     given = [c for c in callbacks if isinstance(c, Checkpoint)]
     if len(given) > 1:
         raise UsageError(
@@ -361,7 +362,7 @@ def _only_checkpoint(callbacks: Sequence[Callback]) -> Checkpoint:
     return given[0] if given else Checkpoint()
 
 
-def _with_roles_of(own: Arrays, given: Arrays) -> Arrays:
+def with_roles_of(own: Arrays, given: Arrays) -> Arrays:
     """The model that was given, with the roles that the server app's own gives its entries.
 
     A file may know none, or those of another strategy: of FedPer, for example, which kept some at the clients.
@@ -375,7 +376,8 @@ def _with_roles_of(own: Arrays, given: Arrays) -> Arrays:
     return Arrays.build(own.spec, lambda name, out: np.copyto(out, given.raw(name)))
 
 
-def _as_function(callback: Callback) -> Callable[[Result], Any]:
+def as_function(callback: Callback) -> Callable[[Result], Any]:
+    """What is called after each round."""
     if isinstance(callback, type):
         raise UsageError(
             f"callback {callback.__name__} is a class", advice=f"give an object of it: {callback.__name__}()"
@@ -397,7 +399,7 @@ def _check_apart(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         raise UsageError(f"two central evaluations have a metric {name!r}", advice="rename it in one of the two")
 
 
-def _report(who: str, round: int, what: str, error: Exception) -> Failure:
+def report_failure(who: str, round: int, what: str, error: Exception) -> Failure:
     """Someone's code beside the clients' failed: log it, and make it a value."""
     text = trace(error)
     logger.error("%s-failed: %s in round %d; the run goes on\n%s", what.split(maxsplit=1)[0], who, round, text)
@@ -407,4 +409,4 @@ def _report(who: str, round: int, what: str, error: Exception) -> Failure:
     )
 
 
-__all__ = ["Callback", "Session", "opened"]
+__all__ = ["Callback", "Session", "as_function", "only_checkpoint", "opened", "report_failure", "with_roles_of"]

@@ -1,0 +1,33 @@
+"""``umbel audit``: who did what."""
+
+from __future__ import annotations
+
+from umbel.cli.reach import Json, On
+
+
+def audit(*, since: int = 0, on: On = "", json: Json = False) -> None:
+    """Print the server's audit trail, oldest first.
+
+    Args:
+        since: leave out entries up to this number.
+        on: the server; the default login if it is left out.
+        json: print a JSON object a line.
+    """
+    from umbel import wire
+    from umbel.cli.printing import clock, give, line
+    from umbel.cli.reach import reach
+    from umbel.cli.records import audit_record
+
+    with reach(on) as server:
+        while entries := server.call("ReadAudit", wire.ReadAuditRequest(since=since)).entries:
+            for entry in map(audit_record, entries):
+                since = entry["number"]
+                if json:
+                    give(entry)
+                else:
+                    details = ", ".join(f"{name}={value}" for name, value in entry["details"].items())
+                    said = f"{clock(entry['time'])}  {entry['who']}  {entry['action']}  {entry['target']}  {details}"
+                    line(said.rstrip())
+
+
+__all__ = ["audit"]

@@ -1,0 +1,101 @@
+"""A copy of a server, made by another process while it runs.
+
+What the copy of the database names is there: files of blobs do not change, one that is new stays for an hour at least,
+and all that were there before are linked before the database is copied.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from umbel.errors import StoreError, UsageError
+from umbel.store.durable import readable_errors, sync_directory
+
+_PARTIAL = ".partial"  # what the directory is called until it is whole
+_KEYS = ("authority.pem", "server.pem", "ca.crt")
+_DATABASE = "umbel.sqlite"
+
+
+def back_up(directory: Path, path: Path, database: str) -> int:
+    """Copy a server; gives how many bytes the copy has.
+
+    Args:
+        directory: the server's.
+        path: of the copy; it does not exist yet.
+        database: address of a PostgreSQL; "": SQLite in the directory.
+
+    Raises:
+        UsageError: the copy is there already, or there is no server in the directory.
+        StoreError: something cannot be read or written.
+    """
+    if path.exists():
+        raise UsageError(f"{path} is there already", advice="give a directory that does not exist")
+    if not database and not (directory / _DATABASE).is_file():
+        raise UsageError(f"{directory} is not the directory of a server", advice="give its --dir")
+    whole = path.with_name(path.name + _PARTIAL)
+    with readable_errors(whole):
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir(mode=0o700, parents=True)
+        (whole / "blobs").mkdir()
+    _link_blobs(directory, whole)
+    if database:
+        _dump(database, whole / "umbel.dump")
+    else:
+        from umbel.store.sql.sqlite import copy_database
+
+        copy_database(directory / _DATABASE, whole / _DATABASE)
+    _link_blobs(directory, whole)
+    with readable_errors(whole):
+        for name in _KEYS:
+            if (directory / name).exists():
+                shutil.copy2(directory / name, whole / name)
+        size = sum(file.stat().st_size for file in _files(whole))
+        sync_directory(whole)
+        whole.rename(path)
+    sync_directory(path.absolute().parent)
+    return size
+
+
+def _link_blobs(directory: Path, whole: Path) -> None:
+    """Link, or copy, all files of blobs that are not there yet."""
+    blobs = directory / "blobs"
+    if not blobs.is_dir():
+        return
+    with readable_errors(whole):
+        for entry in os.scandir(blobs):
+            target = whole / "blobs" / entry.name
+            if not target.exists() and entry.is_file():
+                _link(Path(entry.path), target)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        return  # it was removed; nothing names it any more
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _dump(database: str, target: Path) -> None:
+    plain = database.replace("postgresql+psycopg://", "postgresql://")
+    command = ["pg_dump", "--format=custom", f"--file={target}", plain]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise StoreError(
+            f"pg_dump cannot be started: {error.strerror}", advice="install PostgreSQL's client"
+        ) from error
+    if done.returncode:
+        raise StoreError(f"pg_dump has failed: {done.stderr.strip()[-500:]}", advice="check --database")
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (file for file in directory.rglob("*") if file.is_file())
+
+
+__all__ = ["back_up"]

@@ -1,0 +1,67 @@
+"""``umbel evaluate``: have clients evaluate a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from umbel.cli.reach import Json
+from umbel.cli.run import Labels
+
+
+def evaluate(
+    model: Path,
+    app: str = ".",
+    *,
+    on: str | None = None,
+    seed: int | None = None,
+    nodes: str | None = None,
+    label: Labels = None,
+    dataset: str | None = None,
+    simulation_clients: str | None = None,
+    json: Json = False,
+) -> None:
+    """Have clients evaluate a model: on a server, or, if nothing says which, in a simulation here.
+
+    Args:
+        model: a .safetensors file.
+        app: its directory, its wheel, or the name of an installed one.
+        on: the server: the name of a login or an address; or "simulation".
+        seed: of all randomness.
+        nodes: which nodes may be asked: berlin,paris.
+        label: a label that nodes must have: country=de; may be given more than once.
+        dataset: which of the nodes' data sets.
+        simulation_clients: how many clients are simulated, or their names.
+        json: print one JSON object.
+    """
+    from umbel.api import evaluate as evaluate_there
+    from umbel.apps.load import load_client
+    from umbel.apps.project import Project
+    from umbel.cli.printing import give, line, number, table
+    from umbel.cli.run import SIMULATION, remote_of, settings_of, simulation_of
+
+    project = Project.find(app)
+    flags = {
+        "on": on,
+        "seed": seed,
+        "nodes": nodes,
+        "labels": ",".join(label) if label else None,
+        "dataset": dataset,
+        "simulation.clients": simulation_clients,
+    }
+    settings = settings_of(project, flags)
+    client = load_client(project.object("client"), path=project.source)
+    place = simulation_of(settings) if settings["on"] == SIMULATION else remote_of(settings)
+    found = evaluate_there(model, client, on=place, seed=settings["seed"] or 0)
+    if json:
+        failures = [str(failure) for failure in found.failures]
+        give({"metrics": found.metrics, "clients": found.clients, "failures": failures})
+        return
+    columns = list(dict.fromkeys((*found.metrics, *(name for own in found.clients.values() for name in own))))
+    rows = [(name, *(number(own.get(column)) for column in columns)) for name, own in found.clients.items()]
+    everyone = ("all", *(number(found.metrics.get(column)) for column in columns))
+    table(("client", *columns), [*rows, everyone], right=columns)
+    for failure in found.failures:
+        line(str(failure))
+
+
+__all__ = ["evaluate"]

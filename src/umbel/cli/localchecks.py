@@ -1,0 +1,125 @@
+"""What ``umbel doctor`` looks at on this machine: files, permissions, room, apps, proxies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from umbel.cli.finding import Finding, bad, failed, ok, warning
+from umbel.cli.joined import FILE, KEY
+from umbel.cli.printing import clock, span
+from umbel.errors import UmbelError
+
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
+_NEVER = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
+_ROOM, _SHARE = 1 << 30, 0.02  # of a disk that is nearly full: bytes, and part of the whole, that are free
+SOON = 90 * 86400.0  # seconds before something ends in which one is told
+
+
+def look_at_proxies(environment: Mapping[str, str], host: str) -> Iterator[Finding]:
+    """Which way connections take.
+
+    Args:
+        environment: the variables.
+        host: that is connected to.
+    """
+    set_ = {name: environment[name] for name in _PROXIES if environment.get(name)}
+    if not set_:
+        yield ok("proxy", "none is set: connections are direct")
+        return
+    name, value = next(iter(set_.items()))
+    if any(through_directly(environment[never], host) for never in _NEVER if environment.get(never)):
+        yield ok("proxy", f"{name} is {value}, and {host} is excepted: its connections are direct")
+        return
+    yield warning(
+        "proxy",
+        f"connections to {host} go through {value}, as {name} says",
+        f"if that proxy does not let them through, put {host} into no_proxy, or have CONNECT permitted there",
+    )
+
+
+def through_directly(exceptions: str, host: str) -> bool:
+    """Does a list such as "localhost,.example.org" except this host from a proxy?"""
+    names = [name.strip().lstrip(".") for name in exceptions.split(",") if name.strip()]
+    return "*" in names or any(host == name or host.endswith(f".{name}") for name in names)
+
+
+def look_at_directory(directory: Path) -> Iterator[Finding]:
+    """A node's or a server's directory: is there room, and may nobody read the keys?"""
+    if not directory.is_dir():
+        yield bad("directory", f"there is no directory {directory}", "check --dir")
+        return
+    yield _room(directory)
+    keys = [directory / name for name in (KEY, "authority.pem", "server.pem") if (directory / name).exists()]
+    for key in keys:
+        yield look_at_secret(key)
+    if (directory / "authority.pem").exists():
+        yield _authority(directory)
+    if not keys and not (directory / FILE).exists():
+        yield warning("directory", f"{directory} holds neither a node nor a server", "check --dir")
+
+
+def _room(directory: Path) -> Finding:
+    usage = shutil.disk_usage(directory)
+    free = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.0f} GB are free on the disk of {directory}"
+    if usage.free < _ROOM or usage.free < _SHARE * usage.total:
+        return bad("room", free, "free some space: without room neither models nor answers can be kept")
+    return ok("room", free)
+
+
+def look_at_secret(file: Path) -> Finding:
+    """May anybody but its owner read a file?"""
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if os.name == "posix" and mode & 0o077:
+        return bad("key file", f"{file} can be read by others (its mode is {mode:o})", f"chmod 600 {file}")
+    return ok("key file", f"{file} is read by its owner alone")
+
+
+def _authority(directory: Path) -> Finding:
+    """When the server's certificates end; nothing is made or renewed."""
+    from cryptography import x509
+
+    ends = {}
+    for name in ("authority.pem", "server.pem"):
+        try:
+            certificate = x509.load_pem_x509_certificate((directory / name).read_bytes())
+        except (OSError, ValueError) as error:
+            return bad("certificate", f"{directory / name} cannot be read: {error}", "bring it back from a backup")
+        ends[name] = certificate.not_valid_after_utc.timestamp()
+    if ends["authority.pem"] - time.time() < SOON:
+        return _ending(ends["authority.pem"], "the server's certificate authority")
+    if ends["server.pem"] < time.time():
+        return bad(
+            "certificate",
+            f"the server's certificate has expired on {clock(ends['server.pem'])}",
+            "restart the server: it renews it",
+        )
+    return ok("certificate", f"the server's authority is valid until {clock(ends['authority.pem'])}")
+
+
+def _ending(end: float, what: str) -> Finding:
+    left = end - time.time()
+    advice = "plan for a new authority: every node joins, and everybody logs in, again with a new address"
+    if left <= 0:
+        return bad("certificate", f"{what} has expired on {clock(end)}", advice)
+    return warning("certificate", f"{what} expires in {span(left)}", advice)
+
+
+def look_at_app(app: str) -> tuple[Finding, str, str]:
+    """An app as it lies here; with its name and digest, which are "" if there is none."""
+    from umbel.apps.project import Project
+
+    try:
+        project = Project.find(app)
+        digest = project.digest.hex()
+    except UmbelError as error:
+        return failed("app", error), "", ""
+    said = f"{project.package} {project.version}".rstrip()
+    return ok("app", f"{said} is here, with the digest {digest}"), project.package, digest
+
+
+__all__ = ["SOON", "look_at_app", "look_at_directory", "look_at_proxies", "look_at_secret", "through_directly"]

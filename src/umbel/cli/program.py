@@ -1,0 +1,96 @@
+"""The whole command line, and what is said where it fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from umbel.cli.audit import audit
+from umbel.cli.config import config
+from umbel.cli.doctor import doctor
+from umbel.cli.evaluate import evaluate
+from umbel.cli.login import login
+from umbel.cli.new import new
+from umbel.cli.node import node_app
+from umbel.cli.nodes import nodes_app
+from umbel.cli.policy import policy
+from umbel.cli.run import run
+from umbel.cli.runs import fetch, logs, ls, remove, resume, show, stop
+from umbel.cli.server import server_app
+from umbel.cli.ticket import ticket_app
+from umbel.cli.token import token_app
+from umbel.version import __version__
+
+app = App(
+    name="umbel",
+    help="Federated learning: train models on data that cannot move.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+)
+for group in (server_app, node_app, nodes_app, ticket_app, token_app):
+    app.command(group)
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(run, evaluate, ls, show, logs, stop, resume, fetch, remove),
+    *(login, policy, new, config, doctor, audit),
+)
+for command in _COMMANDS:
+    app.command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. What goes wrong is said in words: exit status 1, or 2 where the command makes no sense."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command, bound, *_ = app.parse_args(words, print_error=False, exit_on_error=False)
+    except CycloptsError as error:
+        _complain(str(error).rstrip("."), f"umbel {' '.join(_words(words))} --help".replace("  ", " "))
+        sys.exit(2)
+    sys.exit(_status(command, *bound.args, **bound.kwargs))
+
+
+def _words(words: Sequence[str]) -> list[str]:
+    """The command, as far as it is one."""
+    found: list[str] = []
+    here: App = app
+    for word in words:
+        try:
+            here = here[word]
+        except KeyError:
+            break
+        if not isinstance(here, App) or word.startswith("-"):
+            break
+        found.append(word)
+    return found
+
+
+def _status(command: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
+    """The exit status of a command; what goes wrong is said."""
+    try:
+        status = command(*args, **kwargs)
+    except KeyboardInterrupt as interrupt:
+        for note in getattr(interrupt, "__notes__", ()):
+            sys.stderr.write(f"\n{note}\n")
+        return 130
+    except BrokenPipeError:  # who reads has gone, as `head` does
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        from umbel.errors import UmbelError
+
+        if not isinstance(error, UmbelError):
+            raise
+        _complain(error.what, error.advice)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _complain(what: str, advice: str) -> None:
+    sys.stderr.write(f"umbel: {what}\n")
+    if advice:
+        sys.stderr.write(f"What to do: {advice}\n")
+
+
+__all__ = ["app", "main"]

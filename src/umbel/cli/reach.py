@@ -1,0 +1,38 @@
+"""Which server a command speaks with."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from umbel.link.address import Address
+    from umbel.remote.line import Line
+
+On = Annotated[str, Parameter(name="--on")]
+"""The server: the name of a login, or an address; else $UMBEL_ON, else the default login."""
+Json = Annotated[bool, Parameter(name="--json")]
+"""Print JSON."""
+
+
+def server_address(on: str) -> Address:
+    """The address, with its token, of the server that is meant.
+
+    Raises:
+        UsageError: nobody is logged in there, or it is no address.
+    """
+    from umbel.remote.logins import Logins
+
+    return Logins.read().find(on or os.environ.get("UMBEL_ON", ""))
+
+
+def reach(on: str) -> Line:
+    """A line to the server that is meant; a context manager. As `server_address`."""
+    from umbel.remote.line import Line
+
+    return Line(server_address(on))
+
+
+__all__ = ["Json", "On", "reach", "server_address"]

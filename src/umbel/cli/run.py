@@ -1,0 +1,252 @@
+"""``umbel run``: run an app, in a simulation or on a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from umbel.cli.reach import Json
+
+if TYPE_CHECKING:
+    from umbel.apps.project import Project
+    from umbel.apps.settings import Settings
+    from umbel.remote.remote import Remote
+    from umbel.result import Result
+
+Labels = Annotated[list[str] | None, Parameter(name=["--label", "--labels"])]
+SIMULATION = "simulation"
+
+
+def run(
+    app: str = ".",
+    *,
+    on: str | None = None,
+    seed: int | None = None,
+    rounds: int | None = None,
+    name: str | None = None,
+    dir: Path | None = None,
+    detach: bool = False,
+    nodes: str | None = None,
+    label: Labels = None,
+    dataset: str | None = None,
+    initial: Path | None = None,
+    simulation_clients: str | None = None,
+    simulation_engine: str | None = None,
+    simulation_workers: int | None = None,
+    simulation_threads: int | None = None,
+    json: Json = False,
+) -> int:
+    """Run an app: on a server, or, if nothing says which, in a simulation here.
+
+    Ctrl-C ends a simulation; a run on a server goes on there.
+
+    Args:
+        app: its directory, its wheel, or the name of an installed one.
+        on: the server: the name of a login or an address; or "simulation".
+        seed: of all randomness; drawn, and shown, if it is left out.
+        rounds: how many; as many as the app says if it is left out.
+        name: of the run, for people.
+        dir: a directory that makes a simulation durable; of a run on a server it gets the model and the history.
+        detach: submit the run, print its id, and leave.
+        nodes: which nodes may be asked: berlin,paris.
+        label: a label that nodes must have: country=de; may be given more than once.
+        dataset: which of the nodes' data sets.
+        initial: a .safetensors file with the model to start from.
+        simulation_clients: how many clients are simulated, or their names.
+        simulation_engine: how: auto, inline or processes.
+        simulation_workers: how many processes simulate.
+        simulation_threads: how many threads each handler may compute with, here and at nodes.
+        json: print a JSON object for each round, and a last one for the result.
+    """
+    from umbel.apps.project import Project
+
+    project = Project.find(app)
+    flags = {
+        "on": on,
+        "seed": seed,
+        "rounds": rounds,
+        "name": name,
+        "dir": str(dir) if dir is not None else None,
+        "nodes": nodes,
+        "labels": ",".join(label) if label else None,
+        "dataset": dataset,
+        "simulation.clients": simulation_clients,
+        "simulation.engine": simulation_engine,
+        "simulation.workers": simulation_workers,
+        "simulation.threads": simulation_threads,
+    }
+    settings = settings_of(project, flags)
+    if settings["on"] == SIMULATION:
+        return _simulate(project, settings, initial, json=json, detach=detach)
+    return _submit(project, settings, initial, json=json, detach=detach)
+
+
+def settings_of(project: Project, flags: Mapping[str, Any]) -> Settings:
+    """The settings of a project's runs, from all places that may say something of them."""
+    from umbel.apps.settings import resolve
+    from umbel.cli.printing import note
+
+    settings = resolve(project.table, os.environ, flags, file=project.file or "pyproject.toml")
+    for text in settings.notes:
+        note(f"umbel: {text}")
+    return settings
+
+
+def labels_of(labels: Sequence[str]) -> dict[str, str]:
+    """Labels from texts, each NAME=VALUE.
+
+    Raises:
+        UsageError: one is not.
+    """
+    from umbel.errors import UsageError
+
+    pairs = [label.partition("=") for label in labels]
+    for text, (name, equals, value) in zip(labels, pairs, strict=True):
+        if not (name and equals and value):
+            raise UsageError(f"{text!r} is no label", advice="write NAME=VALUE, as in country=de")
+    return {name: value for name, _, value in pairs}
+
+
+def remote_of(settings: Settings) -> Remote:
+    """The server of these settings, and which of its nodes."""
+    from umbel.remote.remote import connect
+
+    return connect(
+        settings["on"],
+        nodes=settings["nodes"],
+        labels=settings["labels"],
+        dataset=settings["dataset"] or "",
+        threads=settings["simulation.threads"],
+    )
+
+
+def simulation_of(settings: Settings) -> Any:
+    """The simulation of these settings.
+
+    Raises:
+        UsageError: nothing says who is simulated.
+    """
+    from umbel.errors import UsageError
+    from umbel.simulation.simulation import Simulation
+
+    clients = settings["simulation.sites"] or settings["simulation.clients"]
+    if clients is None:
+        raise UsageError(
+            "nothing says how many clients are simulated",
+            advice="write clients = 10 in [tool.umbel.simulation] of pyproject.toml, or give --simulation-clients 10; "
+            "or run on a server: --on ADDRESS",
+        )
+    return Simulation(
+        clients if not isinstance(clients, tuple) else list(clients),
+        engine=settings["simulation.engine"],
+        workers=settings["simulation.workers"] or "auto",
+        threads=settings["simulation.threads"],
+    )
+
+
+def _simulate(project: Project, settings: Settings, initial: Path | None, *, json: bool, detach: bool) -> int:
+    from umbel.api import run as run_here
+    from umbel.apps.load import load_client, load_server
+    from umbel.cli.progress import RoundLines
+    from umbel.errors import UsageError
+
+    if detach:
+        raise UsageError("a simulation ends with its program", advice="leave out --detach, or give --on")
+    place = simulation_of(settings)
+    lines = RoundLines(json=json, rounds=settings["rounds"])
+    result = run_here(
+        load_server(project.object("server"), path=project.source),
+        load_client(project.object("client"), path=project.source),
+        on=place,
+        seed=settings["seed"],
+        dir=settings["dir"],
+        rounds=settings["rounds"],
+        initial=initial,
+        callbacks=[lines.after_round] if lines.wanted else [],
+        name=settings["name"] or project.package,
+    )
+    return _tell(result, json=json)
+
+
+def _submit(project: Project, settings: Settings, initial: Path | None, *, json: bool, detach: bool) -> int:
+    from umbel.apps.describe import describe
+    from umbel.apps.load import load_client, load_server
+    from umbel.cli.printing import give, line, note
+    from umbel.cli.progress import RoundLines
+    from umbel.cli.records import run_record
+    from umbel.progress import display
+
+    server = load_server(project.object("server"), path=project.source)
+    client = load_client(project.object("client"), path=project.source)
+    remote = remote_of(settings)
+    lines = RoundLines(json=json, rounds=settings["rounds"] or server.rounds)
+    with remote.line() as reached:
+        session = remote.session(
+            reached,
+            server,
+            client,
+            seed=settings["seed"],
+            dir=settings["dir"],
+            rounds=settings["rounds"],
+            initial=initial,
+            name=settings["name"],
+            app=describe(project, handlers=sorted(client.names())),
+            heard=lines.heard if lines.wanted else lambda _: None,
+        )
+        submitted = session.submit()
+        if json:
+            give({"event": "submitted", "run": run_record(submitted)})
+        if detach:
+            if not json:
+                line(submitted.id)
+                short = submitted.id[:8]
+                note(f"To follow it: umbel logs -f {short}. To get what it has come to: umbel fetch {short} DIRECTORY.")
+            return 0
+        if not json:
+            note(f"Run {submitted.id[:8]}, {submitted.name!r}, at {remote.address.without_secret()}")
+        shown = display(submitted.name, submitted.rounds or None)
+        return _tell(session.follow(shown), json=json, run=submitted.id)
+
+
+def _tell(result: Result, *, json: bool, run: str = "") -> int:
+    """Say what a run has come to."""
+    from umbel.cli.printing import give, line, number
+    from umbel.engine.history import COUNTS
+
+    last = dict(result.history[-1]) if len(result.history) else {}
+    metrics = {name: value for name, value in last.items() if name not in COUNTS}
+    if json:
+        give(
+            {
+                "event": "result",
+                "run": run or None,
+                "name": result.name,
+                "status": result.status,
+                "rounds": len(result.history),
+                "seed": result.seed,
+                "metrics": metrics,
+                "failures": len(result.failures),
+                "seconds": result.timing["total"],
+                "dir": str(result.dir) if result.dir is not None else None,
+                "model": result.model.digest() if result.model is not None else None,
+            }
+        )
+        return 0
+    shown = "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
+    failed = f", {len(result.failures)} failures" if result.failures else ""
+    line(f"{result.status} after {len(result.history)} rounds, seed {result.seed}{failed}  {shown}".rstrip())
+    if result.dir is not None:
+        line(f"The model is {result.dir / 'model.safetensors'}")
+    elif run:
+        line(f"To get the model: umbel fetch {run[:8]} DIRECTORY")
+    elif sys.stdout.isatty():
+        line("To keep the model, give --dir DIRECTORY.")
+    return 0
+
+
+__all__ = ["Labels", "labels_of", "remote_of", "run", "settings_of", "simulation_of"]

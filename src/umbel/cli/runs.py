@@ -1,0 +1,279 @@
+"""What is done with runs: ``umbel ls, show, logs, stop, resume, fetch, remove``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from umbel.cli.reach import Json, On
+
+if TYPE_CHECKING:
+    from umbel import wire
+    from umbel.remote.line import Line
+    from umbel.remote.outcome import Outcome
+
+
+def ls(*, on: On = "", json: Json = False) -> None:
+    """List the runs of a server, the latest first.
+
+    Args:
+        on: the server; the default login if it is left out.
+        json: print a JSON object a line.
+    """
+    from umbel import wire
+    from umbel.cli.printing import ago, give, line, table
+    from umbel.cli.reach import reach
+    from umbel.cli.records import run_record
+
+    with reach(on) as server:
+        runs = [run_record(run) for run in server.call("ListRuns", wire.ListRunsRequest()).runs]
+    if json:
+        for run in runs:
+            give(run)
+        return
+    if not runs:
+        line("There is no run. To submit one: umbel run . --on ADDRESS")
+        return
+    rows = [
+        (r["id"][:8], r["name"], r["owner"], r["status"], _rounds(r), ago(r["submitted"]), _short(r["reason"]))
+        for r in runs
+    ]
+    table(("run", "name", "owner", "status", "rounds", "submitted", "why"), rows, right=("rounds",))
+
+
+def _rounds(run: dict[str, Any]) -> str:
+    return f"{run['round']}/{run['rounds']}" if run["rounds"] else str(run["round"])
+
+
+def _short(reason: str) -> str:
+    first = reason.partition("\n")[0]
+    return first if len(first) <= 80 else f"{first[:77]}..."
+
+
+def show(run: str, *, on: On = "", json: Json = False) -> None:
+    """Show a run: how it stands, and its history.
+
+    Args:
+        run: its directory, as given to umbel.run(dir=...); or its id, the beginning of it, or its name at a server.
+        on: the server; the default login if it is left out.
+        json: print one JSON object.
+    """
+    from umbel.cli.reach import reach
+
+    name, on = _named(run, on)
+    if not name:
+        from umbel.show import show_run
+
+        show_run(Path(run), as_json=json)
+        return
+    with reach(on) as server:
+        _show(*look(server, name), json=json)
+
+
+def _named(run: str, on: str) -> tuple[str, str]:
+    """A run at a server, and which server; "" for a run in a directory here."""
+    import json as reader
+
+    from umbel.remote.directory import FILE
+
+    path = Path(run)
+    if (path / FILE).is_file():
+        content = reader.loads((path / FILE).read_text(encoding="utf-8"))
+        return content["run"] or content["key"], on or content["server"]
+    return ("", on) if path.is_dir() or "/" in run else (run, on)
+
+
+def look(server: Line, run: str) -> tuple[wire.Run, Outcome]:
+    """A run at a server, and what it holds but for its models.
+
+    Raises:
+        NotThere: there is none, or there are several.
+    """
+    from umbel import wire
+    from umbel.remote.outcome import Outcome
+
+    got = server.call("GetRun", wire.GetRunRequest(run=run))
+    result = wire.from_json(got.result, "result", 1 << 22)
+    return got.run, Outcome.read({**result, "state": None, "best": None}, _no_arrays)
+
+
+def _no_arrays(digest: str) -> Any:
+    raise AssertionError(f"there are no arrays {digest} here")
+
+
+def _show(run: wire.Run, outcome: Outcome, *, json: bool) -> None:
+    from umbel.cli.printing import ago, clock, give, line, number, span, table
+    from umbel.cli.records import run_record
+    from umbel.engine.history import History
+
+    history, record = History(outcome.rows), run_record(run)
+    if json:
+        failures = [
+            {"client": f.client, "round": f.round, "code": f.code, "message": f.message} for f in outcome.failures
+        ]
+        give({**record, "history": [dict(row) for row in history], "failures": failures})
+        return
+    app = record["app"]
+    line(f"{run.id}  {run.name}  by {run.owner}")
+    line(f"{run.status}: {run.reason}" if run.reason else run.status)
+    line(f"app {app['name']} {app['version']} ({app['digest'][:12]}), {_rounds(record)} rounds")
+    took = f", took {span(run.ended - run.started)}" if run.ended and run.started else ""
+    line(f"submitted {clock(run.submitted)} ({ago(run.submitted)}){took}")
+    if len(history):
+        line("")
+        rows = [[number(row.get(column)) for column in history.columns] for row in history]
+        table(history.columns, rows, right=history.columns)
+    if outcome.failures:
+        line("")
+        for failure in outcome.failures[-10:]:
+            line(str(failure))
+
+
+def logs(
+    run: str,
+    *,
+    follow: Annotated[bool, Parameter(name=["-f", "--follow"])] = False,
+    on: On = "",
+    json: Json = False,
+) -> None:
+    """Print what has happened in a run, oldest first.
+
+    Args:
+        run: its id, the beginning of it, or its name.
+        follow: go on until the run ends; Ctrl-C stops looking, and nothing else.
+        on: the server; the default login if it is left out.
+        json: print a JSON object a line.
+    """
+    from umbel.cli.printing import clock, give, line
+    from umbel.cli.reach import reach
+    from umbel.remote.follower import Event, Follower, find_run
+
+    def heard(event: Event) -> None:
+        if json:
+            give({"number": event.number, "time": event.time, "kind": event.kind, **event.content})
+        elif said := event_line(event.kind, dict(event.content)):
+            line(f"{clock(event.time)}  {said}")
+
+    name, on = _named(run, on)
+    with reach(on) as server:
+        follower = Follower(server, find_run(server, name or run).id, heard=heard, quiet=True)
+        if follow:
+            follower.to_the_end()
+        else:
+            follower.until_now()
+
+
+def event_line(kind: str, content: dict[str, Any]) -> str:
+    """An event for people; "" for one that says nothing new."""
+    from umbel.cli.progress import round_line
+    from umbel.codec import decode
+
+    match kind:
+        case "status":
+            return f"{content['status']}: {content['reason']}" if content.get("reason") else str(content["status"])
+        case "round":
+            return round_line(decode(content, _no_arrays), None)
+        case "exchange":
+            return f"round {content['round']} asks {content['cohort']} clients"
+        case "failure":
+            again = "; it is asked again" if content.get("again") else ""
+            return f"{content['client']} failed: {content['message']}{again}"
+        case "output":
+            return f"{content.get('client', '')}: {content.get('text', content.get('output', ''))}".rstrip()
+        case "log":
+            return str(content.get("message", ""))
+    return ""
+
+
+def stop(run: str, *, on: On = "", json: Json = False) -> None:
+    """Stop a run where it stands; what it has committed is kept.
+
+    Args:
+        run: its id, the beginning of it, or its name.
+        on: the server; the default login if it is left out.
+        json: print the run as one JSON object.
+    """
+    from umbel import wire
+
+    _act("StopRun", wire.StopRunRequest(run=run), on, json, "is stopped; umbel resume goes on with it")
+
+
+def resume(run: str, *, rounds: int = 0, on: On = "", json: Json = False) -> None:
+    """Go on with a run that has ended.
+
+    Args:
+        run: its id, the beginning of it, or its name.
+        rounds: how many in all from now on; as many as before if it is left out.
+        on: the server; the default login if it is left out.
+        json: print the run as one JSON object.
+    """
+    from umbel import wire
+
+    _act("ResumeRun", wire.ResumeRunRequest(run=run, rounds=rounds), on, json, "goes on; umbel logs -f follows it")
+
+
+def _act(call: str, request: Any, on: str, json: bool, said: str) -> None:
+    from umbel.cli.printing import give, line
+    from umbel.cli.reach import reach
+    from umbel.cli.records import run_record
+
+    request.run, on = _named(request.run, on)[0] or request.run, _named(request.run, on)[1]
+    with reach(on) as server:
+        run = server.call(call, request).run
+    give(run_record(run)) if json else line(f"Run {run.id[:8]} {said}")
+
+
+def remove(run: str, *, on: On = "", json: Json = False) -> None:
+    """Remove a run that has ended, with its models and its history.
+
+    Args:
+        run: its id, the beginning of it, or its name.
+        on: the server; the default login if it is left out.
+        json: print one JSON object.
+    """
+    from umbel import wire
+    from umbel.cli.printing import give, line
+    from umbel.cli.reach import reach
+    from umbel.remote.follower import find_run
+
+    with reach(on) as server:
+        id = find_run(server, run).id
+        server.call("RemoveRun", wire.RemoveRunRequest(run=id))
+    give({"id": id, "removed": True}) if json else line(f"Run {id[:8]} is removed.")
+
+
+def fetch(run: str, directory: Path, *, on: On = "", json: Json = False) -> None:
+    """Get what a run has come to so far: model.safetensors, best.safetensors if it keeps one, history.csv.
+
+    Args:
+        run: its id, the beginning of it, or its name.
+        directory: where to; it is made if it does not exist.
+        on: the server; the default login if it is left out.
+        json: print one JSON object.
+    """
+    from umbel import wire
+    from umbel.cli.printing import give, line
+    from umbel.cli.reach import reach
+    from umbel.remote.directory import write_result
+    from umbel.remote.outcome import Outcome
+    from umbel.store.durable import readable_errors
+
+    with reach(on) as server:
+        got = server.call("GetRun", wire.GetRunRequest(run=run))
+        found = wire.from_json(got.result, "result", 1 << 22)
+        outcome = Outcome.read(found, lambda digest: server.read(got.run.id, digest))
+    result = outcome.result(status=got.run.status, seed=0, name=got.run.name, seconds=0.0)
+    with readable_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    files = write_result(directory, result)
+    if json:
+        give({"id": got.run.id, "status": got.run.status, "round": got.run.round, "files": list(map(str, files))})
+        return
+    line(f"Run {got.run.id[:8]}, {got.run.status} after {len(outcome.rows)} rounds:")
+    for file in files:
+        line(f"  {file}")
+
+
+__all__ = ["event_line", "fetch", "logs", "look", "ls", "remove", "resume", "show", "stop"]

@@ -1,0 +1,198 @@
+"""``umbel server``: the process with the durable state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from umbel.cli.reach import Json
+
+if TYPE_CHECKING:
+    from umbel.server.certificates import Authority
+    from umbel.server.program import Server, ServerSettings
+
+server_app = App(name="server", help="Run a server, or make a copy of one.")
+_PAGES = "127.0.0.1:8444"
+_CLOSE = 4.5  # seconds that ending may take
+
+
+@server_app.default
+def server(
+    *,
+    dir: Path,
+    name: Annotated[list[str] | None, Parameter(name="--name")] = None,
+    host: str = "0.0.0.0",
+    port: int = 8443,
+    pages: str = _PAGES,
+    app: Annotated[list[str] | None, Parameter(name="--app")] = None,
+    cert: Path | None = None,
+    key: Path | None = None,
+    database: str = "",
+    allow: Annotated[list[str] | None, Parameter(name="--allow")] = None,
+    keep_days: float = 0.0,
+    json: Json = False,
+) -> None:
+    """Run a server until SIGTERM or Ctrl-C; runs go on when it is started again, also after kill -9.
+
+    The first start prints a ticket that nodes join with and an address that its operator logs in with.
+
+    Args:
+        dir: of the database, models, keys and certificates; all that a backup needs.
+        name: that nodes and people reach it by; may be given more than once, and the first stands in tickets.
+        host: the address that it listens on.
+        port: the port that nodes and people connect to; 0 takes a free one.
+        pages: HOST:PORT of /healthz, /readyz and /metrics, for operators; "" serves none.
+        app: an app whose code may run at the server: its directory, its wheel or its name; may be given more than once.
+        cert: a certificate of your own (PEM), with those that stand between it and its authority.
+        key: its private key (PEM).
+        database: of a PostgreSQL: postgresql://USER@HOST/NAME; SQLite in the directory if it is left out.
+        allow: a node that may connect; may be given more than once; all that are enrolled if it is left out.
+        keep_days: remove runs so many days after they have ended; 0 keeps them.
+        json: print a JSON object for each event.
+    """
+    import asyncio
+
+    from umbel.cli.lines import log_to_lines
+    from umbel.errors import UsageError
+    from umbel.server.program import ServerSettings
+
+    if (cert is None) != (key is None):
+        raise UsageError("--cert and --key go together", advice="give both, or neither")
+    log_to_lines(json=json)
+    _make(dir)
+    settings = ServerSettings(
+        directory=dir.absolute(),
+        database=database,
+        host=host,
+        port=port,
+        pages=_place(pages),
+        allowed=frozenset(allow) if allow else None,
+        keep_days=keep_days,
+        **_apps(app or []),
+    )
+    names = name or ["localhost"]
+    asyncio.run(_serve(settings, _authority(dir, names, cert, key), names[0], json=json))
+
+
+def _make(directory: Path) -> None:
+    from umbel.store.durable import readable_errors
+
+    with readable_errors(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _apps(apps: list[str]) -> dict[str, Any]:
+    """The apps that may run at the server."""
+    from umbel.apps.project import Project
+
+    return {"apps": tuple(Project.find(app) for app in apps)} if apps else {}
+
+
+def _authority(directory: Path, names: list[str], cert: Path | None, key: Path | None) -> Authority:
+    import time
+
+    from umbel.server.certificates import Authority
+
+    if cert is not None and key is not None:
+        return Authority.brought(cert, key, names if names != ["localhost"] else [], time.time())
+    return Authority.open(directory, names, time.time())
+
+
+def _place(pages: str) -> tuple[str, int] | None:
+    """Host and port of the pages."""
+    from umbel.errors import UsageError
+
+    if not pages:
+        return None
+    host, _, port = pages.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--pages is {pages!r}", advice=f'give HOST:PORT, as in {_PAGES}, or "" for none')
+    return host.strip("[]"), int(port)
+
+
+async def _serve(settings: ServerSettings, authority: Authority, name: str, *, json: bool) -> None:
+    import asyncio
+
+    from umbel.cli.lines import say
+    from umbel.cli.signals import on_signal
+    from umbel.server.program import Server
+
+    ending = asyncio.Event()
+    on_signal(ending.set)
+    for warning in authority.warnings:
+        say(warning, json=json, level="warning")
+    started = await Server.start(settings, authority)
+    try:
+        _introduce(started, authority, name, json=json)
+        await ending.wait()
+        say("The server ends; runs go on when it is started again.", json=json)
+    finally:
+        try:
+            await asyncio.wait_for(started.close(), _CLOSE)
+        except TimeoutError:
+            say("Not all calls ended in time.", json=json, level="warning")
+
+
+def _introduce(server: Server, authority: Authority, name: str, *, json: bool) -> None:
+    """Say where the server is, and, on its first start, how to come in."""
+    from umbel.cli.lines import say
+    from umbel.cli.printing import give, line
+    from umbel.link.address import Address
+
+    settings = server.settings
+    address = Address(authority.names[0] if authority.names else name, server.port).without_secret()
+    pages = f"http://{settings.pages[0]}:{server.pages_port}" if settings.pages is not None else ""
+    if json:
+        give(
+            {
+                "event": "ready",
+                "address": address,
+                "port": server.port,
+                "pages": pages,
+                "ticket": server.ticket,
+                "token": server.token,
+                "directory": str(settings.directory),
+                "authority_expires": authority.expires,
+            }
+        )
+        return
+    if server.ticket:
+        line("This is the first start. Keep these two lines; they are not shown again, and whoever has them gets in.")
+        line("")
+        line("A node joins with:")
+        line(f"  umbel node {server.ticket} --name NAME --app APP")
+        line("You log in, as the operator, with:")
+        line(f"  umbel login {server.token}")
+        line("")
+    say(
+        f"Server at {address}, listening on {settings.host}:{server.port}; its files are in {settings.directory}",
+        json=False,
+    )
+    if pages:
+        say(f"Pages for operators: {pages}/healthz, /readyz, /metrics", json=False)
+    say("Ready.", json=False)
+
+
+@server_app.command
+def backup(path: Path, *, dir: Path, database: str = "", json: Json = False) -> None:
+    """Copy a server's database, models and keys, also while it runs. A server can be started on the copy.
+
+    Args:
+        path: a directory that does not exist yet.
+        dir: the server's directory.
+        database: of a PostgreSQL, as the server was given it; pg_dump must be installed.
+        json: print one JSON object.
+    """
+    from umbel.cli.backup import back_up
+    from umbel.cli.printing import give, line
+
+    size = back_up(dir, path, database)
+    if json:
+        give({"path": str(path), "bytes": size})
+    else:
+        line(f"{path} holds a copy of {dir}: {size:,} bytes. Keep it safe: it holds keys.")
+
+
+__all__ = ["server_app"]

@@ -1,0 +1,3 @@
+"""Runs on a server somewhere else: ``on=umbel.connect(...)``."""
+
+from __future__ import annotations
