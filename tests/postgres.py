@@ -1,6 +1,8 @@
 """A PostgreSQL for tests: one for each worker that asks for it, on a socket in a directory of its own.
 
 Test files say `pytest_plugins = ("tests.postgres",)` and take `postgres_url`, an empty database, or `postgres`.
+
+PYTEST_DONT_REWRITE, for it may be imported before it is a plugin.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import psycopg
 import pytest
 
 ROOTS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
@@ -88,6 +90,8 @@ class Cluster:
 
     def wait(self) -> None:
         """Wait until it answers."""
+        import psycopg
+
         for _ in range(600):
             try:
                 with closing(self.connect()):
@@ -96,8 +100,10 @@ class Cluster:
                 subprocess.run(["sleep", "0.05"], check=True)
         raise AssertionError("PostgreSQL did not start")
 
-    def connect(self, name: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+    def connect(self, name: str = "postgres") -> Any:
         """A connection to one of its databases."""
+        import psycopg
+
         return psycopg.connect(f"host={self.place} user=umbel dbname={name}", autocommit=True)
 
     def make(self) -> str:
@@ -142,6 +148,7 @@ def _user() -> str:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL."""
+    pytest.importorskip("psycopg")
     binaries = next((path for path in ROOTS if (path / "initdb").exists() and (path / "postgres").exists()), None)
     found = shutil.which("initdb")
     if binaries is None and found is not None:

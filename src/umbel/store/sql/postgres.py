@@ -48,7 +48,7 @@ class Postgres:
                 ) from error
             try:
                 self._writing = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-                self.reading = create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+                self.reading = create_engine(url, pool_size=5, max_overflow=20)
             except ImportError as error:
                 raise UsageError(
                     "PostgreSQL needs a driver that is not installed", advice="pip install 'umbel[postgres]'"
