@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from umbel.engine.question import Question
@@ -23,6 +24,7 @@ from umbel.store.sql import EventRow, RunRow, ServerStore
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
 UNENDED = ("queued", "running", "waiting")
+_PASSING = frozenset({"exchange", "answers"})  # events for who watches at that moment; too many to be kept
 _KEPT_WAITING = 10.0  # seconds that an answer waits for its run, which goes on after a restart
 
 
@@ -45,6 +47,20 @@ class Active:
 
 
 @final
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """Somebody who follows a run.
+
+    Attributes:
+        news: is there something new?
+        passing: the last of each kind of event that is not kept.
+    """
+
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    passing: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@final
 class Runs:
     """The runs of a server.
 
@@ -60,7 +76,7 @@ class Runs:
         self._clock = ServerClock()
         self.active: dict[str, Active] = {}
         self._queue: list[str] = []
-        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._watchers: dict[str, set[Watcher]] = {}
         self._unkept: Counter[str] = Counter()  # events on their way to the disk
         self._ending = False
 
@@ -153,11 +169,13 @@ class Runs:
             if active is not None:
                 active.status = content["status"]
             self._store.set_status(run, content["status"], content["reason"]).add_done_callback(_report)
-        elif active is not None and active.status == "waiting" and kind == "exchange":
-            active.status = "running"
+        if active is not None and active.status == "waiting" and kind == "exchange":
             self._say(run, "status", {"status": "running", "reason": ""})
-        if kind == "round":
-            self._store.set_status(run, "running", round=int(content["round"])).add_done_callback(_report)
+        if kind in _PASSING:
+            for watcher in self._watchers.get(run, ()):
+                watcher.passing[kind] = content
+            self._wake(run)
+            return
         self._unkept[run] += 1
         kept = self._store.event(run, kind, content)
         kept.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._kept, run, done))
@@ -169,26 +187,29 @@ class Runs:
 
     def _wake(self, run: str) -> None:
         for watcher in self._watchers.get(run, ()):
-            watcher.set()
+            watcher.news.set()
 
     # --- what people ask ---------------------------------------------------------------------
 
     async def watch(self, run: str, since: int, *, now: bool = False) -> AsyncIterator[EventRow]:
         """The events of a run after one, as they come, until it ends."""
-        news = asyncio.Event()
-        self._watchers.setdefault(run, set()).add(news)
+        watcher = Watcher()
+        self._watchers.setdefault(run, set()).add(watcher)
         try:
             while True:
-                news.clear()
+                watcher.news.clear()
                 ended = run not in self.active and run not in self._queue and not self._unkept[run]
                 for event in await self._events(run, since):
                     since = event.number
                     yield event
+                passing, watcher.passing = watcher.passing, {}
+                for kind, content in passing.items():
+                    yield EventRow(number=since, time=time.time(), kind=kind, content=content)
                 if ended or now or self._ending:
                     return
-                await news.wait()
+                await watcher.news.wait()
         finally:
-            self._watchers[run].discard(news)
+            self._watchers[run].discard(watcher)
 
     async def _events(self, run: str, since: int) -> list[EventRow]:
         return await asyncio.to_thread(self._store.events, run, since)
