@@ -1,0 +1,156 @@
+"""A run on a server gives what a simulation of the same named clients gives, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import umbel
+from tests.acceptance.deployed import Federation, federation
+from tests.acceptance.processes import until
+from umbel.apps.load import load_client, load_server
+from umbel.errors import RecipeChanged
+
+NAMES = ["berlin", "lyon"]
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    made = federation(tmp_path_factory.mktemp("deployed"))
+    try:
+        for name in NAMES:
+            made.node(name)
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def apps(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> tuple[umbel.ServerApp, umbel.ClientApp]:
+    monkeypatch.setenv("HOME", str(fed.home))
+    module = f"{fed.package}.app"
+    return load_server(f"{module}:server", path=fed.app), load_client(f"{module}:client", path=fed.app)
+
+
+def same(result: Any, other: Any) -> None:
+    assert result.model.digest() == other.model.digest()
+    assert result.history == other.history
+    assert dict(result.clients) == dict(other.clients)
+    assert (result.failures, result.seed, result.status) == (other.failures, other.seed, other.status)
+
+
+def test_the_command_and_the_call_give_what_a_simulation_gives(fed: Federation, apps: Any, tmp_path: Path) -> None:
+    simulated = umbel.run(*apps, on=umbel.Simulation(NAMES), seed=5, rounds=3)
+    same(umbel.run(*apps, on=umbel.connect(fed.token), seed=5, rounds=3), simulated)
+    *_, last = fed.records("run", str(fed.app), "--on", "localhost", "--seed", "5", "--rounds", "3")
+    assert simulated.model is not None
+    assert (last["status"], last["model"]) == ("finished", simulated.model.digest())
+    fetched = fed.records("fetch", last["run"][:8], str(tmp_path / "fetched"))[0]
+    assert fetched["round"] == 3
+    assert umbel.Arrays.load(tmp_path / "fetched" / "model.safetensors").digest() == last["model"]
+    assert "finished" in fed("show", last["run"]).stdout
+    assert "round 3" in fed("logs", last["run"]).stdout
+    assert fed.records("ls")[0]["id"] == last["run"]
+
+
+def test_an_evaluation_is_the_same(fed: Federation, apps: Any) -> None:
+    server, client = apps
+    model = server.initial_model()
+    there = umbel.evaluate(model, client, on=umbel.connect(fed.token), config={"lr": 0.1})
+    here = umbel.evaluate(model, client, on=umbel.Simulation(NAMES), config={"lr": 0.1})
+    assert (there.metrics, there.clients, there.failures) == (here.metrics, here.clients, here.failures)
+
+
+def test_the_same_call_with_a_directory_finds_the_same_run(fed: Federation, apps: Any, tmp_path: Path) -> None:
+    server, client = apps
+    place, where = umbel.connect(fed.token), tmp_path / "run"
+    first = umbel.run(server, client, on=place, dir=where, rounds=2)
+    assert umbel.run(server, client, on=place, dir=where, rounds=2).model == first.model
+    more = umbel.run(server, client, on=place, dir=where, rounds=3)
+    same(more, umbel.run(server, client, on=umbel.Simulation(NAMES), seed=first.seed, rounds=3))
+    assert sum(run["name"] == "run" for run in fed.records("ls")) == 1
+    assert umbel.Arrays.load(where / "model.safetensors") == more.model
+    other = server.with_(strategy=umbel.fed_avgm())
+    with pytest.raises(RecipeChanged, match="strategy"):
+        umbel.run(other, client, on=place, dir=where, rounds=3)
+
+
+def test_a_callback_is_called_here_and_ends_the_run(fed: Federation, apps: Any) -> None:
+    seen: list[int] = []
+
+    def enough(result: umbel.Result) -> str:  # type: ignore[name-defined]
+        seen.append(len(result.history))
+        return "enough" if result.history[-1]["round"] >= 2 else ""
+
+    result = umbel.run(*apps, on=umbel.connect(fed.token), rounds=1000, callbacks=[enough])
+    assert result.status == "stopped early: enough"
+    assert 2 <= len(result.history) < 1000
+    assert seen == sorted(set(seen))
+
+
+def test_the_server_may_be_killed_meanwhile(fed: Federation, apps: Any) -> None:
+    killed: list[int] = []
+
+    def kill_once(result: Any) -> None:
+        if not killed and len(result.history) >= 2:
+            killed.append(len(result.history))
+            assert fed.server.close(signal.SIGKILL) == -signal.SIGKILL
+            fed.start()
+
+    rounds = 60
+    result = umbel.run(*apps, on=umbel.connect(fed.token), seed=9, rounds=rounds, callbacks=[kill_once])
+    assert killed and killed[0] < rounds
+    same(result, umbel.run(*apps, on=umbel.Simulation(NAMES), seed=9, rounds=rounds))
+
+
+def test_ctrl_c_lets_the_run_go_on_and_it_says_for_whom_it_waits(fed: Federation) -> None:
+    with fed.program("run", str(fed.app), "--on", "localhost", "--nodes", "ghost") as program:
+        waits = program.wait_for(r"run-waits: .*")[0]
+        assert "never seen: ghost" in waits
+        assert "until" in waits
+        run = program.wait_for(r"Run ([0-9a-f]{8})")[1]
+        program.process.send_signal(signal.SIGINT)
+        assert program.ended() == 130
+        program.wait_for(f"goes on at the server as {run}")
+        assert f"umbel stop {run}" in program.text
+    shown = next(record for record in fed.records("ls") if record["id"].startswith(run))
+    assert shown["status"] == "waiting"
+    fed("stop", run)
+    until(lambda: "stopped by operator" in fed("show", run).stdout)
+
+
+def test_a_run_without_its_program(fed: Federation) -> None:
+    run = fed("run", str(fed.app), "--on", "localhost", "--rounds", "2", "--detach").stdout.strip()
+    assert "finished" in fed("logs", "-f", run).stdout
+    assert fed.records("resume", run, "--rounds", "3")[0]["rounds"] == 3
+    fed("logs", "-f", run)
+    assert fed.records("show", run)[0]["round"] == 3
+    assert fed.records("remove", run)[0]["removed"]
+    assert "there is no run" in fed("show", run, status=1).stderr
+
+
+def test_a_copy_that_is_made_meanwhile_is_a_server(fed: Federation, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert fed.records("server", "backup", str(copy), "--dir", str(fed.root / "server"))[0]["bytes"] > 0
+    with fed.program("server", "--dir", str(copy), "--port", "0", "--pages", "", "--json") as server:
+        assert '"ticket": ""' in server.wait_for(r'\{"event": "ready".*')[0]
+
+
+def test_people_and_tickets(fed: Federation) -> None:
+    made = fed.records("token", "create", "vera", "--role", "viewer", "--expires", "1h")[0]
+    refused = fed("run", str(fed.app), "--on", made["address"], status=1)
+    assert "needs the role runner" in refused.stderr
+    assert {"operator", "vera"} <= {record["name"] for record in fed.records("token", "ls")}
+    fed("token", "revoke", "vera")
+    assert "What to do: " in fed("ls", "--on", made["address"], status=1).stderr
+    ticket = fed.records("ticket", "create", "--uses", "3")[0]
+    assert ticket["id"] in fed("ticket", "ls").stdout
+    fed("ticket", "revoke", ticket["id"])
+    assert "revoke" in " ".join(record["action"] for record in fed.records("audit"))
+    fed("nodes", "label", "lyon", "country=fr")
+    labels = {record["name"]: record["labels"] for record in fed.records("nodes", "ls")}
+    assert labels["lyon"] == {"country": "fr"}
