@@ -4,12 +4,14 @@
 # make test TORCH='torch==2.13.0'    with this build of PyTorch
 # make test JAX=jax                  and with JAX, whose tests are skipped otherwise
 # make test RAY=ray                  and with Ray, likewise
+# make test PARTS='postgresql'       and fail, rather than skip, where that is missing
 # make test PYTHON=python3.12        with this Python (3.11 or newer)
 
 VENV ?= .venv
 TORCH ?= torch
 JAX ?=
 RAY ?=
+PARTS ?=
 PYTEST_ARGS ?=
 YARDSTICKS ?= ../shared/bench
 
@@ -19,7 +21,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
     "$$python" -c '$(USABLE)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
 # What a test may not skip for want of, since the set-up installs it.
-UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) $(if $(RAY),ray) matplotlib ml_dtypes nbclient pandas safetensors scipy sklearn tensorboard
+UMBEL_REQUIRE ?= $(if $(TORCH),torch) $(if $(JAX),jax) $(if $(RAY),ray) matplotlib ml_dtypes nbclient pandas safetensors scipy sklearn tensorboard $(PARTS)
 
 # Where code differs by system; it is checked as macOS and Windows see it, too.
 BY_SYSTEM := src/umbel/arrays.py src/umbel/client src/umbel/store src/umbel/simulation
