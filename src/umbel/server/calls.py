@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from typing import final
 
 from umbel import wire
@@ -64,7 +64,7 @@ class NodeDesk:
         self._store, self._sessions, self._hub, self._runs, self._uploads = store, sessions, hub, runs, uploads
         self._allowed, self._counts = allowed, counts
         self._offers: dict[str, tuple[Offer, float]] = {}
-        self._nodes: Mapping[str, NodeRow] = {node.name: node for node in store.nodes()}
+        self._nodes = {node.name: node for node in store.nodes()}
 
     def changed(self) -> None:
         """Nodes were enrolled, renamed, labelled or revoked."""
@@ -84,8 +84,8 @@ class NodeDesk:
             revoked=False,
             program="",
         )
-        await asyncio.wrap_future(self._store.enrol(hashed(request.ticket), row))
-        self.changed()
+        kept = await asyncio.wrap_future(self._store.enrol(hashed(request.ticket), row))
+        self._nodes[kept.name] = kept
         logger.info("node-enrolled: %s", request.name)
         return wire.EnrolResponse(federation=self._store.federation)
 

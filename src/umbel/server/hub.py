@@ -19,6 +19,7 @@ from umbel.server.selection import Offer, Selection, waiting_for
 from umbel.wire import Goodbye, Revoke, SubscribeResponse, Task, TaskId
 
 PATIENCE = 30.0  # seconds without a sign of life after which a node counts as gone: three of HTTP/2's pings
+_SAID_EVERY = 5.0  # seconds between two words about whom a run waits for
 RETURN = 5.0  # seconds that a new server waits for nodes that were connected to the one before; they retry each second
 
 
@@ -205,17 +206,25 @@ class Hub:
             wait: seconds.
             say: is told for whom it waits, and how many seconds more.
         """
-        until = self._loop.time() + wait
+        at_least, until, said, again = max(at_least, 1), self._loop.time() + wait, "", 0.0
         await self._returned()
         while True:
-            found = self.population(selection)
-            left = until - self._loop.time()
-            if len(found) >= max(at_least, 1) or left <= 0:
+            now = self._loop.time()
+            enough = sum(peer.present for peer in self.peers.values()) >= at_least  # a quick look before a close one
+            found = self.population(selection) if enough or now >= again or now >= until else {}
+            if len(found) >= at_least or now >= until:
                 return Population(tuple(found), {name: labels for name, labels in found.items() if labels})
-            offers = [peer.offer for peer in self.peers.values() if peer.present]
-            away = [name for name, peer in self.peers.items() if not peer.present]
-            say(waiting_for(selection, offers, away, len(found), max(at_least, 1)), left)
-            await self.change(left)
+            if now >= again:  # many may come at once
+                words, again = self._waiting_for(selection, len(found), at_least), now + _SAID_EVERY
+                if words != said:
+                    said = words
+                    say(words, until - now)
+            await self.change(min(until, again) - now)
+
+    def _waiting_for(self, selection: Selection, there: int, at_least: int) -> str:
+        offers = [peer.offer for peer in self.peers.values() if peer.present]
+        away = [name for name, peer in self.peers.items() if not peer.present]
+        return waiting_for(selection, offers, away, there, at_least)
 
     async def _returned(self) -> None:
         """Nodes that were connected before this server started have come back, or had the time to."""
