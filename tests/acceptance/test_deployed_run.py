@@ -82,7 +82,7 @@ def test_the_same_call_with_a_directory_finds_the_same_run(fed: Federation, apps
 def test_a_callback_is_called_here_and_ends_the_run(fed: Federation, apps: Any) -> None:
     seen: list[int] = []
 
-    def enough(result: umbel.Result) -> str:  # type: ignore[name-defined]
+    def enough(result: Any) -> str:
         seen.append(len(result.history))
         return "enough" if result.history[-1]["round"] >= 2 else ""
 
@@ -103,7 +103,7 @@ def test_the_server_may_be_killed_meanwhile(fed: Federation, apps: Any) -> None:
 
     rounds = 60
     result = umbel.run(*apps, on=umbel.connect(fed.token), seed=9, rounds=rounds, callbacks=[kill_once])
-    assert killed and killed[0] < rounds
+    assert 2 <= killed[0] < rounds
     same(result, umbel.run(*apps, on=umbel.Simulation(NAMES), seed=9, rounds=rounds))
 
 

@@ -87,8 +87,8 @@ def ago(moment: float, now: float | None = None) -> str:
 def span(seconds: float) -> str:
     """A span of time for people, in its largest unit: "3 minutes"."""
     for size, unit in _UNITS:
-        if seconds >= size:
-            count = int(seconds // size)
+        if seconds >= 0.99 * size:  # 59 minutes and 58 seconds are an hour
+            count = round(seconds / size)
             return f"{count} {unit}{'s' if count != 1 else ''}"
     return f"{seconds:.1f} seconds"
 

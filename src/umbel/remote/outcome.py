@@ -20,7 +20,7 @@ _ADVICE = "\n  What to do: "
 _KINDS = {
     kind.code: kind
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, UmbelError) and not kind.__subclasses__()
+    if isinstance(kind, type) and issubclass(kind, UmbelError)
 }
 
 

@@ -195,7 +195,7 @@ def connect(
     where: str = "",
     *,
     nodes: Sequence[str] = (),
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[str, str | int | float] | None = None,
     dataset: str = "",
     threads: int = 1,
 ) -> Remote:

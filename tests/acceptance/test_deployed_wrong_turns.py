@@ -1,0 +1,218 @@
+"""Each wrong turn says what happened and what to do now, and ``umbel doctor`` finds it too."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.deployed import AN_HOUR_AHEAD, Federation, Program, federation
+from umbel.link.address import Address
+from umbel.server.certificates import Authority
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    made = federation(tmp_path_factory.mktemp("wrong"))
+    try:
+        made.node("berlin")
+        yield made
+    finally:
+        made.close()
+
+
+def join(fed: Federation, address: str, directory: Path) -> str:
+    """What a node says that cannot join."""
+    done = fed(
+        *("node", address, "--name", "paris", "--app", str(fed.app), "--dir", str(directory)),
+        status=1,
+    )
+    assert "Traceback" not in done.stderr
+    assert "What to do: " in done.stderr
+    return done.stderr
+
+
+def diagnosis(fed: Federation, *arguments: str) -> str:
+    """What the doctor says who finds something wrong."""
+    done = fed("doctor", *arguments, status=1)
+    assert "Traceback" not in done.stderr
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("bad")]
+    assert wrong
+    assert "What to do: " in done.stdout
+    return done.stdout
+
+
+def closed_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def test_all_is_well(fed: Federation) -> None:
+    assert "Nothing is wrong" in fed("doctor", "--app", str(fed.app)).stdout
+    findings = fed.records("doctor", fed.token)
+    assert {"address", "port", "certificate", "token", "clock"} <= {finding["check"] for finding in findings}
+    assert {finding["status"] for finding in findings} == {"ok"}
+
+
+def test_an_address_that_is_cut_off(fed: Federation, tmp_path: Path) -> None:
+    said = join(fed, fed.ticket[:-7], tmp_path / "node")
+    assert "cut off or mistyped" in said
+    assert "copy the whole line" in said
+    assert "cut off or mistyped" in diagnosis(fed, fed.ticket[:-7])
+    assert "cut off" in fed("login", fed.token[:60], status=1).stderr
+
+
+def test_a_wrong_ticket(fed: Federation, tmp_path: Path) -> None:
+    wrong = str(replace(Address.parse(fed.ticket), secret=bytes(16)))
+    assert "ticket" in join(fed, wrong, tmp_path / "node")
+    assert "ticket" in diagnosis(fed, wrong)
+
+
+def test_a_ticket_that_has_expired(fed: Federation, tmp_path: Path) -> None:
+    expired = fed.records("ticket", "create", "--expires", "0.01s")[0]
+    assert expired["expires"] <= time.time()
+    assert "expired" in join(fed, expired["address"], tmp_path / "node")
+
+
+def test_a_ticket_that_is_used_up(fed: Federation, tmp_path: Path) -> None:
+    once = fed.records("ticket", "create", "--uses", "1")[0]
+    with fed.program(
+        *("node", once["address"], "--name", "oslo", "--app", str(fed.app), "--dir", str(tmp_path / "one"))
+    ) as program:
+        program.wait_for("connected: ")
+    assert "used" in join(fed, once["address"], tmp_path / "two")
+
+
+def test_the_wrong_authority(fed: Federation, tmp_path: Path) -> None:
+    other = Authority.open(tmp_path / "other", ["localhost"], time.time())
+    wrong = str(replace(Address.parse(fed.ticket), authority=other.authority_der))
+    said = join(fed, wrong, tmp_path / "node")
+    assert "authority" in said
+    assert "address that the server printed" in said
+    assert "another authority" in diagnosis(fed, wrong)
+
+
+def test_another_name_than_that_of_the_certificate(fed: Federation, tmp_path: Path) -> None:
+    wrong = str(replace(Address.parse(fed.ticket), host="127.0.0.2"))
+    if _answers("127.0.0.2", fed.port):
+        assert "another name" in join(fed, wrong, tmp_path / "node")
+        assert "not for 127.0.0.2" in diagnosis(fed, wrong)
+
+
+def _answers(host: str, port: int) -> bool:
+    """The server listens on 127.0.0.1 alone; where that is all of 127, the certificate is not for it."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_port_where_nobody_listens(fed: Federation, tmp_path: Path) -> None:
+    wrong = str(replace(Address.parse(fed.ticket), port=closed_port()))
+    said = join(fed, wrong, tmp_path / "node")
+    assert "nobody listens" in said
+    assert "umbel server" in said
+    assert "nobody listens" in diagnosis(fed, wrong)
+
+
+def test_a_name_that_nobody_knows(fed: Federation, tmp_path: Path) -> None:
+    wrong = str(replace(Address.parse(fed.ticket), host="there.is.no.such.host.invalid"))
+    assert "not known" in join(fed, wrong, tmp_path / "node")
+    assert "not known here" in diagnosis(fed, wrong)
+
+
+def test_what_speaks_no_tls(fed: Federation, tmp_path: Path) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(30)
+        wrong = str(replace(Address.parse(fed.ticket), host="127.0.0.1", port=listening.getsockname()[1]))
+        program = Program(fed.home, "doctor", wrong)
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert program.ended() == 1
+        assert "does not speak TLS" in program.text
+
+
+def test_a_clock_that_is_off_by_an_hour(fed: Federation, tmp_path: Path) -> None:
+    node = fed.node_command("rome", "--dir", str(tmp_path / "rome"))
+    with fed.program(*node, program=AN_HOUR_AHEAD) as program:
+        assert "NTP" in program.wait_for("clock-off: .*")[0]
+        assert "clock of node rome" in diagnosis(fed)
+    said = fed("doctor", program=AN_HOUR_AHEAD, status=1).stdout
+    assert "1 hour ahead of that of the server" in said
+
+
+def test_the_app_is_not_at_the_node(fed: Federation, tmp_path: Path) -> None:
+    fed("new", str(tmp_path / "elsewhere"))
+    with fed.program("run", str(tmp_path / "elsewhere"), "--on", "localhost") as program:
+        waits = program.wait_for("run-waits: .*")[0]
+    assert "berlin does not have the app 'elsewhere'" in waits
+    said = diagnosis(fed, "--app", str(tmp_path / "elsewhere"))
+    assert "node berlin does not have elsewhere" in said
+    assert "--app" in said
+    fed("stop", "elsewhere")
+
+
+def test_another_version_of_the_app(fed: Federation, tmp_path: Path) -> None:
+    changed = tmp_path / fed.package
+    shutil.copytree(fed.app, changed)
+    module = changed / fed.package / "app.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\n# another version\n", encoding="utf-8")
+    with fed.program("run", str(changed), "--on", "localhost", "--name", "changed") as program:
+        waits = program.wait_for("run-waits: .*")[0]
+    mine, its = (fed.records("config", str(app))[0]["digest"] for app in (changed, fed.app))
+    assert mine[:12] in waits
+    assert its[:12] in waits
+    said = diagnosis(fed, "--app", str(changed))
+    assert mine in said
+    assert its in said
+    fed("stop", "changed")
+
+
+def test_a_policy_that_refuses(fed: Federation, tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('[policy]\nsubmitters = ["alice"]\n', encoding="utf-8")
+    fed.node("strict", "--config", str(config), "--dir", str(tmp_path / "node"))
+    done = fed("run", str(fed.app), "--on", "localhost", "--nodes", "strict", "--name", "refused", status=1)
+    assert "takes no runs of 'operator'" in done.stderr
+    assert "submitters" in done.stderr
+    judged = fed("policy", "refused", "--config", str(config), "--app", str(fed.app), status=1)
+    assert "takes no runs of 'operator'" in judged.stdout
+    said = diagnosis(fed, "--config", str(config), "--app", str(fed.app), "--run", "refused")
+    assert "takes no runs of 'operator'" in said
+    assert "refused" in fed("node", "log", "--dir", str(tmp_path / "node")).stdout
+
+
+def test_a_key_that_others_may_read(fed: Federation, tmp_path: Path) -> None:
+    directory = tmp_path / "node"
+    with fed.program(*fed.node_command("wien", "--dir", str(directory))) as program:
+        program.wait_for("connected: ")
+    (directory / "node.key").chmod(0o644)
+    said = fed("node", "--name", "wien", "--app", str(fed.app), "--dir", str(directory), status=1).stderr
+    assert "chmod 600" in said
+    assert "chmod 600" in diagnosis(fed, "--dir", str(directory))
+
+
+def test_the_server_is_down(fed: Federation) -> None:
+    directory = fed.root / "home" / ".local" / "state" / "umbel" / "nodes" / "berlin"
+    assert "is running" in fed("doctor", "--name", "berlin").stdout
+    fed.server.close()
+    try:
+        assert "nobody listens" in diagnosis(fed, "--dir", str(directory))
+        done = fed("ls", status=1)
+        assert "nobody listens" in done.stderr
+        assert "What to do: " in done.stderr
+        assert "not shown again" not in fed.server.text
+    finally:
+        fed.start()

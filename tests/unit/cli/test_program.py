@@ -1,0 +1,140 @@
+"""The command line as a whole: what makes no sense has status 2, what goes wrong 1, each with what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import umbel
+from umbel.apps.new import new_project
+from umbel.cli import main
+from umbel.cli.doctor import doctor
+from umbel.cli.localchecks import through_directly
+from umbel.cli.progress import round_line
+from umbel.cli.run import labels_of
+from umbel.cli.runs import event_line
+from umbel.cli.waychecks import look_at_clock
+from umbel.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("UMBEL_ON", raising=False)
+
+
+def command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["walk"], ["ls", "--colour"], ["ls", "too", "many"], ["ticket", "create", "--uses", "many"], ["show"], ["server"]],
+)
+def test_a_command_that_makes_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("umbel: ")
+    assert "What to do: umbel" in said.err
+    assert "--help" in said.err
+
+
+def test_what_goes_wrong_is_said_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("ls") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "umbel: nobody says which server, and nobody is logged in anywhere"
+    assert second.startswith("What to do: umbel login ADDRESS")
+
+
+def test_help_of_a_group_and_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("ticket", "--help") == 0
+    assert "create" in capsys.readouterr().out
+    assert command("--version") == 0
+    assert capsys.readouterr().out.strip() == umbel.__version__
+
+
+def test_a_project_is_made_configured_and_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "clitested"
+    assert command("new", str(app), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(app)
+    monkeypatch.setenv("UMBEL_ROUNDS", "2")
+    assert command("config", str(app), "--json") == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"setting": "rounds", "value": 2, "source": "UMBEL_ROUNDS in the environment"} in records
+    assert len(records[0]["digest"]) == 64
+    assert command("run", str(app), "--simulation-engine", "inline", "--json", "--dir", str(tmp_path / "run")) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["round", "round", "result"]
+    model = str(tmp_path / "run" / "model.safetensors")
+    assert command("evaluate", model, str(app), "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"metrics", "clients", "failures"}
+
+
+def test_who_is_simulated_must_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new_project(tmp_path / "nobody")
+    file = tmp_path / "nobody" / "pyproject.toml"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith("clients")), encoding="utf-8")
+    assert command("run", str(tmp_path / "nobody")) == 1
+    assert "--simulation-clients" in capsys.readouterr().err
+
+
+def test_labels_are_pairs() -> None:
+    assert labels_of(["country=de", "size=a=b"]) == {"country": "de", "size": "a=b"}
+    with pytest.raises(UsageError, match="country=de"):
+        labels_of(["country"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "said"),
+    [
+        ("status", {"status": "waiting", "reason": "for berlin"}, "waiting: for berlin"),
+        (
+            "round",
+            {"round": 1, "cohort": 2, "folded": 2, "failed": 0, "loss": 0.5},
+            "round 1  2 of 2 clients  loss 0.5000",
+        ),
+        ("exchange", {"round": 1, "cohort": 2}, "round 1 asks 2 clients"),
+        ("failure", {"client": "a", "message": "it raised", "again": True}, "a failed: it raised; it is asked again"),
+        ("answers", {"done": 1, "cohort": 2}, ""),
+    ],
+)
+def test_events_are_lines(kind: str, content: dict[str, Any], said: str) -> None:
+    assert event_line(kind, content) == said
+
+
+def test_rounds_that_are_known_are_counted() -> None:
+    assert round_line({"round": 1, "cohort": 2, "folded": 1}, 9) == "round 1/9  1 of 2 clients"
+
+
+@pytest.mark.parametrize(("off", "status"), [(0.0, "ok"), (250.0, "ok"), (-3600.0, "bad"), (400.0, "bad")])
+def test_a_clock_may_be_off_by_five_minutes(off: float, status: str) -> None:
+    assert look_at_clock(1e9, 1e9 + off, 1e9 + off).status == status
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "host", "direct"),
+    [("", "a.org", False), ("*", "a.org", True), ("b.org, .a.org", "x.a.org", True), ("a.org", "ba.org", False)],
+)
+def test_who_is_excepted_from_a_proxy(exceptions: str, host: str, direct: bool) -> None:
+    assert through_directly(exceptions, host) is direct
+
+
+def test_the_doctor_looks_at_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "node.key").write_text("secret")
+    (tmp_path / "node" / "node.key").chmod(0o644)
+    assert doctor(dir=tmp_path / "node", app=[str(tmp_path / "no-app")], json=True) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    wrong = {record["check"]: record["advice"] for record in found if record["status"] == "bad"}
+    assert wrong["key file"].startswith("chmod 600")
+    assert wrong["app"]

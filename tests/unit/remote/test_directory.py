@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from umbel.errors import CorruptFile, RecipeChanged, UsageError
+from umbel.remote.directory import FILE, RunDirectory
+
+RECIPE = {"recipe": {"seed": 1, "strategy": "a"}}
+
+
+def test_a_directory_keeps_the_key_of_its_run(tmp_path: Path) -> None:
+    directory = RunDirectory.open(tmp_path / "run")
+    assert directory.seed is None
+    key = directory.begin(RECIPE, seed=1, server="umbel://a:1")
+    directory.is_run("ab" * 16)
+    again = RunDirectory.open(tmp_path / "run")
+    assert again.seed == 1
+    assert again.begin(RECIPE, seed=1, server="umbel://a:1") == key
+    assert again.content["run"] == "ab" * 16
+
+
+def test_another_run_or_server_is_refused(tmp_path: Path) -> None:
+    RunDirectory.open(tmp_path / "run").begin(RECIPE, seed=1, server="umbel://a:1")
+    other = {"recipe": {"seed": 1, "strategy": "b"}}
+    with pytest.raises(RecipeChanged, match="strategy: 'a' before, 'b' now"):
+        RunDirectory.open(tmp_path / "run").begin(other, seed=1, server="umbel://a:1")
+    with pytest.raises(RecipeChanged, match="server: "):
+        RunDirectory.open(tmp_path / "run").begin(RECIPE, seed=1, server="umbel://b:1")
+
+
+def test_what_is_no_run_of_a_server_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UsageError, match="a simulated run"):
+        RunDirectory.open(tmp_path)
+    (tmp_path / FILE).write_text("{}")
+    with pytest.raises(CorruptFile):
+        RunDirectory.open(tmp_path)
