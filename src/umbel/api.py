@@ -75,9 +75,8 @@ def run(
     rounds = None if rounds is None else whole(rounds, "rounds", least=0)
     if isinstance(on, Remote):
         _check_travels(debug)
-        return on.run(
-            server, client, seed=seed, dir=dir, rounds=rounds, initial=initial, callbacks=callbacks, name=name
-        )
+        more: dict[str, Any] = {"rounds": rounds, "initial": initial, "callbacks": callbacks, "name": name}
+        return on.run(server, client, seed=seed, dir=dir, **more)
     client = _loaded(client)
     place = cast(Place, on)
     with place.running(), opened(dir) as store:  # who may not run makes no directory
@@ -175,18 +174,12 @@ def evaluate(
         HandlerMissing: the app cannot evaluate.
         UsageError: an argument that makes no sense.
     """
-    if not isinstance(on, Place | Remote):
-        what = "nobody says where to evaluate" if on is None else f"on is a {type(on).__name__}"
-        raise UsageError(what, advice="give on=umbel.Simulation(clients=10), or on=umbel.connect(...)")
-    if not isinstance(client, ClientApp | str):
-        raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
-    check_type("cohort", cohort, Sampler)
-    check_type("metrics", metrics, Mapping)
+    _check_evaluation(client, on, cohort, metrics)
     seed = whole(seed, "seed", least=0)
     if isinstance(on, Remote):
         asked = EvaluationOnly(cohort=cohort or everyone(), config=config or {}, metrics=metrics or {})
         return _evaluation(on.evaluate(_sent(model), client, asked, seed=seed))
-    client = _loaded(client)
+    on, client = cast(Place, on), _loaded(client)
     if "evaluate" not in client.names():
         raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
     rules = combiners.as_rules(metrics)
@@ -214,6 +207,16 @@ def evaluate(
         clients=dict(zip(reduced.names, reduced.metrics, strict=True)),
         failures=close.failures,
     )
+
+
+def _check_evaluation(client: Any, on: Any, cohort: Any, metrics: Any) -> None:
+    if not isinstance(on, Place | Remote):
+        what = "nobody says where to evaluate" if on is None else f"on is a {type(on).__name__}"
+        raise UsageError(what, advice="give on=umbel.Simulation(clients=10), or on=umbel.connect(...)")
+    if not isinstance(client, ClientApp | str):
+        raise UsageError(f"the second argument is a {type(client).__name__}", advice="give an umbel.ClientApp")
+    check_type("cohort", cohort, Sampler)
+    check_type("metrics", metrics, Mapping)
 
 
 def _evaluation(

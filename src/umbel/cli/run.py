@@ -41,9 +41,7 @@ def run(
     simulation_threads: int | None = None,
     json: Json = False,
 ) -> int:
-    """Run an app: on a server, or, if nothing says which, in a simulation here.
-
-    Ctrl-C ends a simulation; a run on a server goes on there.
+    """Run an app: on a server, or, if nothing says which, in a simulation here. Ctrl-C leaves a server's run alone.
 
     Args:
         app: its directory, its wheel, or the name of an installed one.
@@ -81,9 +79,8 @@ def run(
         "simulation.threads": simulation_threads,
     }
     settings = settings_of(project, flags)
-    if settings["on"] == SIMULATION:
-        return _simulate(project, settings, initial, json=json, detach=detach)
-    return _submit(project, settings, initial, json=json, detach=detach)
+    do = _simulate if settings["on"] == SIMULATION else _submit
+    return do(project, settings, initial, json=json, detach=detach)
 
 
 def settings_of(project: Project, flags: Mapping[str, Any]) -> Settings:
