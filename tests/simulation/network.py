@@ -109,7 +109,7 @@ class Place:
     async def ended(self, run: str) -> RunRow:
         """Wait until a run has ended."""
         assert self.runs is not None
-        async for _ in self.runs.watch(run, 0):
+        async for _ in self.runs.news.watch(run, 0):
             pass
         return self.runs.find(run)
 

@@ -129,7 +129,7 @@ class ControlDesk:
         """What happens in a run."""
         del person
         run = self._runs.find(request.run)
-        async for event in self._runs.watch(run.id, request.since, now=request.now):
+        async for event in self._runs.news.watch(run.id, request.since, now=request.now):
             yield wire.WatchRunResponse(
                 event=event.number, time=event.time, kind=event.kind, content=json.dumps(event.content)
             )

@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, final
 
 from umbel.engine.question import Question
 from umbel.errors import NotThere, Rejected, UmbelError
 from umbel.server.answers import Answer
 from umbel.server.hub import Hub
+from umbel.server.news import News, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.runner import NetworkRunner, ServerClock
 from umbel.server.selection import Selection
-from umbel.store.sql import EventRow, RunRow, ServerStore
+from umbel.store.sql import RunRow, ServerStore
 
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
 UNENDED = ("queued", "running", "waiting")
-_PASSING = frozenset({"exchange", "answers"})  # events for who watches at that moment; too many to be kept
 _KEPT_WAITING = 10.0  # seconds that an answer waits for its run, which goes on after a restart
 
 
@@ -47,22 +44,12 @@ class Active:
 
 
 @final
-@dataclass(slots=True, eq=False)
-class Watcher:
-    """Somebody who follows a run.
-
-    Attributes:
-        news: is there something new?
-        passing: the last of each kind of event that is not kept.
-    """
-
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    passing: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@final
 class Runs:
     """The runs of a server.
+
+    Attributes:
+        active: those that are under way.
+        news: what happens in them.
 
     Args:
         store: keeps them.
@@ -76,8 +63,7 @@ class Runs:
         self._clock = ServerClock()
         self.active: dict[str, Active] = {}
         self._queue: list[str] = []
-        self._watchers: dict[str, set[Watcher]] = {}
-        self._unkept: Counter[str] = Counter()  # events on their way to the disk
+        self.news = News(store, lambda run: run in self.active or run in self._queue)
         self._ending = False
 
     def start(self) -> None:
@@ -149,7 +135,7 @@ class Runs:
         active = self.active.pop(run.id)
         self._hub.end(run.id, ended.reason or "the run has ended")
         if self._ending and ended.status == "stopped":
-            self._wake(run.id)
+            self.news.wake(run.id)
             return  # it goes on when the server comes back
         for failure in ended.failures:
             content = {"client": failure.client, "message": str(failure), "traceback": failure.traceback}
@@ -168,51 +154,12 @@ class Runs:
         if kind == "status":
             if active is not None:
                 active.status = content["status"]
-            self._store.set_status(run, content["status"], content["reason"]).add_done_callback(_report)
+            self._store.set_status(run, content["status"], content["reason"]).add_done_callback(report_failed)
         if active is not None and active.status == "waiting" and kind == "exchange":
             self._say(run, "status", {"status": "running", "reason": ""})
-        if kind in _PASSING:
-            for watcher in self._watchers.get(run, ()):
-                watcher.passing[kind] = content
-            self._wake(run)
-            return
-        self._unkept[run] += 1
-        kept = self._store.event(run, kind, content)
-        kept.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._kept, run, done))
-
-    def _kept(self, run: str, done: Future[int]) -> None:
-        _report(done)
-        self._unkept[run] -= 1
-        self._wake(run)
-
-    def _wake(self, run: str) -> None:
-        for watcher in self._watchers.get(run, ()):
-            watcher.news.set()
+        self.news.say(run, kind, content)
 
     # --- what people ask ---------------------------------------------------------------------
-
-    async def watch(self, run: str, since: int, *, now: bool = False) -> AsyncIterator[EventRow]:
-        """The events of a run after one, as they come, until it ends."""
-        watcher = Watcher()
-        self._watchers.setdefault(run, set()).add(watcher)
-        try:
-            while True:
-                watcher.news.clear()
-                ended = run not in self.active and run not in self._queue and not self._unkept[run]
-                for event in await self._events(run, since):
-                    since = event.number
-                    yield event
-                passing, watcher.passing = watcher.passing, {}
-                for kind, content in passing.items():
-                    yield EventRow(number=since, time=time.time(), kind=kind, content=content)
-                if ended or now or self._ending:
-                    return
-                await watcher.news.wait()
-        finally:
-            self._watchers[run].discard(watcher)
-
-    async def _events(self, run: str, since: int) -> list[EventRow]:
-        return await asyncio.to_thread(self._store.events, run, since)
 
     async def stop(self, run: RunRow, who: str) -> RunRow:
         """End a run where it stands."""
@@ -271,8 +218,7 @@ class Runs:
             active.runner.interrupt("the server ends")
         if self.active:
             await asyncio.wait([active.task for active in self.active.values()])
-        for run in list(self._watchers):
-            self._wake(run)
+        self.news.end()
 
 
 async def _in_thread(name: str, work: Callable[[], Ended]) -> Ended:
@@ -293,11 +239,6 @@ async def _in_thread(name: str, work: Callable[[], Ended]) -> Ended:
 
 def _in_turn(run: RunRow) -> tuple[bool, float]:
     return run.status == "queued", run.submitted
-
-
-def _report(done: Future[Any]) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        logger.error("not-kept: what happened in a run could not be written down: %s", error)
 
 
 __all__ = ["AT_ONCE", "Active", "Runs"]
