@@ -8,7 +8,9 @@ dies before: the exchange stays open in the database, with all its answers, unti
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any, cast, final
 
 from umbel.arrays import Arrays
@@ -37,7 +39,9 @@ class RunStore:
 
     def __init__(self, store: ServerStore, run: str, counted: Callable[[], Sequence[str]] | None = None) -> None:
         self._store, self._run, self._counted = store, run, counted
-        self._writer = Writer()
+        self._writer, self._lock = Writer(), Lock()
+        self._pending: deque[tuple[Record, Content]] = deque()  # exchanges that have no record yet
+        self._flushing = False  # will they be written soon?
         self._unrecorded: dict[int, tuple[str, ...]] = {}  # by exchange that has no record yet, whose state counts
 
     def close(self) -> None:
@@ -65,11 +69,30 @@ class RunStore:
         return None if digest is None else self._store.blobs.fetch(digest)
 
     def record(self, record: Record) -> None:
-        """Keep a finished exchange until its round commits."""
-        self._writer.wait()
+        """Keep a finished exchange until its round commits.
+
+        Until then its answers are in the database, so nobody has to wait for it.
+        """
         self._unrecorded[record.sequence] = self._states(record)
-        content = Content(record, "exchange")
-        self._writer.begin(lambda go_on: self._write_record(record, content, go_on), delay=_SOON)
+        with self._lock:
+            self._pending.append((record, Content(record, "exchange")))
+            begun, self._flushing = self._flushing, True
+        if not begun:
+            self._writer.wait()
+            self._writer.begin(self._flush, delay=_SOON)
+
+    def _flush(self, go_on: GoOn) -> None:
+        """Write the exchanges that have no commit yet, in their order."""
+        while True:
+            with self._lock:
+                if not self._pending:
+                    self._flushing = False
+                    return
+                record, content = self._pending[0]
+            go_on()
+            self._write_record(record, content, go_on)
+            with self._lock:
+                self._pending.popleft()
 
     def _states(self, record: Record) -> tuple[str, ...]:
         return tuple(record.answer.clients if self._counted is None else self._counted())
@@ -94,7 +117,10 @@ class RunStore:
 
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round."""
-        self._writer.wait(drop=True)  # the exchange before it need not be recorded any more
+        self._writer.wait(drop=True)  # the exchanges before it need not be recorded any more
+        with self._lock:
+            self._pending.clear()
+            self._flushing = False
         states, self._unrecorded = self._unrecorded, {}
         content = Content(commit, "commit")
         self._writer.begin(lambda _: self._write_commit(commit, content, states))
