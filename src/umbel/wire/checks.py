@@ -19,6 +19,7 @@ KINDS = ("train", "evaluate", "query")
 ARRAYS = ("model", "delta", "value")
 _KEY, _SIGNATURE = 32, 64
 _CODE = 64  # characters
+_SIGNATURES = 32  # of one app; each is verified before anything of it is looked at
 
 
 def _require(true: bool, words: str) -> None:
@@ -71,21 +72,36 @@ def _check_labels(labels: Sequence[values_pb2.Label]) -> None:
         _check_text(label.value, limits.TEXT, f"labels[{label.name!r}]")
 
 
-def check_app(app: values_pb2.App, field: str = "app") -> None:
+def check_app(app: values_pb2.App, field: str = "app", *, stands_in: bool = False) -> None:
     """Refuse what names no app.
+
+    Args:
+        app: a message of the other side.
+        field: where it stands, for the error.
+        stands_in: another program that plays the app's part has no digest, and only a name.
 
     Raises:
         FormatError: names the field.
     """
     for name in ("name", "version", "object"):
         _check_text(getattr(app, name), limits.TEXT, f"{field}.{name}")
-    _check_bytes(app.digest, limits.DIGEST, f"{field}.digest")
+    if stands_in and not app.digest:
+        _require(bool(app.name), f"{field} has an entry with neither a name nor a digest")
+    else:
+        _check_bytes(app.digest, limits.DIGEST, f"{field}.digest")
     _check_many(app.handlers, f"{field}.handlers")
     _check_many(app.signers, f"{field}.signers")
     for handler in app.handlers:
         _check_text(handler, limits.TEXT, f"{field}.handlers")
     for signer in app.signers:
         _check_bytes(signer, _KEY, f"{field}.signers")
+    if app.HasField("wheel"):
+        check_blob(app.wheel, f"{field}.wheel")
+    _check_many(app.signatures, f"{field}.signatures", _SIGNATURES)
+    for one in app.signatures:
+        _check_bytes(one.key, _KEY, f"{field}.signatures.key")
+        _check_text(one.name, limits.TEXT, f"{field}.signatures.name")
+        _check_bytes(one.signature, _SIGNATURE, f"{field}.signatures.signature")
 
 
 def check_task_id(id: node_pb2.TaskId) -> None:  # the field's word
@@ -193,7 +209,7 @@ def _check_open(request: node_pb2.OpenSessionRequest) -> None:
     _check_text(request.program, limits.TEXT, "program")
     _check_many(request.apps, "apps")
     for app in request.apps:
-        check_app(app, "apps")
+        check_app(app, "apps", stands_in=True)
     _check_labels(request.labels)
     _require(1 <= request.slots <= limits.MANY, f"slots is {request.slots}, not 1 to {limits.MANY}")
     _check_many(request.datasets, "datasets")

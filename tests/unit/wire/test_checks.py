@@ -30,6 +30,7 @@ GOOD: list[Message] = [
     wire.ReportRequest(id=wire.TaskId(**ID), metrics=wire.Metrics(weight=0)),  # type: ignore[arg-type]
     wire.ReportRequest(id=wire.TaskId(**ID), failure=wire.Failure(code="client-failed")),  # type: ignore[arg-type]
     wire.OpenSessionRequest(**OPEN),  # type: ignore[arg-type]
+    wire.OpenSessionRequest(**OPEN, apps=[APP, {"name": "played-by-another-program"}]),  # type: ignore[arg-type]
     wire.OpenSessionResponse(**OPENED),  # type: ignore[arg-type]
     wire.EnrolRequest(ticket="x", name="a", public_key=DIGEST),
     wire.SubscribeResponse(),
@@ -121,7 +122,8 @@ BAD: list[tuple[str, Message]] = [
     ("signature", opening(signature=b"x")),
     ("slots", opening(slots=0)),
     ("slots", opening(slots=1 << 31)),
-    ("apps", opening(apps=[{"name": "a"}])),
+    ("apps", opening(apps=[{}])),
+    ("apps.digest", opening(apps=[{"name": "a", "digest": b"x"}])),
     ("labels", opening(labels=[{"name": ""}])),
     ("datasets", opening(datasets=["x" * 201])),
     ("session", opened(session=b"")),
