@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, Insert, Table, bindparam, delete, select
+from sqlalchemy import Connection, Insert, Table, and_, bindparam, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from umbel.errors import NotThere
@@ -24,6 +24,16 @@ def _if_new(table: Table) -> dict[str, Insert]:
 
 
 _ADD, _NAME = _if_new(blob), _if_new(reference)
+
+
+_OF_A_ROUND = delete(reference).where(
+    reference.c.run == bindparam("id"),
+    or_(
+        reference.c.kind == "record",
+        and_(reference.c.kind.in_(["exchange", "answer"]), reference.c.number <= bindparam("upto")),
+        and_(reference.c.kind == "commit", reference.c.number < bindparam("before")),
+    ),
+)
 
 
 def name(
@@ -82,4 +92,16 @@ def forget(
     connection.execute(found)
 
 
-__all__ = ["forget", "name"]
+def forget_round(connection: Connection, run: str, *, sequence: int, before: int) -> None:
+    """A round is committed: what only led to it is not needed any more.
+
+    Args:
+        connection: in a transaction.
+        run: which.
+        sequence: of its last exchange.
+        before: the round of the commit before, which is kept; what older ones needed goes.
+    """
+    connection.execute(_OF_A_ROUND, {"id": run, "upto": sequence, "before": before})
+
+
+__all__ = ["forget", "forget_round", "name"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from umbel.errors import NotThere, Rejected
 from umbel.store.sql import references
@@ -14,6 +14,9 @@ from umbel.store.sql.people import note
 from umbel.store.sql.rows import dumped, plain, run_of, run_values
 from umbel.store.sql.tables import OF_A_RUN, event, record, round_commit, run, state
 from umbel.store.sql.values import ACTIVE, Kept, RunRow, Status
+
+_IS_THERE = select(run.c.id).where(run.c.id == bindparam("id"))
+_EVENT = insert(event)
 
 
 def find(connection: Connection, id: str) -> RunRow:
@@ -103,11 +106,20 @@ def remove(connection: Connection, now: float, id: str, by: str) -> None:
     )
 
 
+def check_there(connection: Connection, id: str) -> None:
+    """Refuse what is about a run that is not there.
+
+    Raises:
+        NotThere: so it is.
+    """
+    if connection.execute(_IS_THERE, {"id": id}).first() is None:
+        raise NotThere(f"there is no run {id[:8]!r}", advice="it may have been removed")
+
+
 def add_event(connection: Connection, now: float, id: str, kind: str, content: Mapping[str, Any]) -> int:
     """Something happened in a run."""
-    if connection.execute(select(run.c.id).where(run.c.id == id)).first() is None:
-        raise NotThere(f"there is no run {id[:8]!r}", advice="it may have been removed")
-    done = connection.execute(insert(event), {"run": id, "time": now, "kind": kind, "content": dumped(dict(content))})
+    check_there(connection, id)
+    done = connection.execute(_EVENT, {"run": id, "time": now, "kind": kind, "content": dumped(dict(content))})
     key = done.inserted_primary_key
     assert key is not None
     return int(key[0])
@@ -129,4 +141,4 @@ def keep_last(connection: Connection) -> None:
         references.forget(connection, id, "commit", upto=newest - 1)
 
 
-__all__ = ["add_event", "find", "keep_last", "remove", "set_status", "submit"]
+__all__ = ["add_event", "check_there", "find", "keep_last", "remove", "set_status", "submit"]
