@@ -21,11 +21,14 @@ REPORT = {"id": ID, "update": UPDATE}
 OPEN = {"name": "berlin", "challenge": b"c", "signature": bytes(64), "versions": [1], "slots": 1}
 OPENED = {"session": bytes(16), "version": 1, "keepalive": 20, "chunk": 1 << 20, "inline": 1 << 16, "federation": RUN}
 APP = {"name": "myfed", "digest": DIGEST}
+SIGNED = {"key": DIGEST, "name": "Ada", "signature": bytes(64)}
+WHEEL = {"digest": DIGEST, "size": 70_000}
 NAN = math.nan
 
 GOOD: list[Message] = [
     wire.Task(**TASK),  # type: ignore[arg-type]
     wire.Task(**{**TASK, "kind": "query", "name": "histogram", "app": APP, "extra": [{"name": "a", "blob": BLOB}]}),  # type: ignore[arg-type]
+    wire.Task(**{**TASK, "app": {**APP, "wheel": WHEEL, "signatures": [SIGNED] * 32}}),  # type: ignore[arg-type]
     wire.ReportRequest(**REPORT),  # type: ignore[arg-type]
     wire.ReportRequest(id=wire.TaskId(**ID), metrics=wire.Metrics(weight=0)),  # type: ignore[arg-type]
     wire.ReportRequest(id=wire.TaskId(**ID), failure=wire.Failure(code="client-failed")),  # type: ignore[arg-type]
@@ -98,6 +101,12 @@ BAD: list[tuple[str, Message]] = [
     ("deadline", task(deadline=-1)),
     ("app.digest", task(app={"name": "a"})),
     ("app.signers", task(app={**APP, "signers": [b"x"]})),
+    ("app.wheel.digest", task(app={**APP, "wheel": {"digest": b"x"}})),
+    ("app.wheel.size", task(app={**APP, "wheel": {**WHEEL, "size": 1 << 41}})),
+    ("app.signatures", task(app={**APP, "signatures": [SIGNED] * 33})),
+    ("app.signatures.key", task(app={**APP, "signatures": [{**SIGNED, "key": b"x"}]})),
+    ("app.signatures.name", task(app={**APP, "signatures": [{**SIGNED, "name": "x" * 201}]})),
+    ("app.signatures.signature", task(app={**APP, "signatures": [{**SIGNED, "signature": b""}]})),
     ("outcome", wire.ReportRequest(id=ID)),
     ("seconds", report(seconds=math.inf)),
     ("output", report(output="x" * 20_000)),

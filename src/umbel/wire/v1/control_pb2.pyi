@@ -179,7 +179,7 @@ class RemoveRunResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("name", "labels", "status", "enrolled", "seen", "program", "apps", "datasets", "fingerprint", "clock", "tasks")
+    __slots__ = ("name", "labels", "status", "enrolled", "seen", "program", "apps", "datasets", "fingerprint", "clock", "tasks", "takes_code")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,7 @@ class Node(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_CODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     labels: _containers.RepeatedCompositeFieldContainer[_values_pb2.Label]
     status: str
@@ -202,7 +203,8 @@ class Node(_message.Message):
     fingerprint: str
     clock: float
     tasks: int
-    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ..., status: _Optional[str] = ..., enrolled: _Optional[float] = ..., seen: _Optional[float] = ..., program: _Optional[str] = ..., apps: _Optional[_Iterable[_Union[_values_pb2.App, _Mapping]]] = ..., datasets: _Optional[_Iterable[str]] = ..., fingerprint: _Optional[str] = ..., clock: _Optional[float] = ..., tasks: _Optional[int] = ...) -> None: ...
+    takes_code: bool
+    def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ..., status: _Optional[str] = ..., enrolled: _Optional[float] = ..., seen: _Optional[float] = ..., program: _Optional[str] = ..., apps: _Optional[_Iterable[_Union[_values_pb2.App, _Mapping]]] = ..., datasets: _Optional[_Iterable[str]] = ..., fingerprint: _Optional[str] = ..., clock: _Optional[float] = ..., tasks: _Optional[int] = ..., takes_code: bool = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()

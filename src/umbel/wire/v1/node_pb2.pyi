@@ -42,7 +42,7 @@ class ChallengeResponse(_message.Message):
     def __init__(self, challenge: _Optional[bytes] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("name", "challenge", "signature", "versions", "program", "apps", "labels", "slots", "datasets", "time")
+    __slots__ = ("name", "challenge", "signature", "versions", "program", "apps", "labels", "slots", "datasets", "time", "takes_code")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class OpenSessionRequest(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    TAKES_CODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     challenge: bytes
     signature: bytes
@@ -63,7 +64,8 @@ class OpenSessionRequest(_message.Message):
     slots: int
     datasets: _containers.RepeatedScalarFieldContainer[str]
     time: float
-    def __init__(self, name: _Optional[str] = ..., challenge: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., versions: _Optional[_Iterable[int]] = ..., program: _Optional[str] = ..., apps: _Optional[_Iterable[_Union[_values_pb2.App, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ..., slots: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., time: _Optional[float] = ...) -> None: ...
+    takes_code: bool
+    def __init__(self, name: _Optional[str] = ..., challenge: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., versions: _Optional[_Iterable[int]] = ..., program: _Optional[str] = ..., apps: _Optional[_Iterable[_Union[_values_pb2.App, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ..., slots: _Optional[int] = ..., datasets: _Optional[_Iterable[str]] = ..., time: _Optional[float] = ..., takes_code: bool = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
     __slots__ = ("session", "version", "program", "keepalive", "chunk", "inline", "time", "federation")

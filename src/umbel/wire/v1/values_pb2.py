@@ -18,7 +18,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15umbel/v1/values.proto\x12\x08umbel.v1\"F\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x14\n\x07\x63ontent\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x42\n\n\x08_content\"7\n\tNamedBlob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x0e.umbel.v1.Blob\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"g\n\x03\x41pp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0e\n\x06object\x18\x04 \x01(\t\x12\x10\n\x08handlers\x18\x05 \x03(\t\x12\x0f\n\x07signers\x18\x06 \x03(\x0c\"1\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\" \n\x10ReadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"!\n\x0fStatBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"6\n\x10StatBlobResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"P\n\x10WriteBlobRequest\x12%\n\x04head\x18\x01 \x01(\x0b\x32\x12.umbel.v1.BlobHeadH\x00\x88\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x07\n\x05_head\"8\n\x08\x42lobHead\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"7\n\x11WriteBlobResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15umbel/v1/values.proto\x12\x08umbel.v1\"F\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x14\n\x07\x63ontent\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x42\n\n\x08_content\"7\n\tNamedBlob\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1c\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x0e.umbel.v1.Blob\"$\n\x05Label\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbe\x01\n\x03\x41pp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x0e\n\x06object\x18\x04 \x01(\t\x12\x10\n\x08handlers\x18\x05 \x03(\t\x12\x0f\n\x07signers\x18\x06 \x03(\x0c\x12\"\n\x05wheel\x18\x07 \x01(\x0b\x32\x0e.umbel.v1.BlobH\x00\x88\x01\x01\x12\'\n\nsignatures\x18\x08 \x03(\x0b\x32\x13.umbel.v1.SignatureB\x08\n\x06_wheel\"9\n\tSignature\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"1\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\" \n\x10ReadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"!\n\x0fStatBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"6\n\x10StatBlobResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"P\n\x10WriteBlobRequest\x12%\n\x04head\x18\x01 \x01(\x0b\x32\x12.umbel.v1.BlobHeadH\x00\x88\x01\x01\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x07\n\x05_head\"8\n\x08\x42lobHead\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"7\n\x11WriteBlobResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -31,20 +31,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_NAMEDBLOB']._serialized_end=162
   _globals['_LABEL']._serialized_start=164
   _globals['_LABEL']._serialized_end=200
-  _globals['_APP']._serialized_start=202
-  _globals['_APP']._serialized_end=305
-  _globals['_READBLOBREQUEST']._serialized_start=307
-  _globals['_READBLOBREQUEST']._serialized_end=356
-  _globals['_READBLOBRESPONSE']._serialized_start=358
-  _globals['_READBLOBRESPONSE']._serialized_end=390
-  _globals['_STATBLOBREQUEST']._serialized_start=392
-  _globals['_STATBLOBREQUEST']._serialized_end=425
-  _globals['_STATBLOBRESPONSE']._serialized_start=427
-  _globals['_STATBLOBRESPONSE']._serialized_end=481
-  _globals['_WRITEBLOBREQUEST']._serialized_start=483
-  _globals['_WRITEBLOBREQUEST']._serialized_end=563
-  _globals['_BLOBHEAD']._serialized_start=565
-  _globals['_BLOBHEAD']._serialized_end=621
-  _globals['_WRITEBLOBRESPONSE']._serialized_start=623
-  _globals['_WRITEBLOBRESPONSE']._serialized_end=678
+  _globals['_APP']._serialized_start=203
+  _globals['_APP']._serialized_end=393
+  _globals['_SIGNATURE']._serialized_start=395
+  _globals['_SIGNATURE']._serialized_end=452
+  _globals['_READBLOBREQUEST']._serialized_start=454
+  _globals['_READBLOBREQUEST']._serialized_end=503
+  _globals['_READBLOBRESPONSE']._serialized_start=505
+  _globals['_READBLOBRESPONSE']._serialized_end=537
+  _globals['_STATBLOBREQUEST']._serialized_start=539
+  _globals['_STATBLOBREQUEST']._serialized_end=572
+  _globals['_STATBLOBRESPONSE']._serialized_start=574
+  _globals['_STATBLOBRESPONSE']._serialized_end=628
+  _globals['_WRITEBLOBREQUEST']._serialized_start=630
+  _globals['_WRITEBLOBREQUEST']._serialized_end=710
+  _globals['_BLOBHEAD']._serialized_start=712
+  _globals['_BLOBHEAD']._serialized_end=768
+  _globals['_WRITEBLOBRESPONSE']._serialized_start=770
+  _globals['_WRITEBLOBRESPONSE']._serialized_end=825
 # @@protoc_insertion_point(module_scope)

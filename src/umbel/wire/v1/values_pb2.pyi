@@ -36,20 +36,34 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class App(_message.Message):
-    __slots__ = ("name", "version", "digest", "object", "handlers", "signers")
+    __slots__ = ("name", "version", "digest", "object", "handlers", "signers", "wheel", "signatures")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     HANDLERS_FIELD_NUMBER: _ClassVar[int]
     SIGNERS_FIELD_NUMBER: _ClassVar[int]
+    WHEEL_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: bytes
     object: str
     handlers: _containers.RepeatedScalarFieldContainer[str]
     signers: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[bytes] = ..., object: _Optional[str] = ..., handlers: _Optional[_Iterable[str]] = ..., signers: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    wheel: Blob
+    signatures: _containers.RepeatedCompositeFieldContainer[Signature]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[bytes] = ..., object: _Optional[str] = ..., handlers: _Optional[_Iterable[str]] = ..., signers: _Optional[_Iterable[bytes]] = ..., wheel: _Optional[_Union[Blob, _Mapping]] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ...) -> None: ...
+
+class Signature(_message.Message):
+    __slots__ = ("key", "name", "signature")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    name: str
+    signature: bytes
+    def __init__(self, key: _Optional[bytes] = ..., name: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class ReadBlobRequest(_message.Message):
     __slots__ = ("digest", "offset")
