@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 MAX_DISTRIBUTIONS = 20  # the budget for `pip install umbel`, NumPy included
-MAX_MEGABYTES = 115
+MAX_MEGABYTES = 115  # without what Python compiles, which depends on whether it does
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,6 @@ def test_an_installation_is_small(installed: Path) -> None:
             continue
         found[needed.name.lower()] = here = distribution(needed.name)
         queue += here.requires or []
-    files = [Path(str(file.locate())) for dist in found.values() for file in dist.files or []]
+    files = [Path(str(file.locate())) for dist in found.values() for file in dist.files or [] if file.suffix != ".pyc"]
     assert len(found) <= MAX_DISTRIBUTIONS, sorted(found)
     assert sum(file.stat().st_size for file in files if file.is_file()) / 1e6 <= MAX_MEGABYTES
