@@ -152,7 +152,7 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
     for node in nodes:
         if node.status == "away":
             yield warning("node", f"{node.name} is away", "look at its output: does it run, and reach the server?")
-        if abs(node.clock) > CLOCK:
+        if node.status == "connected" and abs(node.clock) > CLOCK:
             yield bad("clock", f"the clock of node {node.name} is {node.clock:+.0f} s off", "set it, as with NTP")
         for name, digest in mine if node.status == "connected" else ():
             its = [found for found in node.apps if found.name == name]

@@ -40,7 +40,7 @@ def _row(node: dict[str, Any], ago: Any) -> tuple[str, ...]:
     apps = ", ".join(f"{app['name']} {app['version']}".rstrip() + f" ({app['digest'][:8]})" for app in node["apps"])
     labels = ", ".join(f"{name}={value}" for name, value in node["labels"].items())
     notes = [f"{node['tasks']} tasks"] if node["tasks"] else []
-    if abs(node["clock"]) > 300:
+    if node["status"] == "connected" and abs(node["clock"]) > 300:
         notes.append(f"its clock is off by {node['clock']:+.0f} s")
     seen = "" if node["status"] == "connected" else ago(node["seen"]) or "never"
     return node["name"], node["status"], seen, apps, ", ".join(node["datasets"]), labels, "; ".join(notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,9 @@ from umbel.result import ClientRecords, Result
 
 ENDED = ("finished", "stopped", "failed")
 _ADVICE = "\n  What to do: "
-_KINDS = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, UmbelError)
-}
+_WHOLE = re.compile(r"round (?P<round>\d+), client '[^']*', (?P<kind>[^:]*): (?P<message>.*)", re.DOTALL)
+"""A failure as text, with what events may leave out."""
+_KINDS = {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, UmbelError)}
 
 
 @final
@@ -113,12 +112,14 @@ def failure_of(content: Mapping[str, Any], round: int) -> Failure:
         content: of the event.
         round: that it is of, if the event does not say.
     """
+    message = str(content.get("message", ""))
+    whole = _WHOLE.fullmatch(message)
     return Failure(
         client=str(content.get("client", "")),
-        round=int(content.get("round", round)),
-        kind=str(content.get("kind", "train")),
+        round=int(content.get("round", whole["round"] if whole else round)),
+        kind=str(content.get("kind", whole["kind"] if whole else "train")),
         code=str(content.get("code", "client-failed")),
-        message=str(content.get("message", "")),
+        message=whole["message"] if whole else message,
         traceback=str(content.get("traceback", "")),
     )
 

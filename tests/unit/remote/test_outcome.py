@@ -64,5 +64,6 @@ def test_an_error_is_of_the_class_that_a_simulation_raises(what: str, code: str,
 
 def test_events_may_leave_things_out() -> None:
     assert failure_of({"client": "lyon", "message": "it raised"}, 1) == FAILURE
+    assert failure_of({"client": "lyon", "message": str(FAILURE)}, 7) == FAILURE
     row = row_of({"round": 2, "cohort": 3, "folded": 3, "failed": 0, "loss": 0.1})
     assert (row.round, row.cohort, row.stages) == (2, 3, {"": {"loss": 0.1}})
