@@ -21,6 +21,30 @@ _WHERE = 'name an address of this machine, as in "0.0.0.0:8443" or "[::]:8443"'
 
 
 @final
+class Credentials:
+    """What a server shows to who connects; may be replaced while it runs.
+
+    Args:
+        certificate: PEM; see `serve`.
+        key: PEM.
+    """
+
+    def __init__(self, certificate: bytes, key: bytes) -> None:
+        self._next: Any = None
+        first = grpc.ssl_server_certificate_configuration([(key, certificate)])
+        self.for_grpc = grpc.dynamic_ssl_server_credentials(first, self._changed, require_client_authentication=False)
+
+    def renew(self, certificate: bytes, key: bytes) -> None:
+        """Show this from now on."""
+        self._next = grpc.ssl_server_certificate_configuration([(key, certificate)])
+
+    def _changed(self) -> Any:
+        """What gRPC asks before each handshake, in a thread of its own; None: nothing has changed."""
+        changed, self._next = self._next, None
+        return changed
+
+
+@final
 class GrpcServer:
     """A server that takes calls; made by `serve`.
 
@@ -28,9 +52,15 @@ class GrpcServer:
         port: where it listens.
     """
 
-    def __init__(self, server: grpc.aio.Server, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, port: int, shown: Credentials | None = None) -> None:
         self._server: grpc.aio.Server | None = server
+        self._shown = shown
         self.port = port
+
+    def renew(self, certificate: bytes, key: bytes) -> None:
+        """Show another certificate to who connects from now on; connections that are open stay."""
+        if self._shown is not None:
+            self._shown.renew(certificate, key)
 
     async def stop(self, grace: float = 0.0) -> None:
         """Take no more calls; those that are under way may end within so many seconds, then they are cut off."""
@@ -67,22 +97,22 @@ async def serve(
         services.setdefault(service, {})[name] = _handler(dispatch, method)
     for service, handlers in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    shown = Credentials(certificate, key) if certificate is not None and key is not None else None
     try:
-        port = _listen(server, address, certificate, key)
+        port = _listen(server, address, shown)
     except UmbelError as error:
         await server.stop(None)
         del server
         raise error.with_traceback(None) from None  # frames would hold on to the server, as above
     await server.start()
-    return GrpcServer(server, port)
+    return GrpcServer(server, port, shown)
 
 
-def _listen(server: grpc.aio.Server, address: str, certificate: bytes | None, key: bytes | None) -> int:
+def _listen(server: grpc.aio.Server, address: str, shown: Credentials | None) -> int:
     try:
-        if certificate is None or key is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+        port = (
+            server.add_secure_port(address, shown.for_grpc) if shown is not None else server.add_insecure_port(address)
+        )
     except (RuntimeError, ValueError) as error:
         raise _why_not(address) from error
     if not port:  # how older versions say it

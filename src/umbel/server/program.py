@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import final
 from umbel.errors import UmbelError, Unauthenticated
 from umbel.link.address import Address
 from umbel.link.dispatch import Dispatch
-from umbel.link.grpc_server import serve
+from umbel.link.grpc_server import GrpcServer, serve
 from umbel.link.sessions import Sessions
 from umbel.server.calls import NodeDesk
 from umbel.server.certificates import Authority
@@ -77,15 +77,20 @@ class Server:
     pages_port: int = 0
     ticket: str = ""
     token: str = ""
+    _renew: Callable[[], Authority] | None = None
+    _listening: GrpcServer | None = None
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
-    async def start(cls, settings: ServerSettings, authority: Authority) -> Server:
+    async def start(
+        cls, settings: ServerSettings, authority: Authority, renew: Callable[[], Authority] | None = None
+    ) -> Server:
         """Open the store, go on with all runs, and listen.
 
         Args:
             settings: how it is set up.
             authority: what it shows to nodes and people.
+            renew: gives what it is to show when that expires soon.
 
         Raises:
             InUse: another server has this store.
@@ -99,6 +104,7 @@ class Server:
             hub = Hub([node.name for node in store.nodes() if node.connected])
             runs, counts = Runs(store, hub, at_once=settings.at_once), Counts()
             self = cls(settings, authority, store, hub, runs)
+            self._renew = renew
             await self._listen(exit, authority, counts)
             runs.start()
             self._exit = exit.pop_all()
@@ -115,7 +121,7 @@ class Server:
             certificate=authority.certificate_pem,
             key=authority.key_pem,
         )
-        self.port = listening.port
+        self.port, self._listening = listening.port, listening
         control.joined = self._joined
         exit.push_async_callback(listening.stop, _GRACE)
         exit.push_async_callback(self._let_go)
@@ -174,6 +180,7 @@ class Server:
     async def _keep_house(self) -> None:
         """What is done now and then, as long as the server lives."""
         while True:
+            await self._renew_certificate()
             for warning in self.authority.warnings:
                 logger.warning("certificate-expires: %s", warning)
             try:
@@ -182,6 +189,18 @@ class Server:
             except UmbelError as error:  # the next time may do better
                 logger.warning("not-swept: %s", error)
             await asyncio.sleep(_SWEPT_EVERY)
+
+    async def _renew_certificate(self) -> None:
+        """Show another certificate before this one expires."""
+        if self._renew is None or self._listening is None or time.time() < self.authority.renewed:
+            return
+        try:
+            self.authority = await asyncio.to_thread(self._renew)
+        except UmbelError as error:
+            logger.warning("certificate-expires: the certificate was not renewed: %s", error)
+            return
+        self._listening.renew(self.authority.certificate_pem, self.authority.key_pem)
+        logger.info("certificate-renewed: for %s", ", ".join(self.authority.names))
 
     async def _forget_old(self) -> None:
         """Remove runs that ended long ago, if they are to be."""

@@ -98,6 +98,19 @@ def test_another_authority_is_told() -> None:
         assert "wrong CA" in error.what
 
 
+def test_a_server_may_show_another_certificate_while_it_runs() -> None:
+    async def main() -> None:
+        old, new = make_authority(), make_authority()
+        async with listening(old) as server:
+            assert (await enrol(at(server.port, old.der))).federation == FEDERATION
+            server.renew(new.certificate, new.key)
+            assert (await enrol(at(server.port, new.der))).federation == FEDERATION
+            with pytest.raises(Unauthenticated):
+                await enrol(at(server.port, old.der))
+
+    asyncio.run(main())
+
+
 def test_another_name_is_told() -> None:
     error = said(lambda port: at(port, host="127.0.0.1"))
     assert type(error) is Unauthenticated
