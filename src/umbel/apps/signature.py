@@ -17,7 +17,7 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -160,10 +160,24 @@ def verify(path: Path, digest: bytes) -> tuple[Signature, ...]:
         raise BadSignature(
             f"{path} is about the app with digest {said.hex()}, and this one has {digest.hex()}", advice=_AGAIN
         )
+    check_right(found, digest, what=str(path))
+    return found
+
+
+def check_right(found: Iterable[Signature], digest: bytes, *, what: str = "the app") -> None:
+    """Refuse signatures of which one is wrong.
+
+    Args:
+        found: who claims to have signed.
+        digest: the app's, 32 bytes.
+        what: they came with, for people.
+
+    Raises:
+        BadSignature: names the first that is wrong.
+    """
     for each in found:
         if not _is_right(each, digest):
-            raise BadSignature(f"{path}: the signature of {show_key(each.key)} {each.name!r} is wrong", advice=_AGAIN)
-    return found
+            raise BadSignature(f"{what}: the signature of {show_key(each.key)} {each.name!r} is wrong", advice=_AGAIN)
 
 
 def signers(wheel: Path, digest: bytes) -> tuple[bytes, ...]:
@@ -233,6 +247,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
 __all__ = [
     "SUFFIX",
     "Signature",
+    "check_right",
     "check_signed",
     "make_key",
     "read_key",

@@ -1,8 +1,12 @@
 """Wheels of apps: what is in one, and unpacking it without pip.
 
 An app's wheel needs nothing but its package put somewhere: `install` unpacks it into a directory named by the app's
-digest, after every file was found to be what RECORD says. Scripts, headers and data of the wheel are left out. What
-the app depends on is not installed; what of it is missing is named.
+digest, after every file was found to be what RECORD says. What the app depends on is not installed; what of it is
+missing is named.
+
+Nothing that Python could import is unpacked unless the digest covers it, since a signature covers no more than the
+digest: a wheel with another package beside the app's is refused, compiled files (which Python may prefer to the source
+that they claim to be of), scripts, headers and data are left out, and of METADATA the name and the version are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import final
 from zlib import error as zlib_error
 
-from umbel.apps.digest import belongs, digest, digest_of_directory
+from umbel.apps.digest import belongs, counts, digest, digest_of_directory
 from umbel.errors import AppError, AppMissing, FormatError
 
 GROUP = "umbel.apps"
@@ -46,6 +50,7 @@ class Wheel:
 
     Attributes:
         path: the file.
+        name: what it is called in complaints.
         distribution: the distribution's name.
         version: its version.
         objects: "client" and "server" to the objects that its entry points name, as in "myfed:client".
@@ -54,6 +59,7 @@ class Wheel:
     """
 
     path: Path
+    name: str
     distribution: str
     version: str
     objects: Mapping[str, str]
@@ -61,29 +67,34 @@ class Wheel:
     files: Mapping[str, bytes]
 
     @classmethod
-    def read(cls, path: Path) -> Wheel:
+    def read(cls, path: Path, name: str = "") -> Wheel:
         """Read a wheel, and find every file to be what its RECORD says.
+
+        Args:
+            path: the file.
+            name: what it is called in complaints; "": its path.
 
         Raises:
             FormatError: it is no wheel, or a damaged one, or a file in it would lie outside; says which.
             AppMissing: there is no such file.
         """
-        with _opened(path) as archive:
-            info = _info(path, archive)
-            record = _record(path, archive, info)
+        called = name or str(path)
+        with _opened(path, called) as archive:
+            info = _info(called, archive)
+            record = _record(called, archive, info)
             files: dict[str, bytes] = {}
-            for name, member in _members(path, archive, info):
-                found = _sha256(archive, member)
+            for inside, member in _members(called, archive, info):
+                found = _sha256(called, archive, member)
                 if record.get(member.filename) not in (found, None) or member.filename not in record:
-                    raise _damaged(path, f"{member.filename} is not what its RECORD says")
-                files[name] = found
+                    raise _damaged(called, f"{member.filename} is not what its RECORD says")
+                files[inside] = found
             if lost := sorted(record.keys() - set(archive.namelist())):
-                raise _damaged(path, f"{lost[0]} is in its RECORD, and not there")
+                raise _damaged(called, f"{lost[0]} is in its RECORD, and not there")
             head = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode(errors="replace"))
             points = f"{info}/entry_points.txt"
-            objects = _objects(path, archive.read(points).decode(errors="replace")) if points in record else {}
-        requires = head.get_all("Requires-Dist") or []
-        return cls(path, head["Name"] or "", head["Version"] or "", objects, tuple(map(str, requires)), files)
+            objects = _objects(called, archive.read(points).decode(errors="replace")) if points in record else {}
+        requires = tuple(map(str, head.get_all("Requires-Dist") or []))
+        return cls(path, called, str(head["Name"] or ""), str(head["Version"] or ""), objects, requires, files)
 
     def digest(self, package: str) -> bytes:
         """The digest of a package in it; see `umbel.apps.digest`.
@@ -95,10 +106,24 @@ class Wheel:
         if not files:
             there = sorted({PurePosixPath(name).parts[0].removesuffix(".py") for name in self.files})
             raise AppMissing(
-                f"{self.path} holds no package {package!r}",
+                f"{self.name} holds no package {package!r}",
                 advice=f"it holds {', '.join(n for n in there if not n.endswith('.dist-info'))}; build it again",
             )
         return digest(files)
+
+    def check_alone(self, package: str) -> None:
+        """Refuse a wheel that holds more than this package and what describes it.
+
+        Raises:
+            FormatError: names what the digest does not cover.
+        """
+        tops = {PurePosixPath(name).parts[0] for name in self.files if not belongs(name, package)}
+        if others := sorted(top for top in tops if not top.endswith(".dist-info")):
+            raise FormatError(
+                f"{self.name} holds {', '.join(others[:5])} beside the package {package!r}, which no digest and no "
+                "signature of the app covers",
+                advice=f"put that into the package {package!r}, or into a wheel of its own, and build it again",
+            )
 
     def missing(self) -> list[str]:
         """The dependencies, as METADATA writes them, of which nothing is installed.
@@ -122,8 +147,9 @@ def install(wheel: Wheel, package: str, directory: Path) -> Path:
     Raises:
         AppMissing: dependencies are not installed; names them.
         AppError: the directory cannot be written.
-        FormatError: the file has changed since it was read.
+        FormatError: the file has changed since it was read, or holds more than the package.
     """
+    wheel.check_alone(package)
     if missing := wheel.missing():
         raise AppMissing(
             f"{wheel.path.name} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
@@ -138,8 +164,11 @@ def install(wheel: Wheel, package: str, directory: Path) -> Path:
                 return place
             shutil.rmtree(place)  # somebody has changed it; it is named by what it was
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as temporary:
-            _unpack(wheel, Path(temporary) / "app")
-            (Path(temporary) / "app").rename(place)
+            made = Path(temporary) / "app"
+            _unpack(wheel, package, made)
+            if digest_of_directory(made, package) != found:  # as where capitals do not count in the names of files
+                raise _damaged(wheel.name, "unpacked here, its files have another digest")
+            made.rename(place)
     except OSError as error:
         if place.is_dir() and digest_of_directory(place, package) == found:
             return place  # another process was quicker
@@ -149,9 +178,12 @@ def install(wheel: Wheel, package: str, directory: Path) -> Path:
     return place
 
 
-def _unpack(wheel: Wheel, root: Path) -> None:
-    with _opened(wheel.path) as archive:
-        for name, member in _members(wheel.path, archive, _info(wheel.path, archive)):
+def _unpack(wheel: Wheel, package: str, root: Path) -> None:
+    with _opened(wheel.path, wheel.name) as archive:
+        info = _info(wheel.name, archive)
+        for name, member in _members(wheel.name, archive, info):
+            if not (belongs(name, package) and counts(name)):
+                continue
             file = root / name
             file.parent.mkdir(parents=True, exist_ok=True)
             found = hashlib.sha256()
@@ -160,34 +192,38 @@ def _unpack(wheel: Wheel, root: Path) -> None:
                     found.update(chunk)
                     target.write(chunk)
             if found.digest() != wheel.files.get(name):
-                raise _damaged(wheel.path, f"{name} has changed while it was unpacked")
+                raise _damaged(wheel.name, f"{name} has changed while it was unpacked")
+    about = root / info / "METADATA"  # for importlib.metadata.version
+    about.parent.mkdir(parents=True, exist_ok=True)
+    name, version = ("".join(text.split()) for text in (wheel.distribution, wheel.version))
+    about.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _opened(path: Path, called: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError as error:
-        raise AppMissing(f"there is no file {path}", advice="check the path") from error
+        raise AppMissing(f"there is no file {called}", advice="check the path") from error
     except _DAMAGE as error:
-        raise _damaged(path, f"{error}") from error
+        raise _damaged(called, f"{error}") from error
 
 
-def _damaged(path: Path, what: str) -> FormatError:
-    return FormatError(f"{path} is no wheel that can be used: {what}", advice="build it, or copy it, again")
+def _damaged(called: str, what: str) -> FormatError:
+    return FormatError(f"{called} is no wheel that can be used: {what}", advice="build it, or copy it, again")
 
 
-def _info(path: Path, archive: zipfile.ZipFile) -> str:
+def _info(called: str, archive: zipfile.ZipFile) -> str:
     """The name of the directory in it that describes it."""
     found = sorted({n.partition("/")[0] for n in archive.namelist() if n.partition("/")[0].endswith(".dist-info")})
     if len(found) != 1:
-        raise _damaged(path, f"it has {len(found)} directories *.dist-info")
+        raise _damaged(called, f"it has {len(found)} directories *.dist-info")
     for needed in ("METADATA", "RECORD"):
         if f"{found[0]}/{needed}" not in archive.namelist():
-            raise _damaged(path, f"it has no {found[0]}/{needed}")
+            raise _damaged(called, f"it has no {found[0]}/{needed}")
     return found[0]
 
 
-def _record(path: Path, archive: zipfile.ZipFile, info: str) -> Mapping[str, bytes | None]:
+def _record(called: str, archive: zipfile.ZipFile, info: str) -> Mapping[str, bytes | None]:
     """SHA-256 of each file as RECORD has it; None: RECORD itself and its signatures, which have none."""
     record: dict[str, bytes | None] = {}
     free = {f"{info}/{name}" for name in ("RECORD", "RECORD.jws", "RECORD.p7s")}
@@ -196,14 +232,14 @@ def _record(path: Path, archive: zipfile.ZipFile, info: str) -> Mapping[str, byt
             name, how = row[0], row[1]
             kind, _, text = how.partition("=")
             if name not in free and kind != "sha256":
-                raise _damaged(path, f"RECORD has no SHA-256 of {name}")
+                raise _damaged(called, f"RECORD has no SHA-256 of {name}")
             record[name] = None if name in free else base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (csv.Error, IndexError, *_DAMAGE) as error:
-        raise _damaged(path, f"its RECORD cannot be read: {error}") from error
+        raise _damaged(called, f"its RECORD cannot be read: {error}") from error
     return record
 
 
-def _members(path: Path, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+def _members(called: str, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[str, zipfile.ZipInfo]]:
     """Each file that is unpacked, and its path then.
 
     Raises:
@@ -213,11 +249,11 @@ def _members(path: Path, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[
     seen: set[str] = set()
     members = archive.infolist()
     if len(members) > _MANY or sum(member.file_size for member in members) > _LARGEST:
-        raise _damaged(path, f"it unpacks to more than {_MANY:,} files or {_LARGEST >> 20:,} MiB")
+        raise _damaged(called, f"it unpacks to more than {_MANY:,} files or {_LARGEST >> 20:,} MiB")
     for member in members:
         name = member.filename
         if _leads_outside(name):
-            raise _damaged(path, f"{name!r} would lie outside of it")
+            raise _damaged(called, f"{name!r} would lie outside of it")
         if name.endswith("/"):
             continue
         parts = PurePosixPath(name).parts
@@ -227,7 +263,7 @@ def _members(path: Path, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[
             parts = parts[2:]
         inside = "/".join(parts)
         if inside in seen:
-            raise _damaged(path, f"{inside!r} is in it twice")
+            raise _damaged(called, f"{inside!r} is in it twice")
         seen.add(inside)
         yield inside, member
 
@@ -236,7 +272,7 @@ def _leads_outside(name: str) -> bool:
     return name.startswith("/") or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/")
 
 
-def _sha256(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _sha256(called: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as opened:
             found = hashlib.sha256()
@@ -244,16 +280,16 @@ def _sha256(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
                 found.update(chunk)
             return found.digest()
     except _DAMAGE as error:
-        raise _damaged(Path(archive.filename or ""), f"{member.filename}: {error}") from error
+        raise _damaged(called, f"{member.filename}: {error}") from error
 
 
-def _objects(path: Path, text: str) -> Mapping[str, str]:
+def _objects(called: str, text: str) -> Mapping[str, str]:
     parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        raise _damaged(path, f"its entry_points.txt cannot be read: {error}") from error
+        raise _damaged(called, f"its entry_points.txt cannot be read: {error}") from error
     return dict(parser[GROUP]) if parser.has_section(GROUP) else {}
 
 
