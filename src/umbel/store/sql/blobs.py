@@ -113,6 +113,14 @@ class ServerBlobs:
             return bytes(row["content"])
         return path if path.is_file() else None
 
+    def held(self, digest: str) -> Kept | None:
+        """A blob that was sent on its own, for something that is about to name it; None: it is not here."""
+        found = self.read(digest)
+        if isinstance(found, bytes):
+            return Kept(digest, len(found), found)
+        size = self.find(digest)
+        return Kept(digest, size, None) if size is not None else None
+
     def fetch(self, digest: str) -> Arrays:
         """The arrays with this digest; a large blob is mapped, and checked the first time that this process reads it.
 
