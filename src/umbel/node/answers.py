@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from umbel import wire
+from umbel.apps.signature import show_key
 from umbel.node.outbox import Key
 from umbel.node.policy import blobs_of
 from umbel.wire.limits import MESSAGE_TEXT, OUTPUT, TRACEBACK
@@ -22,7 +23,8 @@ def question_digest(task: wire.Task) -> bytes:
     asked = wire.Task()
     asked.CopyFrom(task)
     asked.id.attempt, asked.deadline = 0, 0.0
-    for blob in blobs_of(asked):
+    code = [asked.app.wheel] if asked.app.HasField("wheel") else []
+    for blob in [*blobs_of(asked), *code]:
         blob.ClearField("content")
     return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
 
@@ -65,6 +67,22 @@ def asked_line(task: wire.Task) -> dict[str, Any]:
     }
 
 
+def installed_line(task: wire.Task) -> dict[str, Any]:
+    """What the journal says of an app that came from the server, and is about to run here."""
+    app = task.app
+    return {
+        **_named(task),
+        "run_name": task.run_name,
+        "submitter": task.submitter,
+        "app": app.name,
+        "version": app.version,
+        "app_digest": app.digest.hex(),
+        "object": app.object,
+        "wheel": {"digest": app.wheel.digest.hex(), "bytes": app.wheel.size},
+        "signed_by": [f"{show_key(one.key)} {one.name}".rstrip() for one in app.signatures],
+    }
+
+
 def answer_line(task: wire.Task, report: wire.ReportRequest) -> tuple[str, dict[str, Any]]:
     """What the journal says of an answer that is about to leave: the event, and what it is about."""
     line = {**_named(task), "run_name": task.run_name, "submitter": task.submitter, "app_digest": task.app.digest.hex()}
@@ -86,7 +104,7 @@ def answer_line(task: wire.Task, report: wire.ReportRequest) -> tuple[str, dict[
     }
 
 
-_REFUSALS = ("refused", "app-missing", "app-differs")
+_REFUSALS = ("refused", "app-missing", "app-differs", "bad-signature")
 
 
 def sent_blobs(report: wire.ReportRequest) -> list[wire.Blob]:
@@ -109,4 +127,13 @@ def _names(metrics: str) -> list[str]:
     return sorted(wire.metrics_of(metrics))
 
 
-__all__ = ["answer_line", "asked_line", "bounded_output", "failed", "key_of", "question_digest", "sent_blobs"]
+__all__ = [
+    "answer_line",
+    "asked_line",
+    "bounded_output",
+    "failed",
+    "installed_line",
+    "key_of",
+    "question_digest",
+    "sent_blobs",
+]

@@ -32,6 +32,7 @@ KINDS = ("train", "evaluate", "query")
 DEFAULT = "default"
 """What a node's only data set is called where its owner gave it no name."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _DATASET = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DAY = 86400.0
 
@@ -68,6 +69,8 @@ class Policy:
         max_model_bytes: how much may come with a task: model, extra arrays, all that it names.
         max_update_bytes: how much may leave in answer to a task.
         output: may the server see the end of what the app prints, and tracebacks? They may quote data.
+        code_from_server: may apps come from the server, too? Only those that one of ``signers`` has signed, or whose
+            digest is among ``apps``; there a name is not enough.
     """
 
     apps: tuple[str, ...] | None = None
@@ -77,6 +80,7 @@ class Policy:
     max_model_bytes: int = 10 << 30
     max_update_bytes: int = 10 << 30
     output: bool = True
+    code_from_server: bool = False
 
 
 @final
@@ -211,9 +215,6 @@ def _labels(table: Table) -> Mapping[str, str]:
 
 
 def _policy(table: Table) -> Policy:
-    table.take(
-        "code_from_server", None, _no_code, wanted="false: a node runs what its owner has installed, and no more"
-    )
     made = Policy(
         apps=table.take("apps", None, _apps, wanted="a list of apps' names or digests of 64 hex digits"),
         signers=table.take("signers", (), _signers, wanted='a list of public keys, each "ed25519:BASE64"'),
@@ -222,8 +223,14 @@ def _policy(table: Table) -> Policy:
         max_model_bytes=table.size("max_model_bytes", Policy().max_model_bytes),
         max_update_bytes=table.size("max_update_bytes", Policy().max_update_bytes),
         output=table.flag("output", True),
+        code_from_server=table.flag("code_from_server", False),
     )
-    table.end(["code_from_server", *(f.name for f in fields(Policy))])
+    table.end(f.name for f in fields(Policy))
+    if made.code_from_server and not made.signers and not any(map(_DIGEST.fullmatch, made.apps or ())):
+        raise UsageError(
+            f"{table.where} code_from_server is true, and nothing says whose code may come",
+            advice="name signers, or digests under apps; `umbel sign check WHEEL` shows both",
+        )
     return made
 
 
@@ -277,11 +284,6 @@ def _apps(given: Any) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(app, str) and app for app in given):
         raise TypeError
     return tuple(given)
-
-
-def _no_code(given: Any) -> None:
-    if given is not False:
-        raise ValueError
 
 
 def _signers(given: Any) -> tuple[bytes, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import final
 
 from umbel.apps.describe import App
-from umbel.apps.signature import show_key
-from umbel.errors import AppDiffers, AppMissing, Refused
+from umbel.apps.signature import Signature, check_right, show_key
+from umbel.errors import AppDiffers, AppMissing, BadSignature, Refused
 from umbel.node.config import ANYONE, DEFAULT, Dataset, Policy
 from umbel.node.reading import in_words
 from umbel.wire import Blob, Task
@@ -68,11 +68,23 @@ def judge(
     who = f"node {node}" if node else "this node"
     return (
         _judge_app(task, app, policy, who)
+        or _judge_coming(task, app, policy, who)
         or _judge_submitter(task, policy, who)
         or _judge_dataset(task, dataset, who)
         or _judge_needs(task, abilities, who)
-        or _judge_size(task, policy, who)
+        or _judge_size(task, app, policy, who)
     )
+
+
+def comes_along(task: Task, app: App | None, policy: Policy) -> bool:
+    """Is the app of a task taken from the server? Where it is not at the node, and its owner lets code come.
+
+    Args:
+        task: what the server asks.
+        app: the app of the task's name, if the node was started with one.
+        policy: what the owner permits.
+    """
+    return policy.code_from_server and task.app.HasField("wheel") and _judge_here(task, app, policy, "") is not None
 
 
 def judge_answer(size: int, policy: Policy, *, node: str = "") -> Refusal | None:
@@ -88,6 +100,59 @@ def judge_answer(size: int, policy: Policy, *, node: str = "") -> Refusal | None
 
 
 def _judge_app(task: Task, app: App | None, policy: Policy, who: str) -> Refusal | None:
+    refusal = _judge_here(task, app, policy, who)
+    if refusal is None or comes_along(task, app, policy):
+        return None
+    if not task.app.HasField("wheel"):
+        return refusal
+    return replace(
+        refusal,
+        message=f"{refusal.message}; and its owner does not let code come from the server",
+        advice=f"{refusal.advice}; or ask its owner for code_from_server = true in [policy] of node.toml",
+    )
+
+
+def _judge_coming(task: Task, app: App | None, policy: Policy, who: str) -> Refusal | None:
+    """Code from the server runs if its digest is named, or signed by somebody whom the owner trusts; no name is enough.
+
+    That the wheel has this digest is seen when it is there.
+    """
+    if not comes_along(task, app, policy):
+        return None
+    asked = task.app
+    what = f"the app {asked.name!r} (digest {asked.digest.hex()}), which comes from the server"
+    if not asked.name.isidentifier() or asked.object.partition(":")[0].partition(".")[0] != asked.name:
+        return Refusal(
+            code=Refused.code, message=f"{who} does not run {asked.object!r}, which is no part of {what}", advice=_AGAIN
+        )
+    found = signatures_of(task)
+    try:
+        check_right(found, asked.digest, what=what)
+    except BadSignature as error:
+        return Refusal(code=error.code, message=f"{who} does not run {error.what}", advice=error.advice)
+    if asked.digest.hex() in (policy.apps or ()) or any(one.key in policy.signers for one in found):
+        return None
+    signed = _listed(show_key(one.key) for one in found) if found else "nobody"
+    trusted = _listed(map(show_key, policy.signers)) if policy.signers else "nobody"
+    return Refusal(
+        code=Refused.code,
+        message=f"{who} does not run {what}: nobody whom its owner trusts has signed it; signed by: {signed}; trusted: "
+        + trusted,
+        advice="have it signed by one of those: umbel sign WHEEL --key KEY; or ask its owner to name your public key "
+        "under signers, or the digest under apps, in [policy] of node.toml",
+    )
+
+
+def signatures_of(task: Task) -> tuple[Signature, ...]:
+    """The signatures that come with a task's app; nobody has looked whether they are right."""
+    return tuple(Signature(key=one.key, name=one.name, signature=one.signature) for one in task.app.signatures)
+
+
+_AGAIN = "submit the run again, with the app's own object"
+
+
+def _judge_here(task: Task, app: App | None, policy: Policy, who: str) -> Refusal | None:
+    """May the app run that is at the node?"""
     name = task.app.name
     if app is None or app.name != name:
         return Refusal(
@@ -173,8 +238,9 @@ def _judge_needs(task: Task, abilities: Collection[str], who: str) -> Refusal | 
     )
 
 
-def _judge_size(task: Task, policy: Policy, who: str) -> Refusal | None:
-    total = sum(blob.size for blob in blobs_of(task))
+def _judge_size(task: Task, app: App | None, policy: Policy, who: str) -> Refusal | None:
+    code = task.app.wheel.size if comes_along(task, app, policy) else 0
+    total = sum(blob.size for blob in blobs_of(task)) + code
     if total <= policy.max_model_bytes:
         return None
     return Refusal(
@@ -186,7 +252,7 @@ def _judge_size(task: Task, policy: Policy, who: str) -> Refusal | None:
 
 
 def blobs_of(task: Task) -> list[Blob]:
-    """All blobs that a task names: the model, extra arrays and attachments."""
+    """All arrays that a task names: the model, extra ones and attachments."""
     model = [task.model] if task.HasField("model") else []
     return [*model, *(named.blob for named in task.extra), *task.attachments]
 
@@ -204,4 +270,4 @@ def _version(version: str, digest: bytes, where: str) -> str:
     return f"{named}(digest {digest.hex() or 'none'}{f', object {where}' if where else ''})"
 
 
-__all__ = ["Refusal", "blobs_of", "judge", "judge_answer", "pick_dataset"]
+__all__ = ["Refusal", "blobs_of", "comes_along", "judge", "judge_answer", "pick_dataset", "signatures_of"]

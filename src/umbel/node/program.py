@@ -141,6 +141,7 @@ class Node:
             slots=self._config.slots,
             datasets=list(self._config.data),
             time=self._now(),
+            takes_code=self._config.policy.code_from_server,
         )
         try:
             opened = await self._link.open(request)

@@ -29,7 +29,8 @@ from umbel.node.config import Dataset, NodeConfig
 from umbel.node.frames import Frame
 from umbel.node.installed import InstalledApp
 from umbel.node.outbox import Finished, Outbox
-from umbel.node.policy import blobs_of, judge, judge_answer, pick_dataset
+from umbel.node.policy import blobs_of, comes_along, judge, judge_answer, pick_dataset, signatures_of
+from umbel.node.shipped import ShippedApps
 from umbel.node.states import NodeStates, StateLost
 
 logger = logging.getLogger("umbel")
@@ -70,6 +71,8 @@ class Workshop:
     ) -> None:
         self._config = config
         self._apps = {app.app.name: app for app in apps}
+        self._shipped = ShippedApps(directory / "apps", config.name)
+        self._told_of: set[bytes] = set()  # apps from the server that the journal has heard of since the start
         self._own = directory / "own"  # what nobody but the node reads
         self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.outbox = Outbox(
@@ -174,14 +177,14 @@ class Workshop:
         if refusal is not None:
             logger.warning("task-refused: run %s, round %d: %s", task.run_name or task.id.run, task.round, refusal)
             return Outcome(answers.failed(task, refusal.code, str(refusal)))
-        assert installed is not None
         assert dataset is not None
         try:
+            runs = await self._app(task, installed, fetch)
             state = await self._stated(self._states.begin, task.id.run, task.id.client, task.state)
             with ExitStack() as pins:
                 blobs = {b.digest.hex(): b for b in blobs_of(task) if not b.HasField("content")}
                 paths = {name: await self._fetched(blob, fetch, pins) for name, blob in blobs.items()}
-                return await self._done(task, installed, dataset, state, paths)
+                return await self._done(task, runs, dataset, state, paths)
         except StateLost:
             return Outcome(answers.failed(task, "state-lost", _LOST.format(version=task.state)))
         except ChildDied as error:
@@ -193,6 +196,23 @@ class Workshop:
         except Exception as error:  # a task ends here: one that nobody foresaw does not end the node
             logger.exception("node-failed: run %s, round %d", task.run_name or task.id.run, task.round)
             return Outcome(answers.failed(task, "node-failed", f"the node failed on its side: {type(error).__name__}"))
+
+    async def _app(
+        self, task: wire.Task, installed: InstalledApp | None, fetch: Callable[[wire.Blob], Read]
+    ) -> InstalledApp:
+        """The app of a task that may be done: the one that is here, or the one that comes from the server."""
+        app = installed.app if installed is not None else None
+        if not comes_along(task, app, self._config.policy):
+            assert installed is not None
+            return installed
+        wheel, signers = task.app.wheel, [one.key for one in signatures_of(task)]
+        with ExitStack() as pins:
+            path = await self._fetched(wheel, fetch, pins)
+            taken = await asyncio.to_thread(self._shipped.take, task.app, path, signers)
+        if task.app.digest not in self._told_of:
+            self._told_of.add(task.app.digest)
+            await self.note("installed", answers.installed_line(task))
+        return taken
 
     async def _fetched(self, blob: wire.Blob, fetch: Callable[[wire.Blob], Read], pins: ExitStack) -> Path:
         digest = blob.digest.hex()

@@ -69,9 +69,11 @@ class Line:
 
     def write(self, arrays: Arrays) -> None:
         """Have the server keep these arrays; goes on where a broken line has left off."""
-        from umbel import wire
+        self.write_bytes(bytes.fromhex(arrays.digest()), arrays.to_bytes())
 
-        digest, data = bytes.fromhex(arrays.digest()), arrays.to_bytes()
+    def write_bytes(self, digest: bytes, data: memoryview) -> None:
+        """The same of any bytes, with their digest."""
+        from umbel import wire
 
         def once() -> None:
             there = self.call("StatRunBlob", wire.StatRunBlobRequest(digest=digest))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from umbel.remote.line import Line
     from umbel.remote.place import RemotePlace
     from umbel.remote.session import RemoteSession
+    from umbel.remote.shipment import Shipment
     from umbel.result import Result
 
 
@@ -32,10 +33,11 @@ class Remote:
     Attributes:
         address: of the server, with the token.
         place: which nodes, by name, label and data set.
+        shipment: the app's wheel, which travels with each run; or None.
     """
 
-    def __init__(self, address: Address, place: RemotePlace) -> None:
-        self.address, self.place = address, place
+    def __init__(self, address: Address, place: RemotePlace, shipment: Shipment | None = None) -> None:
+        self.address, self.place, self.shipment = address, place, shipment
 
     def __repr__(self) -> str:
         return f"Remote({self.address.without_secret()!r}, {self.place!r})"
@@ -136,6 +138,7 @@ class Remote:
             directory=directory,
             recipe=recipe,
             heard=heard,
+            shipment=self.shipment,
         )
 
     def evaluate(
@@ -172,7 +175,8 @@ class Remote:
             raise HandlerMissing("the client app has no handler for 'evaluate'", advice="write @client.evaluate")
         with self.line() as line:
             submission = evaluation_of(model, loaded, self.place, what, seed)
-            result = RemoteSession(line, self.place, submission, its, name=name).follow(shown or Quiet())
+            session = RemoteSession(line, self.place, submission, its, name=name, shipment=self.shipment)
+            result = session.follow(shown or Quiet())
         row = result.history[-1] if len(result.history) else {}
         metrics = {name.removeprefix("evaluate."): value for name, value in row.items() if name not in COUNTS}
         return metrics, {name: record.metrics for name, record in result.clients.items()}, result.failures
@@ -198,6 +202,7 @@ def connect(
     labels: Mapping[str, str | int | float] | None = None,
     dataset: str = "",
     threads: int = 1,
+    ship: str | os.PathLike[str] | None = None,
 ) -> Remote:
     """A server, as a place for runs: ``umbel.run(server, "myfed:client", on=umbel.connect(...))``.
 
@@ -210,13 +215,17 @@ def connect(
         labels: that nodes must have.
         dataset: which of the nodes' data sets; by default their only one.
         threads: how many each handler may compute with, as in `umbel.Simulation`: the same number, the same bits.
+        ship: the app's wheel, for nodes that do not have the app and whose owners let code come from the server; the
+            signatures beside it go along. By default no code travels.
 
     Raises:
-        UsageError: it is no address, or one that is cut off; or nobody is logged in there.
+        UsageError: it is no address, or one that is cut off; or nobody is logged in there; or ``ship`` is no wheel.
+        BadSignature: a signature beside the wheel is wrong.
     """
     from umbel.remote.logins import Logins
     from umbel.remote.place import RemotePlace
     from umbel.remote.session import check_labels
+    from umbel.remote.shipment import Shipment
 
     if not isinstance(where, str):
         raise UsageError(f"the server's address is a {type(where).__name__}", advice='give text: "umbel://..."')
@@ -228,7 +237,7 @@ def connect(
         dataset=dataset,
         threads=whole(threads, "connect: threads"),
     )
-    return Remote(Logins.read().find(where), place)
+    return Remote(Logins.read().find(where), place, Shipment.read(ship) if ship is not None else None)
 
 
 __all__ = ["Remote", "connect"]

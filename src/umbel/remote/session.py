@@ -28,6 +28,7 @@ from umbel.remote.line import Line, patiently
 from umbel.remote.outcome import ENDED, Outcome, error_of
 from umbel.remote.parcel import Parcel, pack
 from umbel.remote.place import RemotePlace
+from umbel.remote.shipment import Shipment
 from umbel.result import Result, as_model
 from umbel.session import Callback, as_function, only_checkpoint, report_failure, with_roles_of
 
@@ -55,6 +56,7 @@ class RemoteSession:
         directory: of the run, or None.
         recipe: what the directory remembers the run by.
         heard: called with each event.
+        shipment: the app's wheel, for nodes that lack it; None: nothing travels.
     """
 
     def __init__(
@@ -70,7 +72,11 @@ class RemoteSession:
         directory: RunDirectory | None = None,
         recipe: Json = None,
         heard: Callable[[Event], object] = lambda _: None,
+        shipment: Shipment | None = None,
     ) -> None:
+        if shipment is not None:
+            shipment.check_same(app)
+        self._shipment = shipment
         self._line, self._place, self._submission = line, place, submission
         self._parcel: Parcel = pack(submission, app, server)
         self._callbacks = [(c, as_function(c)) for c in callbacks if not isinstance(c, Checkpoint | EarlyStopping)]
@@ -97,8 +103,12 @@ class RemoteSession:
             key = self._directory.begin(self._recipe, seed=self._submission.seed, server=address)
         for arrays in self._parcel.large:
             self._line.write(arrays)
+        if self._shipment is not None:
+            self._line.write_bytes(self._shipment.digest, memoryview(self._shipment.content))
         place = self._place
         request = self._parcel.request(key, self._name, nodes=place.nodes, labels=place.labels, dataset=place.dataset)
+        if self._shipment is not None:
+            self._shipment.add_to(request.app)
         run: wire.Run = patiently(lambda: self._line.call("SubmitRun", request)).run
         if self._directory is not None:
             self._directory.is_run(run.id)

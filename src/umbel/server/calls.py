@@ -107,6 +107,7 @@ class NodeDesk:
             datasets=tuple(request.datasets),
             slots=max(1, request.slots),
             program=request.program,
+            takes_code=request.takes_code,
         )
         self._offers[node.name] = offer, request.time - now if request.time else 0.0
         return wire.OpenSessionResponse(
@@ -210,9 +211,10 @@ class NodeDesk:
         """The arrays of a blob that came along, or was written before."""
         digest = blob.digest.hex()
         if not blob.HasField("content"):
-            if self._store.blobs.find(digest) is None:
+            held = self._store.blobs.held(digest)
+            if held is None:
                 raise NotThere(f"blob {digest[:12]} was not written", advice="write it, then report again")
-            kept.append(Kept(digest, blob.size, None))
+            kept.append(held)
             return self._store.blobs.fetch(digest)
         if hashlib.sha256(blob.content).digest() != blob.digest or len(blob.content) != blob.size:
             raise FormatError(f"the bytes of blob {digest[:12]} do not have its digest")

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, final
 from umbel import wire
 from umbel.errors import NotThere, Rejected, UsageError
 from umbel.link.base import Data
+from umbel.server.apps import app_of, values_of
 from umbel.server.calls import NodeDesk
 from umbel.server.hub import Hub
 from umbel.server.people import Person, check_own, hashed, new_ticket, new_token, owns
@@ -85,6 +86,9 @@ class ControlDesk:
         kept = [self._submitted(blob) for blob in request.blobs]
         rounds = submission.get("fields", {}).get("rounds") if isinstance(submission, dict) else None
         app = request.app
+        if app.HasField("wheel"):
+            wire.check_app(app)
+            kept.append(self._submitted(app.wheel))
         row = RunRow(
             id=secrets.token_hex(16),
             key=request.key or secrets.token_hex(8),
@@ -96,7 +100,7 @@ class ControlDesk:
             nodes=tuple(request.nodes),
             labels={label.name: label.value for label in request.labels},
             dataset=request.dataset,
-            app={"name": app.name, "version": app.version, "digest": app.digest.hex(), "object": app.object},
+            app=values_of(app),
         )
         return wire.SubmitRunResponse(run=_run(await self._runs.submit(row, kept)))
 
@@ -106,9 +110,10 @@ class ControlDesk:
             if hashlib.sha256(blob.content).digest() != blob.digest:
                 raise Rejected(f"the bytes of blob {digest[:12]} do not have its digest")
             return self._store.blobs.keep_bytes(blob.content)
-        if self._store.blobs.find(digest) is None:
+        held = self._store.blobs.held(digest)
+        if held is None:
             raise NotThere(f"blob {digest[:12]} was not written", advice="write it, then submit again")
-        return Kept(digest, blob.size, None)
+        return held
 
     async def list_runs(self, person: Person, request: wire.ListRunsRequest) -> wire.ListRunsResponse:
         """All runs, the latest first."""
@@ -184,6 +189,7 @@ class ControlDesk:
             node.apps.extend(peer.offer.apps)
             node.datasets.extend(peer.offer.datasets)
             node.clock, node.tasks = peer.clock, len(peer.working)
+            node.takes_code = peer.offer.takes_code
         return node
 
     async def change_node(self, person: Person, request: wire.ChangeNodeRequest) -> wire.ChangeNodeResponse:
@@ -283,7 +289,6 @@ async def _kept(future: Future[T]) -> T:
 
 
 def _run(row: RunRow) -> wire.Run:
-    app = row.app
     return wire.Run(
         id=row.id,
         name=row.name,
@@ -295,12 +300,7 @@ def _run(row: RunRow) -> wire.Run:
         submitted=row.submitted,
         started=row.started,
         ended=row.ended,
-        app=wire.App(
-            name=str(app.get("name", "")),
-            version=str(app.get("version", "")),
-            digest=bytes.fromhex(str(app.get("digest", ""))),
-            object=str(app.get("object", "")),
-        ),
+        app=app_of(row.app),
     )
 
 

@@ -218,9 +218,10 @@ class NetworkRunner:
         self._events = queue.SimpleQueue()
         if self._interrupted is not None:
             self._events.put(self._interrupted)
-        rows = self._store.answers(self._run.id, question.sequence)
+        rows = self._store.answers(self._run.id, question.sequence) if opened is not mine else ()
         self._stored = {row.client: answer_of(row, question, self._store.blobs.fetch) for row in rows}
-        self._hub_open(question, template, frozenset(kept.digest for kept in blobs))
+        wheel = [self._selection.app.wheel.digest.hex()] if self._selection.brings else []
+        self._hub_open(question, template, frozenset([*(kept.digest for kept in blobs), *wheel]))
         return opened.opened
 
     def _states_of(self) -> _Counted:

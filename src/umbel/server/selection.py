@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
+from umbel.server.apps import app_of
 from umbel.store.sql.values import RunRow
 from umbel.wire import App
 
@@ -22,6 +23,7 @@ class Offer:
         datasets: that it offers.
         slots: how many tasks it works on at once.
         program: what runs there, for people.
+        takes_code: does its owner let code come from the server?
     """
 
     name: str
@@ -30,6 +32,7 @@ class Offer:
     datasets: Sequence[str] = ()
     slots: int = 1
     program: str = ""
+    takes_code: bool = False
 
 
 @final
@@ -52,13 +55,7 @@ class Selection:
     @classmethod
     def of(cls, run: RunRow) -> Selection:
         """What a run has been submitted with."""
-        app = App(
-            name=str(run.app.get("name", "")),
-            version=str(run.app.get("version", "")),
-            digest=bytes.fromhex(str(run.app.get("digest", ""))),
-            object=str(run.app.get("object", "")),
-        )
-        return cls(app=app, names=frozenset(run.nodes), labels=run.labels, dataset=run.dataset)
+        return cls(app=app_of(run.app), names=frozenset(run.nodes), labels=run.labels, dataset=run.dataset)
 
     def wants(self, offer: Offer) -> bool:
         """Is it one of those that were named, whatever it has?"""
@@ -69,8 +66,25 @@ class Selection:
     def refusal(self, offer: Offer) -> str:
         """Why a node that is wanted cannot be asked, in words; "" if it can.
 
-        An app without a digest is another program that plays its part, for example one in another language.
+        An app without a digest is another program that plays its part, for example one in another language. Where the
+        run brought the app, and the node takes code, the node sees for itself whether its owner trusts that.
         """
+        lacks = "" if self.brings and offer.takes_code else self._lacks(offer)
+        if lacks:
+            return f"{lacks}; and its owner does not let code come from the server" if self.brings else lacks
+        if self.dataset and self.dataset not in offer.datasets:
+            return f"has no data set {self.dataset!r}; it has {', '.join(offer.datasets) or 'none'}"
+        if not self.dataset and len(offer.datasets) > 1:
+            return f"has several data sets, and the run does not say which: {', '.join(offer.datasets)}"
+        return ""
+
+    @property
+    def brings(self) -> bool:
+        """Did the app's wheel come with the run?"""
+        return self.app.HasField("wheel")
+
+    def _lacks(self, offer: Offer) -> str:
+        """Why a node does not have the app, in words; "" if it has it."""
         named = [app for app in offer.apps if app.name == self.app.name]
         if not named:
             there = ", ".join(app.name for app in offer.apps) or "none"
@@ -78,10 +92,6 @@ class Selection:
         if not any(app.digest in (b"", self.app.digest) for app in named):
             mine, its = (shown(app) for app in (self.app, named[0]))
             return f"has {its} of the app {self.app.name!r}, and the run was submitted with {mine}"
-        if self.dataset and self.dataset not in offer.datasets:
-            return f"has no data set {self.dataset!r}; it has {', '.join(offer.datasets) or 'none'}"
-        if not self.dataset and len(offer.datasets) > 1:
-            return f"has several data sets, and the run does not say which: {', '.join(offer.datasets)}"
         return ""
 
 

@@ -90,7 +90,7 @@ def test_all_that_can_be_said() -> None:
         ("[data.'a b']\n", "node.toml [data.a b]: a data set cannot be called so"),
         ("[policy]\nkinds = ['trian']", "node.toml [policy] kinds"),
         ("[policy]\nsigners = ['abc']", "node.toml [policy] signers"),
-        ("[policy]\ncode_from_server = true", "node.toml [policy] code_from_server"),
+        ("[policy]\ncode_from_server = true", "nothing says whose code may come"),
         ("[policy]\nmax_model_bytes = '4 XB'", "node.toml [policy] max_model_bytes: '4 XB' is not"),
         ("[limits]\nmax_memory = -1", "node.toml [limits] max_memory"),
         ("[limits]\nmax_seconds = '1 year'", "node.toml [limits] max_seconds"),
