@@ -17,6 +17,7 @@ def evaluate(
     nodes: str | None = None,
     label: Labels = None,
     dataset: str | None = None,
+    ship: bool = False,
     simulation_clients: str | None = None,
     json: Json = False,
 ) -> None:
@@ -30,9 +31,12 @@ def evaluate(
         nodes: which nodes may be asked: berlin,paris.
         label: a label that nodes must have: country=de; may be given more than once.
         dataset: which of the nodes' data sets.
+        ship: send the app along, which is a wheel, with its signatures, to nodes whose owners let code come.
         simulation_clients: how many clients are simulated, or their names.
         json: print one JSON object.
     """
+    import tempfile
+
     from umbel.api import evaluate as evaluate_there
     from umbel.apps.load import load_client
     from umbel.apps.project import Project
@@ -49,9 +53,11 @@ def evaluate(
         "simulation.clients": simulation_clients,
     }
     settings = settings_of(project, flags)
-    client = load_client(project.object("client"), path=project.source)
-    place = simulation_of(settings) if settings["on"] == SIMULATION else remote_of(settings)
-    found = evaluate_there(model, client, on=place, seed=settings["seed"] or 0)
+    place = simulation_of(settings) if settings["on"] == SIMULATION else remote_of(settings, app if ship else None)
+    with tempfile.TemporaryDirectory(prefix="umbel-app-") as unpacked:
+        ready = project.unpacked(Path(unpacked))
+        client = load_client(ready.object("client"), path=ready.source)
+        found = evaluate_there(model, client, on=place, seed=settings["seed"] or 0)
     if json:
         failures = [str(failure) for failure in found.failures]
         give({"metrics": found.metrics, "clients": found.clients, "failures": failures})

@@ -59,7 +59,7 @@ def node(
 
     settings = node_config(config, site=site, name=name, slots=slots, label=label)
     directory = _directory(dir, settings)
-    apps = installed(app or [], directory)
+    apps = installed(app or [], directory, needed=not settings.policy.code_from_server)
     log_to_lines(json=json)
     asyncio.run(_work(address, settings, apps, directory=directory, ca=ca, lines=NodeLines(json=json)))
 
@@ -115,8 +115,13 @@ def _directory(given: Path | None, settings: NodeConfig) -> Path:
     return usual_directory(settings.name)
 
 
-def installed(apps: list[str], directory: Path) -> list[InstalledApp]:
+def installed(apps: list[str], directory: Path, *, needed: bool = True) -> list[InstalledApp]:
     """The apps that may run here; wheels are unpacked below the directory.
+
+    Args:
+        apps: directories, wheels or names.
+        directory: of the node.
+        needed: there must be one.
 
     Raises:
         UsageError: there is none.
@@ -125,9 +130,11 @@ def installed(apps: list[str], directory: Path) -> list[InstalledApp]:
     from umbel.errors import UsageError
     from umbel.node.installed import InstalledApp
 
-    if not apps:
+    if needed and not apps:
         raise UsageError(
-            "the node has no app, and could do nothing", advice="give --app: a directory, a wheel, or a name"
+            "the node has no app, and could do nothing",
+            advice="give --app: a directory, a wheel, or a name; "
+            "or let code come from the server: [policy] of node.toml",
         )
     return [InstalledApp.of(Project.find(app).unpacked(directory / "apps")) for app in apps]
 

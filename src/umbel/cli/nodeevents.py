@@ -37,7 +37,7 @@ class NodeLines(Observer):
 
     def starts(self, member: Joined, apps: Sequence[InstalledApp], directory: Path) -> None:
         """The node begins."""
-        names = ", ".join(str(app.app) for app in apps)
+        names = ", ".join(str(app.app) for app in apps) or "no app but what comes from the server"
         self._say(f"node-starts: {member.name}, with {names}; its files are in {directory}", name=member.name)
 
     def ends(self) -> None:

@@ -11,7 +11,7 @@ from umbel.cli.reach import Json, On
 
 if TYPE_CHECKING:
     from umbel import wire
-    from umbel.node.config import NodeConfig
+    from umbel.node.config import NodeConfig, Policy
     from umbel.node.policy import Refusal
 
 
@@ -72,6 +72,7 @@ def rows_of(settings: NodeConfig) -> list[tuple[str, str]]:
         ("kinds", ", ".join(made.kinds)),
         ("max_model_bytes", _bytes(made.max_model_bytes)),
         ("max_update_bytes", _bytes(made.max_update_bytes)),
+        ("code_from_server", _coming(made)),
         ("output", "the end of it may be seen by the server" if made.output else "stays here"),
     ]
     rows += [
@@ -80,6 +81,12 @@ def rows_of(settings: NodeConfig) -> list[tuple[str, str]]:
     ]
     limits = ((f.name, getattr(settings.limits, f.name)) for f in fields(settings.limits))
     return rows + [(f"limit {name}", str(value) if value else "none") for name, value in limits]
+
+
+def _coming(policy: Policy) -> str:
+    if not policy.code_from_server:
+        return "no: only what the node is started with runs"
+    return "wheels that one of the signers has signed, and those whose digest is among the apps"
 
 
 def _names(names: Any) -> str:

@@ -20,6 +20,7 @@ from umbel.cli.policy import policy
 from umbel.cli.run import run
 from umbel.cli.runs import fetch, logs, ls, remove, resume, show, stop
 from umbel.cli.server import server_app
+from umbel.cli.sign import sign_app
 from umbel.cli.ticket import ticket_app
 from umbel.cli.token import token_app
 from umbel.version import __version__
@@ -30,7 +31,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
 )
-for group in (server_app, node_app, nodes_app, ticket_app, token_app):
+for group in (server_app, node_app, nodes_app, ticket_app, token_app, sign_app):
     app.command(group)
 _COMMANDS: tuple[Callable[..., Any], ...] = (
     *(run, evaluate, ls, show, logs, stop, resume, fetch, remove),

@@ -35,6 +35,7 @@ def run(
     label: Labels = None,
     dataset: str | None = None,
     initial: Path | None = None,
+    ship: bool = False,
     simulation_clients: str | None = None,
     simulation_engine: str | None = None,
     simulation_workers: int | None = None,
@@ -55,13 +56,17 @@ def run(
         label: a label that nodes must have: country=de; may be given more than once.
         dataset: which of the nodes' data sets.
         initial: a .safetensors file with the model to start from.
+        ship: send the app along, which is a wheel, with its signatures, to nodes whose owners let code come.
         simulation_clients: how many clients are simulated, or their names.
         simulation_engine: how: auto, inline or processes.
         simulation_workers: how many processes simulate.
         simulation_threads: how many threads each handler may compute with, here and at nodes.
         json: print a JSON object for each round, and a last one for the result.
     """
+    import tempfile
+
     from umbel.apps.project import Project
+    from umbel.errors import UsageError
 
     project = Project.find(app)
     flags = {
@@ -79,8 +84,13 @@ def run(
         "simulation.threads": simulation_threads,
     }
     settings = settings_of(project, flags)
-    do = _simulate if settings["on"] == SIMULATION else _submit
-    return do(project, settings, initial, json=json, detach=detach)
+    with tempfile.TemporaryDirectory(prefix="umbel-app-") as place:
+        ready = project.unpacked(Path(place))
+        if settings["on"] != SIMULATION:
+            return _submit(ready, settings, initial, app if ship else None, json=json, detach=detach)
+        if ship:
+            raise UsageError("a simulation runs here: there is nobody to send the app to", advice="leave out --ship")
+        return _simulate(ready, settings, initial, json=json, detach=detach)
 
 
 def settings_of(project: Project, flags: Mapping[str, Any]) -> Settings:
@@ -109,8 +119,8 @@ def labels_of(labels: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def remote_of(settings: Settings) -> Remote:
-    """The server of these settings, and which of its nodes."""
+def remote_of(settings: Settings, ship: str | None = None) -> Remote:
+    """The server of these settings, and which of its nodes; with a wheel that travels with its runs, if one does."""
     from umbel.remote.remote import connect
 
     return connect(
@@ -119,6 +129,7 @@ def remote_of(settings: Settings) -> Remote:
         labels=settings["labels"],
         dataset=settings["dataset"] or "",
         threads=settings["simulation.threads"],
+        ship=ship,
     )
 
 
@@ -170,7 +181,9 @@ def _simulate(project: Project, settings: Settings, initial: Path | None, *, jso
     return _tell(result, json=json)
 
 
-def _submit(project: Project, settings: Settings, initial: Path | None, *, json: bool, detach: bool) -> int:
+def _submit(
+    project: Project, settings: Settings, initial: Path | None, ship: str | None, *, json: bool, detach: bool
+) -> int:
     from umbel.apps.describe import describe
     from umbel.apps.load import load_client, load_server
     from umbel.cli.printing import give, line, note
@@ -180,7 +193,7 @@ def _submit(project: Project, settings: Settings, initial: Path | None, *, json:
 
     server = load_server(project.object("server"), path=project.source)
     client = load_client(project.object("client"), path=project.source)
-    remote = remote_of(settings)
+    remote = remote_of(settings, ship)
     lines = RoundLines(json=json, rounds=settings["rounds"] or server.rounds)
     with remote.line() as reached:
         session = remote.session(
