@@ -3,8 +3,9 @@
 python storing.py SPEC    SPEC is JSON: {"url": ..., "directory": ..., "seed": 1, "lives": 10, "rounds": 6}
 
 Each life does what a run does, writes down what was acknowledged, and is killed with SIGKILL: when the k-th line of the
-store's code is about to run, or from outside after some milliseconds. Then what is there is compared with what was
-acknowledged. The last life ends by itself. Processes are forks of this one, so that a start costs milliseconds.
+store's code, or of one function of it, is about to run, or from outside after some milliseconds. Then what is there is
+compared with what was acknowledged. The last life ends by itself. Processes are forks of this one, so that a start
+costs milliseconds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ from umbel.store.sql import store as loaded  # before the first fork
 RUN = "a" * 32
 CLIENTS = ("berlin", "lyon", "oslo", "rome")
 NEVER = 1e12
+FUNCTIONS = (
+    *("open_exchange", "accept", "add_record", "add_commit", "_close", "_drop", "_lighten", "enrol", "add_event"),
+    *("name", "settle", "named", "sweep", "forget", "_take", "finish", "keep_bytes", "replace_file", "prepare"),
+    *("_write", "_committed", "_all"),
+)
 SOURCES = str(Path(loaded.__file__).parents[1])  # umbel/store
 
 
@@ -167,12 +173,13 @@ def check_blob(store: ServerStore, digest: str, expected: bytes) -> None:
     assert (found.read_bytes() if isinstance(found, Path) else found) == expected
 
 
-def kill_at(line: int) -> None:
-    """Die when the k-th line of the store's code is about to run, in any thread."""
+def kill_at(line: int, function: str) -> None:
+    """Die when the k-th line of the store's code, or of this function, is about to run, in any thread."""
     left = [line]
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(SOURCES):
+        code = frame.f_code
+        if not code.co_filename.startswith(SOURCES) or function not in ("", code.co_name):
             return None
         if event == "line":
             left[0] -= 1
@@ -182,6 +189,16 @@ def kill_at(line: int) -> None:
 
     threading.settrace(trace)
     sys.settrace(trace)
+
+
+def death(rng: random.Random) -> tuple[int, str, float]:
+    """In which line, of which function, or after how many seconds."""
+    kind = rng.random()
+    if kind < 0.25:
+        return int(10 ** rng.uniform(1.5, 3.8)), "", 0.0
+    if kind < 0.85:
+        return int(10 ** rng.uniform(0, 2.2)), rng.choice(FUNCTIONS), 0.0
+    return 0, "", rng.uniform(0.01, 0.3)
 
 
 def forked(work: Callable[[], None], kill_after: float = 0.0) -> int:
@@ -207,9 +224,9 @@ def main(spec: dict[str, Any]) -> None:
     path = directory.with_name(directory.name + ".acknowledged")
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def live(number: int, line: int) -> None:
+    def live(number: int, line: int, function: str) -> None:
         if line:
-            kill_at(line)
+            kill_at(line, function)
         store = ServerStore(spec["url"], directory, now=time.time)
         Life(store, file, number, spec["rounds"]).live()
         store.close()
@@ -222,12 +239,12 @@ def main(spec: dict[str, Any]) -> None:
 
     killed = 0
     for number in range(spec["lives"]):
-        line = int(10 ** rng.uniform(1.5, 3.8)) if rng.random() < 0.7 else 0
-        code = forked(lambda n=number, k=line: live(n, k), 0.0 if line else rng.uniform(0.01, 0.3))  # type: ignore[misc]
+        line, function, after = death(rng)
+        code = forked(lambda n=number, k=line, f=function: live(n, k, f), after)  # type: ignore[misc]
         assert code in (0, -signal.SIGKILL), code
         killed += code != 0
-        assert forked(look) == 0, f"life {number}, killed at line {line}"
-    assert forked(lambda: live(spec["lives"], 0)) == 0
+        assert forked(look) == 0, f"life {number}, killed at line {line} of {function or 'all'}"
+    assert forked(lambda: live(spec["lives"], 0, "")) == 0
     assert forked(look) == 0
     print(json.dumps({"killed": killed, "acknowledged": len(path.read_text().splitlines())}))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import URL, Connection, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -16,11 +16,13 @@ from umbel.store.sql.postgres import Postgres
 from umbel.store.sql.schema import Schema
 from umbel.store.sql.sqlite import Sqlite
 
+FILE = "umbel.sqlite"  # in the server's directory, if nobody names another database
+
 
 def open_database(url: str, directory: Path, schema: Schema) -> Database:
     """The database at an address; see `umbel.store.sql.store.ServerStore` for what it raises."""
     try:
-        found = make_url(url)
+        found = make_url(url) if url else URL.create("sqlite", database=str(directory.absolute() / FILE))
     except ArgumentError as error:
         raise UsageError(
             "the address of the database is none", advice="give sqlite:///PATH or postgresql://USER@HOST/NAME"
@@ -65,4 +67,4 @@ def check_turn(connection: Connection, *, turn: int, name: str) -> None:
         )
 
 
-__all__ = ["check_turn", "open_database", "prepare"]
+__all__ = ["FILE", "check_turn", "open_database", "prepare"]

@@ -25,10 +25,7 @@ def note(connection: Connection, now: float, who: str, action: str, *, target: s
 
 def enrol(connection: Connection, now: float, secret: bytes, node: NodeRow) -> NodeRow:
     """Take a node in."""
-    row = connection.execute(select(tables.ticket).where(tables.ticket.c.secret == secret)).first()
-    if row is None:
-        raise Unauthenticated("this ticket is unknown here", advice=f"copy the whole address, or {_ANOTHER}")
-    ticket = ticket_of(row)
+    ticket = _ticket(connection, secret)
     there = _enrolled(connection, node)
     if there is not None:
         return there
@@ -39,6 +36,18 @@ def enrol(connection: Connection, now: float, secret: bytes, node: NodeRow) -> N
     connection.execute(insert(tables.node), node_values(node))
     note(connection, now, f"node {node.name}", "node-enrolled", target=node.name, details={"ticket": ticket.id})
     return node
+
+
+def _ticket(connection: Connection, secret: bytes) -> TicketRow:
+    row = connection.execute(select(tables.ticket).where(tables.ticket.c.secret == secret)).first()
+    if row is None:
+        raise Unauthenticated("this ticket is unknown here", advice=f"copy the whole address, or {_ANOTHER}")
+    return ticket_of(row)
+
+
+def check_ticket(connection: Connection, now: float, secret: bytes) -> None:
+    """Refuse a ticket with which no node can join."""
+    _check_ticket(_ticket(connection, secret), now)
 
 
 def _enrolled(connection: Connection, node: NodeRow) -> NodeRow | None:
@@ -179,4 +188,13 @@ def token(connection: Connection, now: float, secret: bytes) -> TokenRow | None:
     return found
 
 
-__all__ = ["change_node", "enrol", "keep_ticket", "keep_token", "note", "revoke", "token"]
+__all__ = [
+    "change_node",
+    "check_ticket",
+    "enrol",
+    "keep_ticket",
+    "keep_token",
+    "note",
+    "revoke",
+    "token",
+]

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, final
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -61,7 +62,8 @@ class Sqlite:
         """Refuse what a newer version has written before anything is changed: even the pragmas change the file."""
         if not self.path.exists() or self.path.stat().st_size == 0:
             return
-        looking = create_engine(f"sqlite:///file:{_quoted(self.path)}?mode=ro&uri=true", poolclass=NullPool)
+        address = f"file:{quote(self.path.as_posix())}?mode=ro"
+        looking = create_engine("sqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(address, uri=True))
         try:
             with looking.connect() as connection:
                 schema.found(connection, self.name)
@@ -108,10 +110,6 @@ def _lock(directory: Path) -> DirectoryLock:
             f"{directory} is in use by another server",
             advice="stop that server, or give this one another directory; a server's database belongs to one process",
         ) from error
-
-
-def _quoted(path: Path) -> str:
-    return path.as_posix().replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _set_up(connection: Any, _record: object) -> None:

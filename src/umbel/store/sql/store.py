@@ -66,7 +66,8 @@ class ServerStore:
     """The durable state of one server. Any thread may call it.
 
     Args:
-        url: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``. The schema is made, or brought up to date.
+        url: ``sqlite:///PATH`` or ``postgresql://USER@HOST/NAME``; "": ``umbel.sqlite`` in the directory. The schema is
+            made, or brought up to date.
         directory: for blobs; made if it is not there.
         now: seconds since 1970.
 
@@ -144,6 +145,17 @@ class ServerStore:
             NotAllowed: the node was revoked.
         """
         return self._write(lambda c: people.enrol(c, self._now(), secret, node))
+
+    def check_ticket(self, secret: bytes) -> None:
+        """Refuse a ticket with which no node can join; nothing of it is used up.
+
+        Args:
+            secret: SHA-256 of the ticket's secret.
+
+        Raises:
+            Unauthenticated: it is unknown, used up, expired or revoked.
+        """
+        self._read(lambda c: people.check_ticket(c, self._now(), secret))
 
     def change_node(
         self,

@@ -1,0 +1,183 @@
+"""A server's database in a file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sqlalchemy")
+
+from tests.unit.store.sql.stores import RUN, answer, opened, url_of, with_exchange
+from umbel.errors import CorruptFile, DiskFull, InUse, StoreError, UsageError
+from umbel.store.sql import Kept, ServerStore
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from umbel.store.sql import ServerStore
+store = ServerStore(sys.argv[1], Path(sys.argv[2]), now=time.time)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_belongs_to_one_process_however_that_ends(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", HOLDER, url_of(tmp_path), str(tmp_path)]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InUse, match="in use by another server"), opened(tmp_path):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+    with opened(tmp_path) as store:
+        assert store.runs() == []
+
+
+def test_neither_the_file_nor_the_blobs_are_shared(tmp_path: Path) -> None:
+    with opened(tmp_path / "one"):
+        for directory, url in ((tmp_path / "two", url_of(tmp_path / "one")), (tmp_path / "one", url_of(tmp_path))):
+            with pytest.raises(InUse), opened(directory, url):
+                pass
+
+
+def test_a_name_with_odd_characters(tmp_path: Path) -> None:
+    directory = tmp_path / "a b%3f#ä"
+    for _ in range(2):
+        with opened(directory) as store:
+            store.audit("anna", "looked", "x").result()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a b%3f#ä"]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/name", "no address"])
+def test_an_address_that_makes_no_sense(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r".") as refused, opened(tmp_path, url):
+        pass
+    assert "sqlite:///PATH" in refused.value.advice
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "umbel.sqlite").write_bytes(b"no database at all" * 1000)
+    with pytest.raises(CorruptFile, match="is damaged, or is not a database"), opened(tmp_path):
+        pass
+
+
+def test_a_damaged_file_is_told_of(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        content = [store.blobs.keep_bytes(bytes([n]) * 60_000) for n in range(20)]
+        store.accept(RUN, 1, answer("a"), content).result()
+    file = tmp_path / "umbel.sqlite"
+    data = bytearray(file.read_bytes())
+    data[3 * 4096 :] = b"\xff" * (len(data) - 3 * 4096)
+    file.write_bytes(bytes(data))
+    with pytest.raises(CorruptFile, match="damaged"), opened(tmp_path) as store:
+        read_all(store, content)
+
+
+def read_all(store: ServerStore, content: list[Kept]) -> None:
+    store.nodes()
+    store.answers(RUN, 1)
+    for one in content:
+        store.blobs.read(one.digest)
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError), opened(tmp_path / "file" / "x"):
+        pass
+
+
+def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        limit(store, 80)
+        kept = [store.blobs.keep_bytes(bytes([n]) * 60_000) for n in range(30)]
+        futures = [store.accept(RUN, 1, answer(str(n)), [one]) for n, one in enumerate(kept)]
+        errors = [future.exception() for future in futures]
+        assert {type(error) for error in errors} <= {DiskFull, type(None)}
+        assert any(errors)
+        limit(store, 1 << 30)
+        accepted = {str(n) for n, error in enumerate(errors) if error is None}
+        assert {row.client for row in store.answers(RUN, 1)} == accepted
+        assert store.accept(RUN, 1, answer("29"), [kept[29]]).result() == "accepted"
+
+
+def limit(store: ServerStore, pages: int) -> None:
+    """What the file may have, as if the disk were so small."""
+    store._write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count={pages}").scalar()).result()
+
+
+def test_what_is_written_after_it_was_closed_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        pass
+    with pytest.raises(StoreError, match="is closed"):
+        store.audit("anna", "looked", "x")
+    store.close()
+
+
+def test_what_waits_is_written_when_it_is_closed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        futures = [store.audit("anna", "looked", str(n)) for n in range(2000)]
+    assert all(future.done() for future in futures)
+    with opened(tmp_path) as store:
+        assert [row.target for row in store.audited(limit=5000)] == [str(n) for n in range(2000)]
+
+
+def test_it_outlives_a_loss_of_power(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        found = [pragma(store, name) for name in ("journal_mode", "synchronous", "fullfsync", "foreign_keys")]
+    assert found == ["wal", 2, 1, 1]
+
+
+def pragma(store: ServerStore, name: str) -> object:
+    return store._write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar()).result()
+
+
+# --- backup ----------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_a_directory_that_a_server_can_open(tmp_path: Path) -> None:
+    with opened(tmp_path / "server") as store:
+        with_exchange(store)
+        kept = [store.blobs.keep_bytes(b"small"), store.blobs.keep_bytes(b"large" * 50_000)]
+        store.accept(RUN, 1, answer("a"), kept).result()
+        stray = store.blobs.keep_bytes(b"stray" * 50_000)
+        (tmp_path / "copy.partial").mkdir()
+        store.backup(tmp_path / "copy")
+        store.accept(RUN, 1, answer("b")).result()
+        with pytest.raises(UsageError, match="is there already"):
+            store.backup(tmp_path / "copy")
+    with opened(tmp_path / "copy") as store:
+        assert [row.client for row in store.answers(RUN, 1)] == ["a"]
+        assert store.blobs.read(kept[0].digest) == b"small"
+        assert read(store, kept[1]) == b"large" * 50_000
+        assert store.blobs.find(stray.digest) is None
+
+
+def test_backups_while_it_is_in_use_are_whole(tmp_path: Path) -> None:
+    with opened(tmp_path / "server") as store:
+        with_exchange(store)
+        futures = []
+        for n in range(40):
+            kept = [store.blobs.keep_bytes(bytes([n]) * 70_000)]
+            futures.append(store.accept(RUN, 1, answer(str(n)), kept))
+            if n % 10 == 5:
+                store.backup(tmp_path / str(n))
+            store.sweep()
+        assert {future.result() for future in futures} == {"accepted"}
+    for n in range(5, 40, 10):
+        with closing(sqlite3.connect(tmp_path / str(n) / "umbel.sqlite")) as copy:
+            digests = {digest for (digest,) in copy.execute("SELECT digest FROM blob")}
+        assert digests == {path.stem for path in (tmp_path / str(n) / "blobs").iterdir()}
+
+
+def read(store: ServerStore, kept: Kept) -> bytes | None:
+    found = store.blobs.read(kept.digest)
+    return found.read_bytes() if isinstance(found, Path) else found
