@@ -12,7 +12,7 @@ import pytest
 import umbel
 from tests.simulation.network import federation
 from umbel.engine.submission import Submission
-from umbel.server.results import result_of
+from umbel.server.results import pages_of
 
 SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
 
@@ -69,7 +69,7 @@ def test_without_faults(tmp_path: Path) -> None:
             assert (row.status, row.reason, row.round) == ("finished", "", 4)
             assert place.store is not None
             assert all(len(node.trained) == 8 for node in nodes.values())
-            return result_of(place.store, row, models=True), place.store.blobs.fetch
+            return pages_of(place.store, row, models=True)[0], place.store.blobs.fetch
 
     found, _ = asyncio.run(story())
     expected = simulated(7, 4)
@@ -85,7 +85,7 @@ def test_with_messages_lost_and_nodes_away(tmp_path: Path, seed: int) -> None:
             row = await place.ended(await place.submit(submission(seed, 3)))
             assert row.status == "finished", row.reason
             assert place.store is not None
-            return result_of(place.store, row, models=True)
+            return pages_of(place.store, row, models=True)[0]
 
     found = asyncio.run(story())
     assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(seed, 3))
@@ -114,7 +114,7 @@ def test_a_killed_server_goes_on_to_the_same_bits(tmp_path: Path, seed: int) -> 
             row = await place.ended(run)
             assert row.status == "finished", row.reason
             assert place.store is not None
-            return result_of(place.store, row, models=True)
+            return pages_of(place.store, row, models=True)[0]
 
     found = asyncio.run(story())
     assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(seed, 4))

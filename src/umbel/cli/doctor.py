@@ -156,7 +156,11 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
             yield bad("clock", f"the clock of node {node.name} is {node.clock:+.0f} s off", "set it, as with NTP")
         for name, digest in mine if node.status == "connected" else ():
             its = [found for found in node.apps if found.name == name]
-            if not its:
+            if node.takes_code and not any(found.digest.hex() in ("", digest) for found in its):
+                yield ok(
+                    "app", f"node {node.name} does not have {name}, and takes it from the server if its owner trusts it"
+                )
+            elif not its:
                 yield bad(
                     "app",
                     f"node {node.name} does not have {name}, or its owner does not let it run",

@@ -63,10 +63,7 @@ def run(
         simulation_threads: how many threads each handler may compute with, here and at nodes.
         json: print a JSON object for each round, and a last one for the result.
     """
-    import tempfile
-
     from umbel.apps.project import Project
-    from umbel.errors import UsageError
 
     project = Project.find(app)
     flags = {
@@ -84,11 +81,22 @@ def run(
         "simulation.threads": simulation_threads,
     }
     settings = settings_of(project, flags)
+    return _run(project, settings, initial, app if ship else None, json=json, detach=detach)
+
+
+def _run(
+    project: Project, settings: Settings, initial: Path | None, ship: str | None, *, json: bool, detach: bool
+) -> int:
+    """Run a project where its settings say; a wheel is unpacked for the moment."""
+    import tempfile
+
+    from umbel.errors import UsageError
+
     with tempfile.TemporaryDirectory(prefix="umbel-app-") as place:
         ready = project.unpacked(Path(place))
         if settings["on"] != SIMULATION:
-            return _submit(ready, settings, initial, app if ship else None, json=json, detach=detach)
-        if ship:
+            return _submit(ready, settings, initial, ship, json=json, detach=detach)
+        if ship is not None:
             raise UsageError("a simulation runs here: there is nobody to send the app to", advice="leave out --ship")
         return _simulate(ready, settings, initial, json=json, detach=detach)
 

@@ -91,12 +91,10 @@ def look(server: Line, run: str) -> tuple[wire.Run, Outcome]:
     Raises:
         NotThere: there is none, or there are several.
     """
-    from umbel import wire
     from umbel.remote.outcome import Outcome
 
-    got = server.call("GetRun", wire.GetRunRequest(run=run))
-    result = wire.from_json(got.result, "result", 1 << 22)
-    return got.run, Outcome.read({**result, "state": None, "best": None}, _no_arrays)
+    found, result = server.run(run)
+    return found, Outcome.read({**result, "state": None, "best": None}, _no_arrays)
 
 
 def _no_arrays(digest: str) -> Any:
@@ -253,7 +251,6 @@ def fetch(run: str, directory: Path, *, on: On = "", json: Json = False) -> None
         on: the server; the default login if it is left out.
         json: print one JSON object.
     """
-    from umbel import wire
     from umbel.cli.printing import give, line
     from umbel.cli.reach import reach
     from umbel.remote.directory import write_result
@@ -261,17 +258,16 @@ def fetch(run: str, directory: Path, *, on: On = "", json: Json = False) -> None
     from umbel.store.durable import readable_errors
 
     with reach(on) as server:
-        got = server.call("GetRun", wire.GetRunRequest(run=run))
-        found = wire.from_json(got.result, "result", 1 << 22)
-        outcome = Outcome.read(found, lambda digest: server.read(got.run.id, digest))
-    result = outcome.result(status=got.run.status, seed=0, name=got.run.name, seconds=0.0)
+        got, found = server.run(run)
+        outcome = Outcome.read(found, lambda digest: server.read(got.id, digest))
+    result = outcome.result(status=got.status, seed=0, name=got.name, seconds=0.0)
     with readable_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     files = write_result(directory, result)
     if json:
-        give({"id": got.run.id, "status": got.run.status, "round": got.run.round, "files": list(map(str, files))})
+        give({"id": got.id, "status": got.status, "round": got.round, "files": list(map(str, files))})
         return
-    line(f"Run {got.run.id[:8]}, {got.run.status} after {len(outcome.rows)} rounds:")
+    line(f"Run {got.id[:8]}, {got.status} after {len(outcome.rows)} rounds:")
     for file in files:
         line(f"  {file}")
 

@@ -18,11 +18,14 @@ from umbel.link.address import Address
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from umbel import wire
+
 logger = logging.getLogger("umbel")
 T = TypeVar("T")
 PATIENCE = 3600.0
 """Seconds that a server may be away in the middle of something; then the caller is told."""
 _FIRST, _LONGEST = 0.2, 5.0  # seconds between tries
+_RESULT = 1 << 22  # characters of a page of a result: what fits into a message
 _CHUNK = 1 << 20  # bytes of a blob in one message
 _dice = random.SystemRandom()  # the program's own generators are left alone
 
@@ -62,6 +65,22 @@ class Line:
             request: its message.
         """
         return self._link.call(name, request)
+
+    def run(self, run: str) -> tuple[wire.Run, dict[str, Any]]:
+        """A run, and what it has come to so far, as the server's tagged JSON; of all pages.
+
+        Args:
+            run: its id, the beginning of it, or its name.
+        """
+        from umbel import wire
+
+        got = self.call("GetRun", wire.GetRunRequest(run=run))
+        found = wire.from_json(got.result, "result", _RESULT)
+        for page in range(1, got.pages):
+            more = self.call("GetRun", wire.GetRunRequest(run=got.run.id, page=page))
+            for name, items in wire.from_json(more.result, "result", _RESULT).items():
+                found[name]["$tuple"] += items["$tuple"]
+        return got.run, found
 
     def stream(self, name: str, request: Message) -> Iterator[Any]:
         """Make a call that has many answers, once; leaving the loop ends it."""

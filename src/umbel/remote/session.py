@@ -166,13 +166,11 @@ class RemoteSession:
         return error
 
     def _result(self, status: str) -> Result:
-        from umbel import wire
-
         assert self.run is not None
-        request = wire.GetRunRequest(run=self.run.id)
-        got = patiently(lambda: self._line.call("GetRun", request))
-        outcome = Outcome.read(wire.from_json(got.result, "result", _MOST), self._fetch)
-        seconds = (got.run.ended or time.time()) - (got.run.started or got.run.submitted)
+        id = self.run.id
+        run, found = patiently(lambda: self._line.run(id))
+        outcome = Outcome.read(found, self._fetch)
+        seconds = (run.ended or time.time()) - (run.started or run.submitted)
         result = outcome.result(
             status=status,
             seed=self._submission.seed,

@@ -74,6 +74,9 @@ class NodeDesk:
 
     async def enrol(self, request: wire.EnrolRequest) -> wire.EnrolResponse:
         """Become a node of this federation."""
+        if request.check:
+            await asyncio.to_thread(self._store.check_ticket, hashed(request.ticket))
+            return wire.EnrolResponse(federation=self._store.federation, time=time.time())
         labels = {label.name: label.value for label in request.labels}
         row = NodeRow(
             name=request.name,
@@ -87,7 +90,7 @@ class NodeDesk:
         kept = await asyncio.wrap_future(self._store.enrol(hashed(request.ticket), row))
         self._nodes[kept.name] = kept
         logger.info("node-enrolled: %s", request.name)
-        return wire.EnrolResponse(federation=self._store.federation)
+        return wire.EnrolResponse(federation=self._store.federation, time=time.time())
 
     async def challenge(self, request: wire.ChallengeRequest) -> wire.ChallengeResponse:
         """Bytes to sign."""

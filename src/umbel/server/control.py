@@ -23,13 +23,14 @@ from umbel.server.apps import app_of, values_of
 from umbel.server.calls import NodeDesk
 from umbel.server.hub import Hub
 from umbel.server.people import Person, check_own, hashed, new_ticket, new_token, owns
-from umbel.server.results import result_of
+from umbel.server.results import pages_of
 from umbel.server.runs import Runs
 from umbel.server.uploads import Uploads
 from umbel.store.sql import Kept, NodeRow, RunRow, ServerStore, TicketRow, TokenRow
 from umbel.version import __version__
 
 T = TypeVar("T")
+_RESULT = 3 << 20  # characters of a page
 _SUBMISSION = 3 << 20  # characters: what fits into a message
 _LONGEST = 10 * 365 * 86400.0  # seconds that a ticket or token lasts
 
@@ -125,10 +126,11 @@ class ControlDesk:
         """A run with what came out so far."""
         run = self._runs.find(request.run)
         models = owns(person, run.owner)
-        result = await asyncio.to_thread(result_of, self._store, run, models=models)
-        return wire.GetRunResponse(
-            run=_run(run), submission=run.submission if models else "null", result=json.dumps(result)
-        )
+        pages = await asyncio.to_thread(pages_of, self._store, run, models=models)
+        page = pages[min(request.page, len(pages) - 1)]
+        result = wire.to_json(page, "result", _RESULT)
+        submission = run.submission if models and request.page == 0 else "null"
+        return wire.GetRunResponse(run=_run(run), submission=submission, result=result, pages=len(pages))
 
     async def watch_run(self, person: Person, request: wire.WatchRunRequest) -> AsyncIterator[wire.WatchRunResponse]:
         """What happens in a run."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from umbel.arrays import Arrays
@@ -10,9 +12,12 @@ from umbel.codec import Json, encode
 from umbel.engine.totals import totals_of
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
+_ROWS, _FAILURES = 1000, 100  # on a page, which is to fit into a message of 4 MiB
+_TRACE = 8 << 10  # characters of a failure's traceback; what broke stands at its end
 
-def result_of(store: ServerStore, run: RunRow, *, models: bool) -> Json:
-    """A run's history, failures, clients and last state.
+
+def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
+    """A run's history, failures, clients and last state, in pages.
 
     Args:
         store: of the server.
@@ -20,21 +25,31 @@ def result_of(store: ServerStore, run: RunRow, *, models: bool) -> Json:
         models: with the state and the models, as digests of blobs; else without them.
 
     Returns:
-        JSON, as `umbel.codec` writes it: "rows", "failures", "counted", "clients", "state", "best", "initial".
+        JSON, as `umbel.codec` writes it: "rows" and "failures" on each page, and on the first "counted", "clients",
+        "state" and "best".
     """
     with closing(RunStore(store, run.id)) as kept:
         commits = kept.commits()
         best = kept.best() if models else None
     totals = totals_of(commits, best)
-    values: dict[str, Any] = {
-        "rows": tuple(row for commit in commits for row in commit.rows),
-        "failures": tuple(totals.failures),
+    rows = [row for commit in commits for row in commit.rows]
+    failures = [replace(failure, traceback=failure.traceback[-_TRACE:]) for failure in totals.failures]
+    first: dict[str, Any] = {
         "counted": dict(totals.counted),
         "clients": dict(totals.clients),
         "best": best,
         "state": commits[-1].state if commits and models else None,
     }
-    return encode(values, Arrays.digest)
+    count = max(1, ceil(len(rows) / _ROWS), ceil(len(failures) / _FAILURES))
+    pages = [
+        {
+            "rows": tuple(rows[i * _ROWS : (i + 1) * _ROWS]),
+            "failures": tuple(failures[i * _FAILURES : (i + 1) * _FAILURES]),
+            **(first if i == 0 else {}),
+        }
+        for i in range(count)
+    ]
+    return [encode(page, Arrays.digest) for page in pages]
 
 
-__all__ = ["result_of"]
+__all__ = ["pages_of"]

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, final
 
 from umbel.client.failures import trace, words
@@ -32,11 +32,13 @@ class Ended:
     Attributes:
         status: "finished", "stopped" or "failed".
         reason: why, for people.
+        code: of the error that ended it; "": none did.
         failures: of the clients that could not be done without.
     """
 
     status: str
     reason: str = ""
+    code: str = ""
     failures: tuple[Failure, ...] = ()
 
 
@@ -92,9 +94,9 @@ class Conductor:
         except Interrupted as interrupted:
             return Ended("stopped", interrupted.reason)
         except RunError as error:
-            return Ended("failed", str(error), error.failures)
+            return Ended("failed", str(error), error.code, error.failures)
         except UmbelError as error:
-            return Ended("failed", str(error))
+            return Ended("failed", str(error), error.code)
         except Exception as error:  # a run ends here; the server goes on
             logger.exception("run-failed: %s", self._run.id)
             return Ended("failed", f"the server's own code raised {words(error)}\n{trace(error)}")
@@ -147,7 +149,7 @@ class Conductor:
         new = self._fed.totals.failures[self._failures :]
         self._failures += len(new)
         for failure in new:
-            self._say("failure", {"client": failure.client, "message": str(failure), "traceback": failure.traceback})
+            self._say("failure", asdict(failure))
         self._say("round", encode(dict(history[-1]), lambda arrays: arrays.digest()))
         return self._submission.stopped(history)
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import asdict
 from typing import Any, TypeVar, final
 
 from umbel.arrays import Arrays
@@ -307,7 +308,7 @@ class NetworkRunner:
             raise event
         events.append(event)
         if isinstance(event, Lost) and event.attempt < _ATTEMPTS_SHOWN:
-            self._say("failure", {"client": event.client, "message": event.failure.message, "again": True})
+            self._say("failure", {**asdict(event.failure), "again": True})
 
     def fold(self, clients: Sequence[tuple[str, int, int]]) -> Sequence[Failed]:
         """Fold the answers of these clients."""

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
 from typing import Any, final
 
 from umbel.engine.question import Question
@@ -64,6 +65,7 @@ class Runs:
         self.active: dict[str, Active] = {}
         self._queue: list[str] = []
         self.news = News(store, lambda run: run in self.active or run in self._queue)
+        self._written: Future[RunRow] | None = None  # the last status
         self._ending = False
 
     def start(self) -> None:
@@ -87,6 +89,7 @@ class Runs:
                 self._begin(run)
             except UmbelError as error:
                 self._say(run.id, "status", {"status": "failed", "reason": str(error)})
+                self._say(run.id, "end", {"status": "failed", "reason": str(error), "code": error.code})
 
     def find(self, name: str) -> RunRow:
         """The run with this id, the only one whose id begins so, or the only one of this name.
@@ -138,15 +141,14 @@ class Runs:
             self.news.wake(run.id)
             return  # it goes on when the server comes back
         for failure in ended.failures:
-            content = {"client": failure.client, "message": str(failure), "traceback": failure.traceback}
-            self._say(run.id, "failure", content)
+            self._say(run.id, "failure", asdict(failure))
         self._end(run.id, ended, active)
         self._next()
 
     def _end(self, run: str, ended: Ended, active: Active) -> None:
         reason = f"stopped by {active.stopped}" if ended.status == "stopped" and active.stopped else ended.reason
         self._say(run, "status", {"status": ended.status, "reason": reason})
-        self._say(run, "end", {"status": ended.status, "reason": reason})
+        self._say(run, "end", {"status": ended.status, "reason": reason, "code": ended.code})
 
     def _say(self, run: str, kind: str, content: Mapping[str, Any]) -> None:
         """Keep an event, and wake who watches."""
@@ -154,7 +156,8 @@ class Runs:
         if kind == "status":
             if active is not None:
                 active.status = content["status"]
-            self._store.set_status(run, content["status"], content["reason"]).add_done_callback(report_failed)
+            self._written = self._store.set_status(run, content["status"], content["reason"])
+            self._written.add_done_callback(report_failed)
         if active is not None and active.status == "waiting" and kind == "exchange":
             self._say(run, "status", {"status": "running", "reason": ""})
         self.news.say(run, kind, content)
@@ -174,6 +177,8 @@ class Runs:
             self._say(run.id, "end", {"status": "stopped", "reason": f"stopped by {who}"})
         else:
             raise Rejected(f"run {run.id[:8]} is {run.status}", advice="only a run that has not ended can be stopped")
+        if self._written is not None:
+            await asyncio.wrap_future(self._written)  # so that who asks sees that it has stopped
         return self.find(run.id)
 
     async def resume(self, run: RunRow, rounds: int, who: str) -> RunRow:

@@ -105,20 +105,24 @@ class ListRunsResponse(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "page")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     run: str
-    def __init__(self, run: _Optional[str] = ...) -> None: ...
+    page: int
+    def __init__(self, run: _Optional[str] = ..., page: _Optional[int] = ...) -> None: ...
 
 class GetRunResponse(_message.Message):
-    __slots__ = ("run", "submission", "result")
+    __slots__ = ("run", "submission", "result", "pages")
     RUN_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     run: Run
     submission: str
     result: str
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., submission: _Optional[str] = ..., result: _Optional[str] = ...) -> None: ...
+    pages: int
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., submission: _Optional[str] = ..., result: _Optional[str] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class WatchRunRequest(_message.Message):
     __slots__ = ("run", "since", "now")

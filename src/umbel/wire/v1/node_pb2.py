@@ -19,7 +19,7 @@ _sym_db = _symbol_database.Default()
 from umbel.wire.v1 import values_pb2 as umbel_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13umbel/v1/node.proto\x12\x08umbel.v1\x1a\x15umbel/v1/values.proto\"a\n\x0c\x45nrolRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x1f\n\x06labels\x18\x04 \x03(\x0b\x32\x0f.umbel.v1.Label\"#\n\rEnrolResponse\x12\x12\n\nfederation\x18\x01 \x01(\t\" \n\x10\x43hallengeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x11\x43hallengeResponse\x12\x11\n\tchallenge\x18\x01 \x01(\x0c\"\xec\x01\n\x12OpenSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x10\n\x08versions\x18\x04 \x03(\r\x12\x0f\n\x07program\x18\x05 \x01(\t\x12\x1b\n\x04\x61pps\x18\x06 \x03(\x0b\x32\r.umbel.v1.App\x12\x1f\n\x06labels\x18\x07 \x03(\x0b\x32\x0f.umbel.v1.Label\x12\r\n\x05slots\x18\x08 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\t \x03(\t\x12\x0c\n\x04time\x18\n \x01(\x01\x12\x12\n\ntakes_code\x18\x0b \x01(\x08\"\x9c\x01\n\x13OpenSessionResponse\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x11\n\tkeepalive\x18\x04 \x01(\x01\x12\r\n\x05\x63hunk\x18\x05 \x01(\r\x12\x0e\n\x06inline\x18\x06 \x01(\r\x12\x0c\n\x04time\x18\x07 \x01(\x01\x12\x12\n\nfederation\x18\x08 \x01(\t\"\x12\n\x10SubscribeRequest\"\x87\x01\n\x11SubscribeResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x0e.umbel.v1.TaskH\x00\x12\"\n\x06revoke\x18\x02 \x01(\x0b\x32\x10.umbel.v1.RevokeH\x00\x12$\n\x07goodbye\x18\x03 \x01(\x0b\x32\x11.umbel.v1.GoodbyeH\x00\x42\x08\n\x06notice\"9\n\x06Revoke\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.umbel.v1.TaskId\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\'\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x01\"\xa5\x03\n\x04Task\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.umbel.v1.TaskId\x12\x10\n\x08run_name\x18\x02 \x01(\t\x12\x11\n\tsubmitter\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x1a\n\x03\x61pp\x18\x06 \x01(\x0b\x32\r.umbel.v1.App\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\r\x12\"\n\x05model\x18\t \x01(\x0b\x32\x0e.umbel.v1.BlobH\x00\x88\x01\x01\x12\"\n\x05\x65xtra\x18\n \x03(\x0b\x32\x13.umbel.v1.NamedBlob\x12\x0e\n\x06\x63onfig\x18\x0b \x01(\t\x12\x0c\n\x04seed\x18\x0c \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\r \x01(\r\x12\r\n\x05\x61gain\x18\x0e \x01(\r\x12\x0f\n\x07\x64\x65tails\x18\x0f \x01(\t\x12#\n\x0b\x61ttachments\x18\x10 \x03(\x0b\x32\x0e.umbel.v1.Blob\x12\r\n\x05needs\x18\x11 \x03(\t\x12\r\n\x05state\x18\x12 \x01(\x04\x12\x10\n\x08\x64\x65\x61\x64line\x18\x13 \x01(\x01\x12\x0f\n\x07threads\x18\x14 \x01(\rB\x08\n\x06_model\"H\n\x06TaskId\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08\x65xchange\x18\x02 \x01(\x04\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"\xd8\x01\n\rReportRequest\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.umbel.v1.TaskId\x12\"\n\x06update\x18\x02 \x01(\x0b\x32\x10.umbel.v1.UpdateH\x00\x12$\n\x07metrics\x18\x03 \x01(\x0b\x32\x11.umbel.v1.MetricsH\x00\x12$\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x11.umbel.v1.FailureH\x00\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\r\n\x05state\x18\x06 \x01(\x08\x12\x0e\n\x06output\x18\x07 \x01(\tB\t\n\x07outcome\"\xa5\x01\n\x0eReportResponse\x12\x31\n\x07verdict\x18\x01 \x01(\x0e\x32 .umbel.v1.ReportResponse.Verdict\"`\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_ACCEPTED\x10\x01\x12\x14\n\x10VERDICT_REPEATED\x10\x02\x12\x10\n\x0cVERDICT_LATE\x10\x03\"{\n\x06Update\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x1e\n\x06\x61rrays\x18\x02 \x01(\x0b\x32\x0e.umbel.v1.Blob\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x0f\n\x07metrics\x18\x04 \x01(\t\x12\"\n\x05\x65xtra\x18\x05 \x03(\x0b\x32\x13.umbel.v1.NamedBlob\"*\n\x07Metrics\x12\x0e\n\x06weight\x18\x01 \x01(\x01\x12\x0f\n\x07metrics\x18\x02 \x01(\t\"N\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x32\xae\x04\n\x0bNodeService\x12\x38\n\x05\x45nrol\x12\x16.umbel.v1.EnrolRequest\x1a\x17.umbel.v1.EnrolResponse\x12\x44\n\tChallenge\x12\x1a.umbel.v1.ChallengeRequest\x1a\x1b.umbel.v1.ChallengeResponse\x12J\n\x0bOpenSession\x12\x1c.umbel.v1.OpenSessionRequest\x1a\x1d.umbel.v1.OpenSessionResponse\x12\x46\n\tSubscribe\x12\x1a.umbel.v1.SubscribeRequest\x1a\x1b.umbel.v1.SubscribeResponse0\x01\x12;\n\x06Report\x12\x17.umbel.v1.ReportRequest\x1a\x18.umbel.v1.ReportResponse\x12\x43\n\x08ReadBlob\x12\x19.umbel.v1.ReadBlobRequest\x1a\x1a.umbel.v1.ReadBlobResponse0\x01\x12\x41\n\x08StatBlob\x12\x19.umbel.v1.StatBlobRequest\x1a\x1a.umbel.v1.StatBlobResponse\x12\x46\n\tWriteBlob\x12\x1a.umbel.v1.WriteBlobRequest\x1a\x1b.umbel.v1.WriteBlobResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13umbel/v1/node.proto\x12\x08umbel.v1\x1a\x15umbel/v1/values.proto\"p\n\x0c\x45nrolRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x1f\n\x06labels\x18\x04 \x03(\x0b\x32\x0f.umbel.v1.Label\x12\r\n\x05\x63heck\x18\x05 \x01(\x08\"1\n\rEnrolResponse\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x0c\n\x04time\x18\x02 \x01(\x01\" \n\x10\x43hallengeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x11\x43hallengeResponse\x12\x11\n\tchallenge\x18\x01 \x01(\x0c\"\xec\x01\n\x12OpenSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x10\n\x08versions\x18\x04 \x03(\r\x12\x0f\n\x07program\x18\x05 \x01(\t\x12\x1b\n\x04\x61pps\x18\x06 \x03(\x0b\x32\r.umbel.v1.App\x12\x1f\n\x06labels\x18\x07 \x03(\x0b\x32\x0f.umbel.v1.Label\x12\r\n\x05slots\x18\x08 \x01(\r\x12\x10\n\x08\x64\x61tasets\x18\t \x03(\t\x12\x0c\n\x04time\x18\n \x01(\x01\x12\x12\n\ntakes_code\x18\x0b \x01(\x08\"\x9c\x01\n\x13OpenSessionResponse\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x11\n\tkeepalive\x18\x04 \x01(\x01\x12\r\n\x05\x63hunk\x18\x05 \x01(\r\x12\x0e\n\x06inline\x18\x06 \x01(\r\x12\x0c\n\x04time\x18\x07 \x01(\x01\x12\x12\n\nfederation\x18\x08 \x01(\t\"\x12\n\x10SubscribeRequest\"\x87\x01\n\x11SubscribeResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x0e.umbel.v1.TaskH\x00\x12\"\n\x06revoke\x18\x02 \x01(\x0b\x32\x10.umbel.v1.RevokeH\x00\x12$\n\x07goodbye\x18\x03 \x01(\x0b\x32\x11.umbel.v1.GoodbyeH\x00\x42\x08\n\x06notice\"9\n\x06Revoke\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.umbel.v1.TaskId\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\'\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04wait\x18\x02 \x01(\x01\"\xa5\x03\n\x04Task\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.umbel.v1.TaskId\x12\x10\n\x08run_name\x18\x02 \x01(\t\x12\x11\n\tsubmitter\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x1a\n\x03\x61pp\x18\x06 \x01(\x0b\x32\r.umbel.v1.App\x12\x0f\n\x07\x64\x61taset\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\r\x12\"\n\x05model\x18\t \x01(\x0b\x32\x0e.umbel.v1.BlobH\x00\x88\x01\x01\x12\"\n\x05\x65xtra\x18\n \x03(\x0b\x32\x13.umbel.v1.NamedBlob\x12\x0e\n\x06\x63onfig\x18\x0b \x01(\t\x12\x0c\n\x04seed\x18\x0c \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\r \x01(\r\x12\r\n\x05\x61gain\x18\x0e \x01(\r\x12\x0f\n\x07\x64\x65tails\x18\x0f \x01(\t\x12#\n\x0b\x61ttachments\x18\x10 \x03(\x0b\x32\x0e.umbel.v1.Blob\x12\r\n\x05needs\x18\x11 \x03(\t\x12\r\n\x05state\x18\x12 \x01(\x04\x12\x10\n\x08\x64\x65\x61\x64line\x18\x13 \x01(\x01\x12\x0f\n\x07threads\x18\x14 \x01(\rB\x08\n\x06_model\"H\n\x06TaskId\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08\x65xchange\x18\x02 \x01(\x04\x12\x0e\n\x06\x63lient\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"\xd8\x01\n\rReportRequest\x12\x1c\n\x02id\x18\x01 \x01(\x0b\x32\x10.umbel.v1.TaskId\x12\"\n\x06update\x18\x02 \x01(\x0b\x32\x10.umbel.v1.UpdateH\x00\x12$\n\x07metrics\x18\x03 \x01(\x0b\x32\x11.umbel.v1.MetricsH\x00\x12$\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x11.umbel.v1.FailureH\x00\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\r\n\x05state\x18\x06 \x01(\x08\x12\x0e\n\x06output\x18\x07 \x01(\tB\t\n\x07outcome\"\xa5\x01\n\x0eReportResponse\x12\x31\n\x07verdict\x18\x01 \x01(\x0e\x32 .umbel.v1.ReportResponse.Verdict\"`\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_ACCEPTED\x10\x01\x12\x14\n\x10VERDICT_REPEATED\x10\x02\x12\x10\n\x0cVERDICT_LATE\x10\x03\"{\n\x06Update\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x1e\n\x06\x61rrays\x18\x02 \x01(\x0b\x32\x0e.umbel.v1.Blob\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x0f\n\x07metrics\x18\x04 \x01(\t\x12\"\n\x05\x65xtra\x18\x05 \x03(\x0b\x32\x13.umbel.v1.NamedBlob\"*\n\x07Metrics\x12\x0e\n\x06weight\x18\x01 \x01(\x01\x12\x0f\n\x07metrics\x18\x02 \x01(\t\"N\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x32\xae\x04\n\x0bNodeService\x12\x38\n\x05\x45nrol\x12\x16.umbel.v1.EnrolRequest\x1a\x17.umbel.v1.EnrolResponse\x12\x44\n\tChallenge\x12\x1a.umbel.v1.ChallengeRequest\x1a\x1b.umbel.v1.ChallengeResponse\x12J\n\x0bOpenSession\x12\x1c.umbel.v1.OpenSessionRequest\x1a\x1d.umbel.v1.OpenSessionResponse\x12\x46\n\tSubscribe\x12\x1a.umbel.v1.SubscribeRequest\x1a\x1b.umbel.v1.SubscribeResponse0\x01\x12;\n\x06Report\x12\x17.umbel.v1.ReportRequest\x1a\x18.umbel.v1.ReportResponse\x12\x43\n\x08ReadBlob\x12\x19.umbel.v1.ReadBlobRequest\x1a\x1a.umbel.v1.ReadBlobResponse0\x01\x12\x41\n\x08StatBlob\x12\x19.umbel.v1.StatBlobRequest\x1a\x1a.umbel.v1.StatBlobResponse\x12\x46\n\tWriteBlob\x12\x1a.umbel.v1.WriteBlobRequest\x1a\x1b.umbel.v1.WriteBlobResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,41 +27,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'umbel.v1.node_pb2', _global
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_ENROLREQUEST']._serialized_start=56
-  _globals['_ENROLREQUEST']._serialized_end=153
-  _globals['_ENROLRESPONSE']._serialized_start=155
-  _globals['_ENROLRESPONSE']._serialized_end=190
-  _globals['_CHALLENGEREQUEST']._serialized_start=192
-  _globals['_CHALLENGEREQUEST']._serialized_end=224
-  _globals['_CHALLENGERESPONSE']._serialized_start=226
-  _globals['_CHALLENGERESPONSE']._serialized_end=264
-  _globals['_OPENSESSIONREQUEST']._serialized_start=267
-  _globals['_OPENSESSIONREQUEST']._serialized_end=503
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=506
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=662
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=664
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=682
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=685
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=820
-  _globals['_REVOKE']._serialized_start=822
-  _globals['_REVOKE']._serialized_end=879
-  _globals['_GOODBYE']._serialized_start=881
-  _globals['_GOODBYE']._serialized_end=920
-  _globals['_TASK']._serialized_start=923
-  _globals['_TASK']._serialized_end=1344
-  _globals['_TASKID']._serialized_start=1346
-  _globals['_TASKID']._serialized_end=1418
-  _globals['_REPORTREQUEST']._serialized_start=1421
-  _globals['_REPORTREQUEST']._serialized_end=1637
-  _globals['_REPORTRESPONSE']._serialized_start=1640
-  _globals['_REPORTRESPONSE']._serialized_end=1805
-  _globals['_REPORTRESPONSE_VERDICT']._serialized_start=1709
-  _globals['_REPORTRESPONSE_VERDICT']._serialized_end=1805
-  _globals['_UPDATE']._serialized_start=1807
-  _globals['_UPDATE']._serialized_end=1930
-  _globals['_METRICS']._serialized_start=1932
-  _globals['_METRICS']._serialized_end=1974
-  _globals['_FAILURE']._serialized_start=1976
-  _globals['_FAILURE']._serialized_end=2054
-  _globals['_NODESERVICE']._serialized_start=2057
-  _globals['_NODESERVICE']._serialized_end=2615
+  _globals['_ENROLREQUEST']._serialized_end=168
+  _globals['_ENROLRESPONSE']._serialized_start=170
+  _globals['_ENROLRESPONSE']._serialized_end=219
+  _globals['_CHALLENGEREQUEST']._serialized_start=221
+  _globals['_CHALLENGEREQUEST']._serialized_end=253
+  _globals['_CHALLENGERESPONSE']._serialized_start=255
+  _globals['_CHALLENGERESPONSE']._serialized_end=293
+  _globals['_OPENSESSIONREQUEST']._serialized_start=296
+  _globals['_OPENSESSIONREQUEST']._serialized_end=532
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=535
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=691
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=693
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=711
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=714
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=849
+  _globals['_REVOKE']._serialized_start=851
+  _globals['_REVOKE']._serialized_end=908
+  _globals['_GOODBYE']._serialized_start=910
+  _globals['_GOODBYE']._serialized_end=949
+  _globals['_TASK']._serialized_start=952
+  _globals['_TASK']._serialized_end=1373
+  _globals['_TASKID']._serialized_start=1375
+  _globals['_TASKID']._serialized_end=1447
+  _globals['_REPORTREQUEST']._serialized_start=1450
+  _globals['_REPORTREQUEST']._serialized_end=1666
+  _globals['_REPORTRESPONSE']._serialized_start=1669
+  _globals['_REPORTRESPONSE']._serialized_end=1834
+  _globals['_REPORTRESPONSE_VERDICT']._serialized_start=1738
+  _globals['_REPORTRESPONSE_VERDICT']._serialized_end=1834
+  _globals['_UPDATE']._serialized_start=1836
+  _globals['_UPDATE']._serialized_end=1959
+  _globals['_METRICS']._serialized_start=1961
+  _globals['_METRICS']._serialized_end=2003
+  _globals['_FAILURE']._serialized_start=2005
+  _globals['_FAILURE']._serialized_end=2083
+  _globals['_NODESERVICE']._serialized_start=2086
+  _globals['_NODESERVICE']._serialized_end=2644
 # @@protoc_insertion_point(module_scope)

@@ -12,22 +12,26 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("ticket", "name", "public_key", "labels")
+    __slots__ = ("ticket", "name", "public_key", "labels", "check")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     ticket: str
     name: str
     public_key: bytes
     labels: _containers.RepeatedCompositeFieldContainer[_values_pb2.Label]
-    def __init__(self, ticket: _Optional[str] = ..., name: _Optional[str] = ..., public_key: _Optional[bytes] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ...) -> None: ...
+    check: bool
+    def __init__(self, ticket: _Optional[str] = ..., name: _Optional[str] = ..., public_key: _Optional[bytes] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ..., check: bool = ...) -> None: ...
 
 class EnrolResponse(_message.Message):
-    __slots__ = ("federation",)
+    __slots__ = ("federation", "time")
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
     federation: str
-    def __init__(self, federation: _Optional[str] = ...) -> None: ...
+    time: float
+    def __init__(self, federation: _Optional[str] = ..., time: _Optional[float] = ...) -> None: ...
 
 class ChallengeRequest(_message.Message):
     __slots__ = ("name",)
