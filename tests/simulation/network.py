@@ -67,7 +67,7 @@ class Place:
         assert self.hub is not None
         await runs.close()
         self.hub.goodbye("killed", 0.0)
-        while any(peer.connected for peer in self.hub.peers.values()):
+        while any(node.connected for node in self.hub.nodes.values()):
             await asyncio.sleep(0)
         store.close()
 

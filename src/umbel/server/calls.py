@@ -21,8 +21,8 @@ from umbel.server.counts import Counts
 from umbel.server.hub import Hub
 from umbel.server.people import hashed
 from umbel.server.runs import Runs
-from umbel.server.selection import Offer
 from umbel.server.uploads import Uploads
+from umbel.server.wanted import Offer
 from umbel.store.sql import Kept, NodeRow, ServerStore
 from umbel.update import Update
 from umbel.version import __version__
@@ -141,13 +141,13 @@ class NodeDesk:
         del request
         name = self._name(session)
         offer, clock = self._offers[name]
-        peer, outbox = self._hub.connect(offer, clock)
+        node, outbox = self._hub.connect(offer, clock)
         self._note(name, offer, connected=True)
         try:
             while (notice := await outbox.get()) is not None:
                 yield notice
         finally:
-            if self._hub.disconnect(peer, outbox):
+            if self._hub.disconnect(node, outbox):
                 self._note(name, offer, connected=False)
 
     def _note(self, name: str, offer: Offer, *, connected: bool) -> None:

@@ -176,8 +176,8 @@ class ControlDesk:
         return wire.ListNodesResponse(nodes=map(self._node, self._store.nodes()))
 
     def _node(self, row: NodeRow) -> wire.Node:
-        peer = self._hub.peers.get(row.name)
-        connected = peer is not None and peer.connected
+        here = self._hub.nodes.get(row.name)
+        connected = here is not None and here.connected
         node = wire.Node(
             name=row.name,
             labels=[wire.Label(name=name, value=value) for name, value in sorted(row.labels.items())],
@@ -187,11 +187,11 @@ class ControlDesk:
             program=row.program,
             fingerprint=hashed(row.public_key).hex(),
         )
-        if peer is not None:
-            node.apps.extend(peer.offer.apps)
-            node.datasets.extend(peer.offer.datasets)
-            node.clock, node.tasks = peer.clock, len(peer.working)
-            node.takes_code = peer.offer.takes_code
+        if here is not None:
+            node.apps.extend(here.offer.apps)
+            node.datasets.extend(here.offer.datasets)
+            node.clock, node.tasks = here.clock, len(here.working)
+            node.takes_code = here.offer.takes_code
         return node
 
     async def change_node(self, person: Person, request: wire.ChangeNodeRequest) -> wire.ChangeNodeResponse:

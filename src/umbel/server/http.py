@@ -35,10 +35,10 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """The metrics as they are now."""
-        peers = list(self._hub.peers.values())
-        connected = sum(peer.connected for peer in peers)
+        nodes = list(self._hub.nodes.values())
+        connected = sum(node.connected for node in nodes)
         yield GaugeMetricFamily("umbel_nodes_connected", "Nodes whose stream is open.", connected)
-        working = sum(len(peer.working) for peer in peers)
+        working = sum(len(node.working) for node in nodes)
         yield GaugeMetricFamily("umbel_tasks_handed_out", "Tasks that nodes work on.", working)
         runs = GaugeMetricFamily("umbel_runs", "Runs by status.", labels=["status"])
         by_status = dict.fromkeys(("queued", "running", "waiting", "finished", "stopped", "failed"), 0)

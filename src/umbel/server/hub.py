@@ -15,7 +15,7 @@ from typing import final
 from umbel.engine.exchange import Event, Lost
 from umbel.errors import Failure
 from umbel.sample import Population
-from umbel.server.selection import Offer, Selection, waiting_for
+from umbel.server.wanted import Offer, Wanted, waiting_for
 from umbel.wire import Goodbye, Revoke, SubscribeResponse, Task, TaskId
 
 PATIENCE = 30.0  # seconds without a sign of life after which a node counts as gone: three of HTTP/2's pings
@@ -54,7 +54,7 @@ class OpenExchange:
 
 @final
 @dataclass(slots=True, eq=False)
-class Peer:
+class HubNode:
     """A node, connected or not.
 
     Attributes:
@@ -91,7 +91,7 @@ class Hub:
     """
 
     def __init__(self, expected: Iterable[str] = (), *, patience: float = PATIENCE, wait: float = RETURN) -> None:
-        self.peers: dict[str, Peer] = {}
+        self.nodes: dict[str, HubNode] = {}
         self.exchanges: dict[str, OpenExchange] = {}
         self._patience = patience
         self._expected = set(expected)
@@ -102,39 +102,39 @@ class Hub:
 
     # --- nodes -------------------------------------------------------------------------------
 
-    def connect(self, offer: Offer, clock: float = 0.0) -> tuple[Peer, asyncio.Queue[SubscribeResponse | None]]:
+    def connect(self, offer: Offer, clock: float = 0.0) -> tuple[HubNode, asyncio.Queue[SubscribeResponse | None]]:
         """A node has subscribed; what it had before comes again."""
-        peer = self.peers.setdefault(offer.name, Peer(offer))
-        if peer.outbox is not None:
-            peer.outbox.put_nowait(None)  # its stream before ends
-        if peer.gone is not None:
-            peer.gone.cancel()
-            peer.gone = None
+        node = self.nodes.setdefault(offer.name, HubNode(offer))
+        if node.outbox is not None:
+            node.outbox.put_nowait(None)  # its stream before ends
+        if node.gone is not None:
+            node.gone.cancel()
+            node.gone = None
         outbox: asyncio.Queue[SubscribeResponse | None] = asyncio.Queue()
-        peer.offer, peer.outbox, peer.clock, peer.present = offer, outbox, clock, True
-        peer.connections += 1
-        peer.working = {run for run, exchange in self.exchanges.items() if offer.name in exchange.handed}
-        for run in peer.working:
+        node.offer, node.outbox, node.clock, node.present = offer, outbox, clock, True
+        node.connections += 1
+        node.working = {run for run, exchange in self.exchanges.items() if offer.name in exchange.handed}
+        for run in node.working:
             exchange = self.exchanges[run]
-            self._tell(peer, SubscribeResponse(task=exchange.task(offer.name, exchange.handed[offer.name])))
+            self._tell(node, SubscribeResponse(task=exchange.task(offer.name, exchange.handed[offer.name])))
         self._expected.discard(offer.name)
-        self.dispatch(peer)
+        self.dispatch(node)
         self._changed()
-        return peer, outbox
+        return node, outbox
 
-    def disconnect(self, peer: Peer, outbox: asyncio.Queue[SubscribeResponse | None]) -> bool:
+    def disconnect(self, node: HubNode, outbox: asyncio.Queue[SubscribeResponse | None]) -> bool:
         """A stream has ended; gives False if the node has another one by now."""
-        if peer.outbox is not outbox:
+        if node.outbox is not outbox:
             return False
-        peer.outbox = None
-        peer.gone = self._loop.call_later(self._patience, self._give_up, peer)
+        node.outbox = None
+        node.gone = self._loop.call_later(self._patience, self._give_up, node)
         self._changed()
         return True
 
-    def _give_up(self, peer: Peer) -> None:
-        peer.gone, peer.present = None, False
+    def _give_up(self, node: HubNode) -> None:
+        node.gone, node.present = None, False
         for exchange in list(self.exchanges.values()):
-            self._lose(exchange, peer.offer.name)
+            self._lose(exchange, node.offer.name)
         self._changed()
 
     def _lose(self, exchange: OpenExchange, client: str) -> None:
@@ -156,28 +156,28 @@ class Hub:
     def forget(self, name: str, reason: str) -> None:
         """A node was revoked, or is called otherwise now: its stream ends, and what it had is lost."""
         self._expected.discard(name)
-        peer = self.peers.pop(name, None)
-        if peer is None:
+        node = self.nodes.pop(name, None)
+        if node is None:
             return
-        if peer.gone is not None:
-            peer.gone.cancel()
-        self._tell(peer, SubscribeResponse(goodbye=Goodbye(reason=reason)))
-        if peer.outbox is not None:
-            peer.outbox.put_nowait(None)
+        if node.gone is not None:
+            node.gone.cancel()
+        self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=reason)))
+        if node.outbox is not None:
+            node.outbox.put_nowait(None)
         for exchange in list(self.exchanges.values()):
             self._lose(exchange, name)
         self._changed()
 
     def goodbye(self, reason: str, wait: float) -> None:
         """Tell all nodes that the server ends."""
-        for peer in self.peers.values():
-            self._tell(peer, SubscribeResponse(goodbye=Goodbye(reason=reason, wait=wait)))
-            if peer.outbox is not None:
-                peer.outbox.put_nowait(None)
+        for node in self.nodes.values():
+            self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=reason, wait=wait)))
+            if node.outbox is not None:
+                node.outbox.put_nowait(None)
 
-    def _tell(self, peer: Peer, notice: SubscribeResponse) -> None:
-        if peer.outbox is not None:
-            peer.outbox.put_nowait(notice)
+    def _tell(self, node: HubNode, notice: SubscribeResponse) -> None:
+        if node.outbox is not None:
+            node.outbox.put_nowait(notice)
 
     def _changed(self) -> None:
         for watcher in self._watchers:
@@ -187,21 +187,19 @@ class Hub:
 
     # --- population --------------------------------------------------------------------------
 
-    def population(self, selection: Selection) -> dict[str, Mapping[str, str]]:
+    def population(self, wanted: Wanted) -> dict[str, Mapping[str, str]]:
         """Who can be asked, with labels."""
         return {
-            name: peer.offer.labels
-            for name, peer in self.peers.items()
-            if peer.present and selection.wants(peer.offer) and not selection.refusal(peer.offer)
+            name: node.offer.labels
+            for name, node in self.nodes.items()
+            if node.present and wanted.wants(node.offer) and not wanted.refusal(node.offer)
         }
 
-    async def gather(
-        self, selection: Selection, at_least: int, wait: float, say: Callable[[str, float], None]
-    ) -> Population:
+    async def gather(self, wanted: Wanted, at_least: int, wait: float, say: Callable[[str, float], None]) -> Population:
         """Wait until so many nodes are there, at most so many seconds; gives who is.
 
         Args:
-            selection: which ones.
+            wanted: which ones.
             at_least: how many.
             wait: seconds.
             say: is told for whom it waits, and how many seconds more.
@@ -210,21 +208,21 @@ class Hub:
         await self._returned()
         while True:
             now = self._loop.time()
-            enough = sum(peer.present for peer in self.peers.values()) >= at_least  # a quick look before a close one
-            found = self.population(selection) if enough or now >= again or now >= until else {}
+            enough = sum(node.present for node in self.nodes.values()) >= at_least  # a quick look before a close one
+            found = self.population(wanted) if enough or now >= again or now >= until else {}
             if len(found) >= at_least or now >= until:
                 return Population(tuple(found), {name: labels for name, labels in found.items() if labels})
             if now >= again:  # many may come at once
-                words, again = self._waiting_for(selection, len(found), at_least), now + _SAID_EVERY
+                words, again = self._waiting_for(wanted, len(found), at_least), now + _SAID_EVERY
                 if words != said:
                     said = words
                     say(words, until - now)
             await self.change(min(until, again) - now)
 
-    def _waiting_for(self, selection: Selection, there: int, at_least: int) -> str:
-        offers = [peer.offer for peer in self.peers.values() if peer.present]
-        away = [name for name, peer in self.peers.items() if not peer.present]
-        return waiting_for(selection, offers, away, there, at_least)
+    def _waiting_for(self, wanted: Wanted, there: int, at_least: int) -> str:
+        offers = [node.offer for node in self.nodes.values() if node.present]
+        away = [name for name, node in self.nodes.items() if not node.present]
+        return waiting_for(wanted, offers, away, there, at_least)
 
     async def _returned(self) -> None:
         """Nodes that were connected before this server started have come back, or had the time to."""
@@ -258,31 +256,31 @@ class Hub:
             return
         for client, attempt in tasks:
             exchange.waiting[client] = attempt
-            peer = self.peers.get(client)
-            if peer is None or not peer.present:  # it has the time to come back that others have
+            node = self.nodes.get(client)
+            if node is None or not node.present:  # it has the time to come back that others have
                 self._loop.call_later(self._patience, self._lose_unless_back, exchange, client, attempt)
-            elif peer.connected:
-                self.dispatch(peer)
+            elif node.connected:
+                self.dispatch(node)
 
     def _lose_unless_back(self, exchange: OpenExchange, client: str, attempt: int) -> None:
-        peer = self.peers.get(client)
+        node = self.nodes.get(client)
         current = self.exchanges.get(exchange.run) is exchange and exchange.waiting.get(client) == attempt
-        if current and (peer is None or not peer.present):
+        if current and (node is None or not node.present):
             self._lose(exchange, client)
 
-    def dispatch(self, peer: Peer) -> None:
+    def dispatch(self, node: HubNode) -> None:
         """Give a node what it has free slots for."""
-        while peer.outbox is not None and len(peer.working) < peer.offer.slots:
-            name = peer.offer.name
+        while node.outbox is not None and len(node.working) < node.offer.slots:
+            name = node.offer.name
             runs = [run for run, exchange in self.exchanges.items() if name in exchange.waiting]
             if not runs:
                 return
-            exchange = self.exchanges[min(runs, key=lambda run: peer.served.get(run, 0))]
+            exchange = self.exchanges[min(runs, key=lambda run: node.served.get(run, 0))]
             attempt = exchange.handed[name] = exchange.waiting.pop(name)
-            peer.working.add(exchange.run)
+            node.working.add(exchange.run)
             self._count += 1
-            peer.served[exchange.run] = self._count
-            peer.outbox.put_nowait(SubscribeResponse(task=exchange.task(name, attempt)))
+            node.served[exchange.run] = self._count
+            node.outbox.put_nowait(SubscribeResponse(task=exchange.task(name, attempt)))
 
     def answered(self, run: str, client: str) -> int:
         """A client's answer is durable: its slot is free. Gives the attempt it counts for; 0: none."""
@@ -302,10 +300,10 @@ class Hub:
         return any(client in e.handed for e in self.exchanges.values())
 
     def _free(self, run: str, client: str) -> None:
-        peer = self.peers.get(client)
-        if peer is not None:
-            peer.working.discard(run)
-            self.dispatch(peer)
+        node = self.nodes.get(client)
+        if node is not None:
+            node.working.discard(run)
+            self.dispatch(node)
 
     def revoke(self, run: str, clients: Iterable[str], reason: str) -> None:
         """Tell clients of a run's exchange to stop."""
@@ -318,8 +316,8 @@ class Hub:
             if not attempt:
                 continue
             which = TaskId(run=run, exchange=exchange.sequence, client=client, attempt=attempt)
-            if (peer := self.peers.get(client)) is not None:
-                self._tell(peer, SubscribeResponse(revoke=Revoke(tasks=[which], reason=reason)))
+            if (node := self.nodes.get(client)) is not None:
+                self._tell(node, SubscribeResponse(revoke=Revoke(tasks=[which], reason=reason)))
             self._free(run, client)
 
     def close(self, run: str, reason: str) -> None:
@@ -332,8 +330,8 @@ class Hub:
     def end(self, run: str, reason: str) -> None:
         """A run has ended."""
         self.close(run, reason)
-        for peer in self.peers.values():
-            peer.served.pop(run, None)
+        for node in self.nodes.values():
+            node.served.pop(run, None)
 
 
-__all__ = ["PATIENCE", "RETURN", "Hub", "OpenExchange", "Peer"]
+__all__ = ["PATIENCE", "RETURN", "Hub", "HubNode", "OpenExchange"]

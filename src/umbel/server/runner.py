@@ -27,7 +27,7 @@ from umbel.link.tasks import task_of
 from umbel.sample import Population
 from umbel.server.answers import Answer, answer_of
 from umbel.server.hub import Hub, OpenExchange
-from umbel.server.selection import Selection
+from umbel.server.wanted import Wanted
 from umbel.store.sql import Kept, RunRow, ServerStore
 from umbel.store.sql import OpenExchange as OpenRow
 from umbel.wire import Blob, Task, TaskId
@@ -91,7 +91,7 @@ class NetworkRunner:
 
     Args:
         run: which run.
-        selection: which nodes it may ask.
+        wanted: which nodes it may ask.
         threads: how many each client computes with.
         store: of the server.
         hub: the nodes; touched in the loop's thread only.
@@ -109,7 +109,7 @@ class NetworkRunner:
     def __init__(
         self,
         run: RunRow,
-        selection: Selection,
+        wanted: Wanted,
         *,
         threads: int,
         store: ServerStore,
@@ -118,7 +118,7 @@ class NetworkRunner:
         clock: ServerClock,
         say: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        self._run, self._selection, self._threads = run, selection, threads
+        self._run, self._wanted, self._threads = run, wanted, threads
         self._store, self._hub, self._loop, self._clock, self._say = store, hub, loop, clock, say
         self._events: queue.SimpleQueue[Event | Interrupted] = queue.SimpleQueue()
         self._interrupted: Interrupted | None = None
@@ -191,7 +191,7 @@ class NetworkRunner:
             self._gathered = self._reopened[0].population
             known = json.loads(self._gathered)
             return Population(tuple(known), {name: labels for name, labels in known.items() if labels})
-        found = self._await(self._hub.gather(self._selection, at_least, wait, self._waits))
+        found = self._await(self._hub.gather(self._wanted, at_least, wait, self._waits))
         self._gathered = json.dumps({name: dict(found.labels.get(name, {})) for name in found.names})
         return found
 
@@ -221,7 +221,7 @@ class NetworkRunner:
             self._events.put(self._interrupted)
         rows = self._store.answers(self._run.id, question.sequence) if opened is not mine else ()
         self._stored = {row.client: answer_of(row, question, self._store.blobs.fetch) for row in rows}
-        wheel = [self._selection.app.wheel.digest.hex()] if self._selection.brings else []
+        wheel = [self._wanted.app.wheel.digest.hex()] if self._wanted.brings else []
         self._hub_open(question, template, frozenset([*(kept.digest for kept in blobs), *wheel]))
         return opened.opened
 
@@ -239,7 +239,7 @@ class NetworkRunner:
         task = task_of(question, place)
         task.id.CopyFrom(TaskId(run=self._run.id, exchange=question.sequence))
         task.run_name, task.submitter, task.dataset = self._run.name, self._run.owner, self._run.dataset
-        task.app.CopyFrom(self._selection.app)
+        task.app.CopyFrom(self._wanted.app)
         task.threads = self._threads
         return task
 

@@ -17,7 +17,7 @@ from umbel.server.hub import Hub
 from umbel.server.news import News, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.runner import NetworkRunner, ServerClock
-from umbel.server.selection import Selection
+from umbel.server.wanted import Wanted
 from umbel.store.sql import RunRow, ServerStore
 
 logger = logging.getLogger("umbel")
@@ -119,7 +119,7 @@ class Runs:
 
         runner = NetworkRunner(
             run,
-            Selection.of(run),
+            Wanted.of(run),
             threads=submission.threads,
             store=self._store,
             hub=self._hub,

@@ -15,7 +15,7 @@ from umbel import wire
 from umbel.engine.exchange import Lost
 from umbel.sample import Population
 from umbel.server.hub import Hub, OpenExchange
-from umbel.server.selection import Offer, Selection
+from umbel.server.wanted import Offer, Wanted
 
 APP = wire.App(name="app", version="1", digest=bytes(32))
 RUN, OTHER = "a" * 32, "b" * 32
@@ -65,11 +65,11 @@ def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 @in_loop
 async def test_a_task_goes_to_its_node_and_comes_again_when_that_comes_back() -> None:
     hub = Hub()
-    peer, outbox = hub.connect(offer("berlin"))
+    node, outbox = hub.connect(offer("berlin"))
     hub.open(exchange())
     hub.lease(RUN, [("berlin", 1)])
     assert told(outbox) == [(RUN, 1)]
-    assert hub.disconnect(peer, outbox)
+    assert hub.disconnect(node, outbox)
     _, again = hub.connect(offer("berlin"))
     assert told(again) == [(RUN, 1)]
     assert hub.answered(RUN, "berlin") == 1
@@ -111,11 +111,11 @@ async def test_who_is_revoked_stops_and_has_its_slot_back() -> None:
 @in_loop
 async def test_who_stays_away_is_lost() -> None:
     hub, events = Hub(patience=0.01), list[Any]()
-    peer, outbox = hub.connect(offer("berlin"))
+    node, outbox = hub.connect(offer("berlin"))
     hub.open(exchange(events=events))
     hub.lease(RUN, [("berlin", 1), ("never-seen", 1)])
-    hub.disconnect(peer, outbox)
-    assert set(hub.population(Selection(app=APP))) == {"berlin"}, "it may come back"
+    hub.disconnect(node, outbox)
+    assert set(hub.population(Wanted(app=APP))) == {"berlin"}, "it may come back"
     while len(events) < 2:
         await asyncio.sleep(0)
     assert {(event.client, event.attempt, type(event)) for event in events} == {
@@ -123,17 +123,17 @@ async def test_who_stays_away_is_lost() -> None:
         ("never-seen", 1, Lost),
     }
     assert "has been away" in events[0].failure.message
-    assert hub.population(Selection(app=APP)) == {}
+    assert hub.population(Wanted(app=APP)) == {}
 
 
 @in_loop
 async def test_a_newer_stream_ends_the_one_before() -> None:
     hub = Hub()
-    peer, first = hub.connect(offer("berlin"))
+    node, first = hub.connect(offer("berlin"))
     _, second = hub.connect(offer("berlin"))
     assert told(first) == [None]
-    assert not hub.disconnect(peer, first)
-    assert peer.connected
+    assert not hub.disconnect(node, first)
+    assert node.connected
     hub.forget("berlin", "revoked")
     assert told(second) == ["bye", None]
 
@@ -143,7 +143,7 @@ async def test_a_run_waits_for_its_nodes_and_says_for_whom() -> None:
     hub, said = Hub(), list[str]()
     hub.connect(offer("berlin"))
     hub.connect(offer("lyon", apps=[]))
-    wanted = Selection(app=APP, names=frozenset({"berlin", "lyon", "turin"}))
+    wanted = Wanted(app=APP, names=frozenset({"berlin", "lyon", "turin"}))
     gathering = asyncio.ensure_future(hub.gather(wanted, 2, 60, lambda reason, _: said.append(reason)))
     while not said:
         await asyncio.sleep(0)
@@ -155,14 +155,14 @@ async def test_a_run_waits_for_its_nodes_and_says_for_whom() -> None:
 @in_loop
 async def test_after_the_wait_it_is_whoever_is_there() -> None:
     hub = Hub()
-    assert len(await hub.gather(Selection(app=APP), 1, 0.001, unheard)) == 0
+    assert len(await hub.gather(Wanted(app=APP), 1, 0.001, unheard)) == 0
 
 
 @in_loop
 async def test_nodes_of_the_server_before_are_waited_for() -> None:
     hub = Hub(["berlin", "lyon"], wait=60)
     hub.connect(offer("berlin"))
-    gathering = asyncio.ensure_future(hub.gather(Selection(app=APP), 1, 60, unheard))
+    gathering = asyncio.ensure_future(hub.gather(Wanted(app=APP), 1, 60, unheard))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not gathering.done()
@@ -179,13 +179,13 @@ async def test_nodes_of_the_server_before_are_waited_for() -> None:
     ],
 )
 def test_why_a_node_cannot_be_asked(changes: Mapping[str, Any], words: str) -> None:
-    assert words in Selection(app=APP).refusal(offer("berlin", **changes))
+    assert words in Wanted(app=APP).refusal(offer("berlin", **changes))
 
 
 def test_a_program_in_another_language_plays_the_part_of_an_app() -> None:
-    selection = Selection(app=APP)
-    assert selection.refusal(offer("node-js", apps=[wire.App(name="app")])) == ""
-    assert "no data set 'heart'" in Selection(app=APP, dataset="heart").refusal(offer("berlin"))
+    wanted = Wanted(app=APP)
+    assert wanted.refusal(offer("node-js", apps=[wire.App(name="app")])) == ""
+    assert "no data set 'heart'" in Wanted(app=APP, dataset="heart").refusal(offer("berlin"))
 
 
 @given(st.integers(0, 2**32))

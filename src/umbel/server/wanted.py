@@ -37,7 +37,7 @@ class Offer:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Wanted:
     """Which nodes a run wants.
 
     Attributes:
@@ -53,7 +53,7 @@ class Selection:
     dataset: str = ""
 
     @classmethod
-    def of(cls, run: RunRow) -> Selection:
+    def of(cls, run: RunRow) -> Wanted:
         """What a run has been submitted with."""
         return cls(app=app_of(run.app), names=frozenset(run.nodes), labels=run.labels, dataset=run.dataset)
 
@@ -100,12 +100,12 @@ def shown(app: App) -> str:
     return f"version {app.version or '?'} ({app.digest.hex()[:12] or 'no digest'})"
 
 
-def waiting_for(selection: Selection, offers: Iterable[Offer], away: Iterable[str], there: int, at_least: int) -> str:
+def waiting_for(wanted: Wanted, offers: Iterable[Offer], away: Iterable[str], there: int, at_least: int) -> str:
     """For whom a run waits, in one sentence."""
     parts = [f"waits for {at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"]
-    unfit = [f"{o.name} {selection.refusal(o)}" for o in offers if selection.wants(o) and selection.refusal(o)]
-    gone = sorted(name for name in away if not selection.names or name in selection.names)
-    missing = sorted(selection.names - {o.name for o in offers} - set(gone))
+    unfit = [f"{o.name} {wanted.refusal(o)}" for o in offers if wanted.wants(o) and wanted.refusal(o)]
+    gone = sorted(name for name in away if not wanted.names or name in wanted.names)
+    missing = sorted(wanted.names - {o.name for o in offers} - set(gone))
     if gone:
         parts.append(f"away: {', '.join(gone[:10])}")
     if missing:
@@ -113,4 +113,4 @@ def waiting_for(selection: Selection, offers: Iterable[Offer], away: Iterable[st
     return "; ".join([*parts, *unfit[:5]])
 
 
-__all__ = ["Offer", "Selection", "shown", "waiting_for"]
+__all__ = ["Offer", "Wanted", "shown", "waiting_for"]
