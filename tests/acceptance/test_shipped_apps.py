@@ -142,6 +142,9 @@ def test_where_no_code_may_come_the_run_waits_and_says_why(shipping: Shipping) -
     assert f"closed does not have the app '{fed.package}'" in waits
     assert "its owner does not let code come from the server" in waits
     fed("stop", "waits")
+    said = fed("doctor", "--app", str(fed.app), status=1).stdout
+    assert f"node open does not have {fed.package}, and takes it from the server if its owner trusts it" in said
+    assert f"node closed does not have {fed.package}, or its owner does not let it run" in said
     not_sent = fed("run", str(fed.app), "--on", "localhost", "--ship", status=1)
     assert "only wheels travel to nodes" in not_sent.stderr
     assert "pip wheel --no-deps" in not_sent.stderr

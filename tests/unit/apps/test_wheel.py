@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,23 @@ def test_what_is_there_already_is_kept_if_it_is_right(tmp_path: Path) -> None:
 def test_scripts_and_data_are_left_out_and_libraries_are_not(tmp_path: Path) -> None:
     data = f"{NAME}_dist-1.0.data"
     more = {f"{data}/scripts/run": b"#!", f"{data}/data/etc/passwd": b"x", f"{data}/purelib/{NAME}/more.py": b"m = 1\n"}
+    more |= {f"{NAME}/__pycache__/more.cpython-311.pyc": b"x", f"{NAME}/.hidden": b"x", f"{INFO}/more.py": b"x"}
     wheel = Wheel.read(write_wheel(tmp_path, NAME, contents(NAME) | more))
     place = install(wheel, NAME, tmp_path / "apps")
+    assert {path.name for path in (place / NAME).iterdir()} == {"__init__.py", "data.txt", "more.py"}
+    assert [path.name for path in (place / INFO).iterdir()] == ["METADATA"]
+    assert [found.version for found in metadata.distributions(path=[str(place)])] == ["1.0"]
     assert (place / NAME / "more.py").read_bytes() == b"m = 1\n"
     assert {path.name for path in place.iterdir()} == {NAME, INFO}
     assert f"{NAME}/more.py" in wheel.files
+
+
+@pytest.mark.parametrize("path", ["other.py", "other/x.py", "other.pth", f"{NAME}_dist-1.0.data/purelib/other.py"])
+def test_what_no_digest_covers_is_refused(tmp_path: Path, path: str) -> None:
+    wheel = Wheel.read(write_wheel(tmp_path, NAME, contents(NAME) | {path: b"x"}), "the wheel that came")
+    with pytest.raises(FormatError, match=r"the wheel that came holds other(\.py|\.pth)? beside the package 'myfed'"):
+        install(wheel, NAME, tmp_path / "apps")
+    assert not (tmp_path / "apps").exists()
 
 
 @pytest.mark.parametrize("path", ["../evil.py", "/evil.py", f"{NAME}/../../evil.py", "a\\..\\evil.py", "C:evil.py"])
