@@ -76,6 +76,8 @@ def passing(error: BaseException) -> bool:
 
 def spoils(error: BaseException) -> bool:
     """Is it about the whole transaction, and not the one statement?"""
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR:
+        return False  # what it calls operational is a statement that makes no sense
     return (
         isinstance(error, OperationalError | InterfaceError | InternalError)
         or type(error) is DatabaseError  # SQLite's of a damaged file

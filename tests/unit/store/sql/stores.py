@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,24 @@ def opened(directory: Path, url: str = "", *, now: Callable[[], float] = time.ti
 
 def url_of(directory: Path) -> str:
     return f"sqlite:///{directory}/umbel.sqlite"
+
+
+@contextmanager
+def busy(store: ServerStore) -> Iterator[None]:
+    """While this lasts the writer is busy, so that all that is given to it is one group."""
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(_: object) -> None:
+        begun.set()
+        assert go.wait(60)
+
+    waiting = store._write(wait)
+    try:
+        assert begun.wait(60)
+        yield
+    finally:
+        go.set()
+        waiting.result()
 
 
 def with_exchange(store: ServerStore) -> ServerStore:

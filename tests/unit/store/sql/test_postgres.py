@@ -1,0 +1,139 @@
+"""A server's database in PostgreSQL: connections are lost, servers come and go."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sqlalchemy")
+
+from tests.postgres import Cluster
+from tests.unit.store.sql.stores import RUN, answer, opened, with_exchange
+from umbel.errors import InUse, StoreError, UsageError
+from umbel.store.sql import ServerStore
+from umbel.store.sql import postgres as backend
+
+pytest_plugins = ("tests.postgres",)
+
+
+def test_it_belongs_to_one_server(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_PATIENCE", "10ms")
+    with opened(tmp_path / "one", postgres_url):
+        with pytest.raises(InUse, match="in use by another server"), opened(tmp_path / "two", postgres_url):
+            pass
+        with pytest.raises(InUse), opened(tmp_path / "one", postgres_url):
+            pass
+    with opened(tmp_path / "two", postgres_url) as store:
+        assert store.runs() == []
+
+
+def test_a_lost_connection_is_made_again(postgres_url: str, postgres: Cluster, tmp_path: Path) -> None:
+    with opened(tmp_path, postgres_url) as store:
+        with_exchange(store)
+        for n in range(5):
+            assert store.accept(RUN, 1, answer(f"a{n}")).result() == "accepted"
+            assert postgres.cut() >= 1
+            assert store.accept(RUN, 1, answer(f"b{n}")).result() == "accepted"
+            assert len(store.answers(RUN, 1)) == 2 * (n + 1)
+
+
+def test_so_is_one_to_a_database_that_starts_again(postgres_url: str, postgres: Cluster, tmp_path: Path) -> None:
+    with opened(tmp_path, postgres_url) as store:
+        with_exchange(store)
+        postgres.restart()
+        futures = [store.accept(RUN, 1, answer(str(n))) for n in range(20)]
+        assert {future.result() for future in futures} == {"accepted"}
+    postgres.wait()
+
+
+def test_nothing_is_lost_or_doubled_while_connections_are_cut(
+    postgres_url: str, postgres: Cluster, tmp_path: Path
+) -> None:
+    with opened(tmp_path, postgres_url) as store:
+        with_exchange(store)
+        end = threading.Event()
+
+        def cut() -> None:
+            while not end.wait(0.1):
+                postgres.cut()
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        try:
+            events = [store.event(RUN, "log", {"n": n}) for n in range(60) if not pause(store)]
+            numbers = [event.result() for event in events]
+        finally:
+            end.set()
+            thread.join()
+        assert [event.content["n"] for event in store.events(RUN)] == list(range(60))
+        assert [event.number for event in store.events(RUN)] == numbers
+
+
+def pause(store: ServerStore) -> bool:
+    """Let what waits be written, so that there are many transactions."""
+    store.audit("anna", "looked", "x").result()
+    return False
+
+
+def test_a_transaction_whose_end_was_not_heard_of_is_not_made_twice(
+    postgres_url: str, postgres: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost after the commit and before its answer."""
+    with opened(tmp_path, postgres_url) as store:
+        with_exchange(store)
+        moment = backend.Postgres.moment
+
+        def commit_and_cut(self: backend.Postgres, connection: object) -> str:
+            monkeypatch.setattr(backend.Postgres, "moment", moment)
+            found = moment(self, connection)  # type: ignore[arg-type]
+            connection.exec_driver_sql("COMMIT")  # type: ignore[attr-defined]
+            postgres.cut()
+            return found
+
+        monkeypatch.setattr(backend.Postgres, "moment", commit_and_cut)
+        number = store.event(RUN, "log", {"n": 1}).result()
+        assert [event.number for event in store.events(RUN)] == [number]
+
+
+def test_a_server_that_lost_its_database_to_another_writes_no_more(
+    postgres_url: str, postgres: Cluster, tmp_path: Path
+) -> None:
+    with ExitStack() as both:
+        first = both.enter_context(opened(tmp_path / "one", postgres_url))
+        with_exchange(first)
+        with closing(postgres.connect(postgres_url.partition("@/")[2].partition("?")[0])) as connection:
+            connection.execute("UPDATE federation SET opened = opened + 1")  # as one that came and went
+        postgres.cut()
+        for _ in range(2):
+            with pytest.raises(InUse, match="was opened by another server"):
+                first.accept(RUN, 1, answer("a")).result()
+        assert isinstance(first.broken, InUse)
+        assert first.answers(RUN, 1) == []
+
+
+def test_an_address_where_nobody_is(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match="postgresql") as refused,
+        opened(tmp_path, f"postgresql://me:secret@/x?host={tmp_path}"),
+    ):
+        pass
+    assert "secret" not in str(refused.value)
+
+
+def test_a_backup_needs_a_dump(postgres_url: str, tmp_path: Path) -> None:
+    with opened(tmp_path / "server", postgres_url) as store:
+        kept = store.blobs.keep_bytes(b"large" * 50_000)
+        with pytest.raises(UsageError, match="is not a file") as refused:
+            store.backup(tmp_path / "copy")
+        assert "pg_dump" in refused.value.advice
+        assert not (tmp_path / "copy").exists()
+        store.backup(tmp_path / "copy", lambda directory: write(directory / "umbel.dump"))
+    assert (tmp_path / "copy" / "umbel.dump").read_bytes() == b"dump"
+    assert (tmp_path / "copy" / "blobs" / f"{kept.digest}.safetensors").read_bytes() == b"large" * 50_000
+
+
+def write(path: Path) -> None:
+    path.write_bytes(b"dump")
