@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -113,10 +114,13 @@ def test_other_code_under_a_signature_never_runs(shipping: Shipping, tmp_path: P
     source = fed.app / fed.package / "app.py"
     before = source.read_text(encoding="utf-8")
     source.write_text(f"open({str(trace)!r}, 'w').close()\n{before}", encoding="utf-8")
+    large = source.with_name("large.bin")  # more than what the server keeps in its database
+    large.write_bytes(os.urandom(3 << 20))
     try:
         tampered = built(fed.app, tmp_path / "dist", fed.home)
     finally:
         source.write_text(before, encoding="utf-8")
+        large.unlink()
     wheel = copied(shipping.wheel, tmp_path / "honest")
     fed("sign", str(wheel), "--key", str(shipping.key))
     honest = Shipment.read(wheel)
