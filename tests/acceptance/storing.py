@@ -1,11 +1,11 @@
 """A server's store in a process that is killed again and again; run by test_server_store_killed.py.
 
-python storing.py SPEC    SPEC is JSON: {"url": ..., "directory": ..., "seed": 1, "lives": 10, "rounds": 6}
+python storing.py SPEC    SPEC is JSON: {"url": ..., "directory": ..., "seed": 1, "lives": 10, "rounds": 4}
 
-Each life does what a run does, writes down what was acknowledged, and is killed with SIGKILL: when the k-th line of the
-store's code, or of one function of it, is about to run, or from outside after some milliseconds. Then what is there is
-compared with what was acknowledged. The last life ends by itself. Processes are forks of this one, so that a start
-costs milliseconds.
+Each life does so many rounds of a run, writes down what was acknowledged, and is killed with SIGKILL: when the k-th line
+of the store's code, or of one function of it, is about to run, or from outside after some milliseconds. Then what is
+there is compared with what was acknowledged. The last life ends by itself. Processes are forks of this one, so that a
+start costs milliseconds.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Life:
         self.store.submit(RunRow(id=RUN, key="k", name="run", owner="anna")).result()
         self.note("run", RUN)
         commits, records = self.store.saved(RUN)
-        for number in range(len(commits) + 1, self._rounds + 1):
+        for number in range(len(commits) + 1, len(commits) + self._rounds + 1):
             if not any(record.sequence == number for record in records):
                 self.exchange(number)
             self.commit(number)

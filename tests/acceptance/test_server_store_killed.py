@@ -19,7 +19,7 @@ if sys.platform == "win32":
 
 
 def survive(url: str, directory: Path, seed: int) -> None:
-    spec = {"url": url, "directory": str(directory), "seed": seed, "lives": 12, "rounds": 8}
+    spec = {"url": url, "directory": str(directory), "seed": seed, "lives": 12, "rounds": 4}
     done = subprocess.run(
         [sys.executable, str(PROGRAM), json.dumps(spec)], capture_output=True, text=True, check=False, timeout=250
     )
