@@ -2,10 +2,10 @@
 
 python storing.py SPEC    SPEC is JSON: {"url": ..., "directory": ..., "seed": 1, "lives": 10, "rounds": 4}
 
-Each life does so many rounds of a run, writes down what was acknowledged, and is killed with SIGKILL: when the k-th line
-of the store's code, or of one function of it, is about to run, or from outside after some milliseconds. Then what is
-there is compared with what was acknowledged. The last life ends by itself. Processes are forks of this one, so that a
-start costs milliseconds.
+Each life does so many rounds of a run, writes down what was acknowledged, and is killed with SIGKILL: when the k-th
+line of the store's code, or of one function of it, is about to run, or from outside after some milliseconds. Then what
+is there is compared with what was acknowledged. The last life ends by itself. Processes are forks of this one, so that
+a start costs milliseconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RUN = "a" * 32
 CLIENTS = ("berlin", "lyon", "oslo", "rome")
 NEVER = 1e12
 FUNCTIONS = (
-    *("open_exchange", "accept", "add_record", "add_commit", "_close", "_drop", "_lighten", "enrol", "add_event"),
+    *("open_exchange", "accept", "add_record", "add_commit", "_close", "forget_round", "enrol", "add_event"),
     *("name", "settle", "named", "sweep", "forget", "_take", "finish", "keep_bytes", "replace_file", "prepare"),
     *("_write", "_committed", "_all"),
 )
