@@ -38,7 +38,7 @@ TEST := $(VENV)/.ready-for-test-$(shell echo '$(TORCH) $(JAX) $(RAY)' | cksum | 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
-demo: $(DEMO) ## train on the data of four real hospitals
+demo: $(DEMO) ## four real hospitals train a model: simulated, and with a server that is killed in between
 	$(BIN)/python examples/heart_disease/demo.py
 
 test: check unit ## check everything: style, types, layers, sizes, names, tests, docs, the built wheel
@@ -97,7 +97,7 @@ $(MADE):
 	@touch $@
 
 $(DEMO): $(MADE) pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[plot]'
+	$(BIN)/python -m pip install --quiet --editable '.[plot,server]'
 	@touch $@
 
 $(TEST): $(MADE) pyproject.toml

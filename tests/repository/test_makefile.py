@@ -88,6 +88,7 @@ def test_the_demo_installs_no_torch(machine: Machine) -> None:
     machine.make("demo")
     assert len(machine.installs) == 2  # pip itself, and Umbel with what the demo needs
     assert "torch" not in "".join(machine.installs)
+    assert machine.installs[-1].endswith("--editable .[plot,server]")  # it starts a server
     assert "python examples/heart_disease/demo.py" in machine.asked
 
 

@@ -1,8 +1,8 @@
 """The patients of four hospitals, prepared as the FLamby benchmark prepares them. Needs NumPy alone.
 
 Each patient is 13 numbers (`FEATURES`) and a label: 1 with heart disease, 0 without. Patients with a missing value
-are left out. `split.csv` says who is for training and who for testing; `make_split.py` made it. README.md says whose
-data this is.
+are left out. `split.csv` says who is for training and who for testing; `make_split.py` made it. README.md, beside
+the package, says whose data this is.
 
 Source: Ogier du Terrail et al., FLamby, NeurIPS 2022 Datasets and Benchmarks, Fed-Heart-Disease.
     https://arxiv.org/abs/2210.04620; flamby/datasets/fed_heart_disease/dataset.py at owkin/FLamby, commit edacf54.

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hospitals import FEATURES, Floats, Patients
+
+from heart_disease.hospitals import FEATURES, Floats, Patients
 
 BATCH = 4  # patients a step
 

@@ -1,0 +1,1 @@
+"""The app of the four hospitals: their data, their training code, and the federation of both."""
