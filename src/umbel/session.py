@@ -16,14 +16,13 @@ import numpy as np
 from umbel import rng
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
-from umbel.client.context import ClientInfo, Conditions, Context, pick_device
+from umbel.client.central import CentralTests
 from umbel.client.determinism import prepare
-from umbel.client.failures import trace, words
+from umbel.client.failures import report_failure
 from umbel.codec import Json
-from umbel.engine.app import CentralTest, ServerApp
+from umbel.engine.app import ServerApp
 from umbel.engine.arguments import check_trainable
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
-from umbel.engine.checksum import Checksum
 from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation, model_of
 from umbel.engine.handlers import check_handler
@@ -37,7 +36,6 @@ from umbel.result import ClientRecords, Result, as_model
 from umbel.simulation.place import Place
 from umbel.store.files import FileStore
 from umbel.store.memory import MemoryClientStates, MemoryStore
-from umbel.update import Metrics
 
 logger = logging.getLogger("umbel")
 _SHOWN_FAILURES = 10
@@ -206,7 +204,7 @@ class Session:
             initial=files.initial(initial) if files is not None else initial,
             rounds=self._rounds,
             handlers=self._client.names(),
-            central=self._central if self._server.tests else None,
+            central=self._central(),
             checkpoint=self._checkpoint,
             durable=files is not None,
             reseed=lambda round, call: self._prepare("main", round, call),
@@ -215,6 +213,10 @@ class Session:
         best = files.best() if files is not None else None
         return Federation(plan, perform, commits=store.commits(), records=store.records(), best=best)
 
+    def _central(self) -> CentralTests | None:
+        tests, place = self._server.tests, self._place
+        return CentralTests(tests, self._prepare, devices=place.devices) if tests else None
+
     def _warn(self, text: str) -> None:
         """Say once what would be true again in every round."""
         if text not in self._warned:
@@ -222,40 +224,6 @@ class Session:
             logger.warning("metric-left-out: %s", text)
 
     # --- what runs beside the loop -----------------------------------------------------------
-
-    def _central(self, model: Arrays, round: int) -> tuple[Mapping[str, Any], Failure | None]:
-        values: dict[str, Any] = {}
-        checksum = Checksum(model)
-        for n, test in enumerate(self._server.tests):
-            try:
-                if round % test.every == 0:
-                    found = self._test(test, n, model, round)
-                    _check_apart(values, found)
-                    values |= found
-            except Exception as error:  # noqa: BLE001  # a task ends here; the run goes on
-                return values, report_failure("server", round, "central evaluation", error)
-            finally:
-                checksum.check(f"round {round}: the server's evaluate")
-        return values, None
-
-    def _test(self, test: CentralTest, n: int, model: Arrays, round: int) -> Mapping[str, Any]:
-        key = self._prepare("central", n, round)
-        ctx = Context(
-            ClientInfo(name="server"),
-            Conditions(
-                kind="server.evaluate",
-                key=lambda _: key,
-                round=round,
-                device=lambda: pick_device(self._place.devices),
-            ),
-        )
-        try:
-            returned = test.function(model, ctx)
-        finally:
-            ctx.close()
-        if not isinstance(returned, Metrics):
-            raise UsageError(f"it returned a {type(returned).__name__}", advice='return umbel.Metrics({"test": ...})')
-        return returned.values
 
     def _after_round(self, fed: Federation) -> str:
         self._report_failures(fed.totals.failures)
@@ -392,21 +360,4 @@ def as_function(callback: Callback) -> Callable[[Result], Any]:
     return cast(Callable[[Result], Any], function)
 
 
-def _check_apart(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Two central evaluations may not call two things by one name."""
-    name = next((name for name in found if name in values), None)
-    if name is not None:
-        raise UsageError(f"two central evaluations have a metric {name!r}", advice="rename it in one of the two")
-
-
-def report_failure(who: str, round: int, what: str, error: Exception) -> Failure:
-    """Someone's code beside the clients' failed: log it, and make it a value."""
-    text = trace(error)
-    logger.error("%s-failed: %s in round %d; the run goes on\n%s", what.split(maxsplit=1)[0], who, round, text)
-    message = f"{what} raised {words(error)}"
-    return Failure(
-        client=who, round=round, kind=what, code=f"{what.split(maxsplit=1)[0]}-failed", message=message, traceback=text
-    )
-
-
-__all__ = ["Callback", "Session", "as_function", "only_checkpoint", "opened", "report_failure", "with_roles_of"]
+__all__ = ["Callback", "Session", "as_function", "only_checkpoint", "opened", "with_roles_of"]

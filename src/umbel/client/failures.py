@@ -6,11 +6,14 @@ catch that: it would be the end of a worker process.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from pathlib import Path
 from types import TracebackType
 
-from umbel.errors import ClientFailed, UmbelError
+from umbel.errors import ClientFailed, Failure, UmbelError
+
+logger = logging.getLogger("umbel")
 
 _OURS = {str(Path(__file__).with_name(name)) for name in ("work.py", "in_turn.py", "app.py")}
 _TEXT = 500  # characters of a message; journals keep it
@@ -78,6 +81,15 @@ def _trace(error: BaseException) -> str:
         return "".join(traceback.format_tb(begin)) + words(error) + "\n"
 
 
+def report_failure(who: str, round: int, what: str, error: Exception) -> Failure:  # the field's word
+    """Someone's code beside the clients' failed: log it, and make it a value."""
+    text = trace(error)
+    kind = what.split(maxsplit=1)[0]
+    logger.error("%s-failed: %s in round %d; the run goes on\n%s", kind, who, round, text)
+    message = f"{what} raised {words(error)}"
+    return Failure(client=who, round=round, kind=what, code=f"{kind}-failed", message=message, traceback=text)
+
+
 def shortened(text: str, head: int, tail: int) -> str:
     """A text's beginning and end, if the whole is too long."""
     if len(text) <= head + tail:
@@ -87,4 +99,4 @@ def shortened(text: str, head: int, tail: int) -> str:
     )
 
 
-__all__ = ["code", "is_of_memory", "own_words", "shortened", "trace", "words"]
+__all__ = ["code", "is_of_memory", "own_words", "report_failure", "shortened", "trace", "words"]

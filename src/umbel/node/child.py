@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, final
 
 from umbel import schedule, wire
+from umbel.apps.frames import Frame, pack, receive
 from umbel.apps.load import load_client, load_server
 from umbel.arrays import Arrays
 from umbel.client.context import ClientInfo
@@ -30,7 +31,6 @@ from umbel.codec import own_classes
 from umbel.errors import Failure, FormatError, UmbelError, UsageError
 from umbel.link.tasks import question_of, report_of
 from umbel.node.arrays_by_file import Placing, keep_file, pack_state, unpack_state
-from umbel.node.frames import Frame, pack, receive
 from umbel.node.secrets import resolved
 from umbel.simulation.spawn import die_with_parent
 

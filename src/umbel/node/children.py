@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from umbel.apps.frames import Frame, Garbage, pack, read_frame
+from umbel.apps.output import Output
 from umbel.errors import UsageError
-from umbel.node.frames import Frame, Garbage, pack, read_frame
 from umbel.node.memory import group_memory
-from umbel.node.output import Output
 from umbel.node.reading import in_words
 from umbel.simulation.spawn import end_of, inherited, pair, unforked
 

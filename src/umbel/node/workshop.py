@@ -19,6 +19,7 @@ from typing import Any, TypeVar, final
 from google.protobuf.message import DecodeError
 
 from umbel import wire
+from umbel.apps.frames import Frame
 from umbel.arrays import Arrays
 from umbel.errors import AppDiffers, AppError, ClientFailed, DiskFull, FormatError, UmbelError
 from umbel.node import answers
@@ -26,7 +27,6 @@ from umbel.node.arrays_by_file import keep_file, pack_state, unpack_state
 from umbel.node.cache import BlobCache, Read
 from umbel.node.children import Begin, Child, ChildDied, Children, Watch
 from umbel.node.config import Dataset, NodeConfig
-from umbel.node.frames import Frame
 from umbel.node.installed import InstalledApp
 from umbel.node.outbox import Finished, Outbox
 from umbel.node.policy import blobs_of, comes_along, judge, judge_answer, pick_dataset, signatures_of

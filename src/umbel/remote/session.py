@@ -14,6 +14,7 @@ from umbel import rng
 from umbel.arrays import Arrays
 from umbel.client.app import ClientApp
 from umbel.client.determinism import isolated, prepare
+from umbel.client.failures import report_failure
 from umbel.codec import Json
 from umbel.engine.app import ServerApp
 from umbel.engine.arguments import check_trainable
@@ -30,7 +31,7 @@ from umbel.remote.parcel import Parcel, pack
 from umbel.remote.place import RemotePlace
 from umbel.remote.shipment import Shipment
 from umbel.result import Result, as_model
-from umbel.session import Callback, as_function, only_checkpoint, report_failure, with_roles_of
+from umbel.session import Callback, as_function, only_checkpoint, with_roles_of
 
 if TYPE_CHECKING:
     from umbel import wire

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from umbel.arrays import Arrays
 from umbel.engine.question import Question
 from umbel.errors import Failure
+from umbel.server.contents import Fetch, content_of, done_of
 from umbel.store.sql.values import AnswerKind, AnswerRow
 from umbel.update import Metrics, Update
 
 Done = Update | Metrics | Failure
-Fetch = Callable[[str], Arrays]
 
 
 @final
@@ -61,19 +61,7 @@ def _content(answer: Answer) -> Mapping[str, Any]:
     if isinstance(done, Failure):
         text = {"code": done.code, "message": done.message, "traceback": done.traceback}
         return {**text, "retryable": answer.retryable}
-    if isinstance(done, Metrics):
-        return {"weight": done.weight, "metrics": _plain(done.values)}
-    return {
-        "kind": done.kind,
-        "arrays": done.arrays.digest(),
-        "extra": {name: arrays.digest() for name, arrays in done.extra.items()},
-        "weight": done.weight,
-        "metrics": _plain(done.metrics),
-    }
-
-
-def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value if isinstance(value, float) else value.tolist() for name, value in metrics.items()}
+    return content_of(done)
 
 
 def answer_of(row: AnswerRow, question: Question, fetch: Fetch) -> Answer:
@@ -89,13 +77,7 @@ def answer_of(row: AnswerRow, question: Question, fetch: Fetch) -> Answer:
         retryable = content.pop("retryable")
         failure = Failure(client=row.client, round=question.round, kind=question.label, **content)
         return Answer(row.client, row.attempt, failure, retryable=retryable)
-    done: Update | Metrics
-    if row.kind == "metrics":
-        done = Metrics(content["metrics"], content["weight"])
-    else:
-        extra = {name: fetch(digest) for name, digest in content["extra"].items()}
-        found: dict[str, Any] = {content["kind"]: fetch(content["arrays"])}
-        done = Update(**found, weight=content["weight"], metrics=content["metrics"], extra=extra)
+    done = done_of(content, fetch)
     return Answer(row.client, row.attempt, done, state=row.state)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
 from umbel.arrays import Arrays
-from umbel.codec import Json, encode
+from umbel.codec import Json, decode, encode
+from umbel.engine.ports import Commit
 from umbel.engine.totals import totals_of
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
@@ -29,8 +31,9 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
         "state" and "best".
     """
     with closing(RunStore(store, run.id)) as kept:
-        commits = kept.commits()
+        written, _ = kept.written()
         best = kept.best() if models else None
+    commits = [_commit_of(fields, store) for fields in written]
     totals = totals_of(commits, best)
     rows = [row for commit in commits for row in commit.rows]
     failures = [replace(failure, traceback=failure.traceback[-_TRACE:]) for failure in totals.failures]
@@ -38,7 +41,6 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
         "counted": dict(totals.counted),
         "clients": dict(totals.clients),
         "best": best,
-        "state": commits[-1].state if commits and models else None,
     }
     count = max(1, ceil(len(rows) / _ROWS), ceil(len(failures) / _FAILURES))
     pages = [
@@ -49,7 +51,15 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
         }
         for i in range(count)
     ]
-    return [encode(page, Arrays.digest) for page in pages]
+    made = [encode(page, Arrays.digest) for page in pages]
+    made[0]["state"] = written[-1]["state"] if written and models else None
+    return made
+
+
+def _commit_of(fields: Mapping[str, Json], store: ServerStore) -> Commit:
+    """A commit without what may be of classes that only the run's own process has."""
+    plain = {**fields, "state": None, "transforms": {}}
+    return Commit(**{name: decode(value, store.blobs.fetch) for name, value in plain.items()})
 
 
 __all__ = ["pages_of"]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, final
 
 from umbel.client.failures import trace, words
-from umbel.codec import decode, encode
+from umbel.codec import decode
 from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation
-from umbel.engine.history import History
 from umbel.engine.plan import Plan
 from umbel.engine.submission import Submission
 from umbel.errors import Failure, FormatError, RunError, UmbelError
-from umbel.server.runner import Interrupted, NetworkRunner, ServerClock
+from umbel.server.clock import ServerClock
+from umbel.server.desk import Desk, Interrupted
+from umbel.server.runner import NetworkRunner
+from umbel.server.telling import Say, Telling
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
 logger = logging.getLogger("umbel")
-Say = Callable[[str, Mapping[str, Any]], None]
 
 
 @final
@@ -66,7 +66,8 @@ class Conductor:
         run: which.
         submission: what it does.
         store: of the server.
-        runner: does its tasks.
+        desk: has nodes do its tasks.
+        clock: the time.
         say: tells people what happens.
     """
 
@@ -76,15 +77,13 @@ class Conductor:
         submission: Submission,
         *,
         store: ServerStore,
-        runner: NetworkRunner,
+        desk: Desk,
         clock: ServerClock,
         say: Say,
     ) -> None:
-        self._run, self._submission, self._say, self._clock = run, submission, say, clock
-        self._runner, self._store = runner, RunStore(store, run.id, counted=lambda: runner.counted)
-        self._done = 0
-        self._failures = 0
-        self._warned: set[str] = set()
+        self._run, self._submission, self._clock = run, submission, clock
+        self._runner, self._store = NetworkRunner(desk, store), RunStore(store, run.id, counted=lambda: desk.counted)
+        self._telling = Telling(say, submission.stopped)
 
     def conduct(self) -> Ended:
         """Do what is left of the run."""
@@ -111,11 +110,10 @@ class Conductor:
             checkpoint=self._submission.checkpoint,
             durable=True,
             race=True,
-            warn=self._warn,
+            warn=self._telling.warn,
         )
         fed = Federation(plan, self._perform, commits=commits, records=self._store.records(), best=self._store.best())
-        self._fed = fed
-        self._failures = len(fed.totals.failures)
+        self._telling.watch(fed)
         fed.stopped = self._submission.stopped(fed.history)
         try:
             self._submission.loop()(fed)
@@ -124,34 +122,7 @@ class Conductor:
         return Ended("finished", f"stopped early: {fed.stopped}" if fed.stopped else "")
 
     def _perform(self, loop: Loop) -> Any:
-        return drive(loop, self._runner, self._store, self._clock, self)
-
-    def _warn(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
-            self._say("log", {"message": text})
-
-    # --- the engine's observer ---------------------------------------------------------------
-
-    def round_opened(self, round: int, cohort: int) -> None:  # the field's word
-        """Tell people that an exchange began."""
-        self._done = 0
-        self._cohort = cohort
-        self._say("exchange", {"round": round, "cohort": cohort})
-
-    def clients_done(self, clients: Sequence[str]) -> None:
-        """Tell people how many have answered."""
-        self._done += len(clients)
-        self._say("answers", {"done": self._done, "cohort": self._cohort})
-
-    def committed(self, history: History) -> str:
-        """Tell people what came out of the round, and who failed in it."""
-        new = self._fed.totals.failures[self._failures :]
-        self._failures += len(new)
-        for failure in new:
-            self._say("failure", asdict(failure))
-        self._say("round", encode(dict(history[-1]), lambda arrays: arrays.digest()))
-        return self._submission.stopped(history)
+        return drive(loop, self._runner, self._store, self._clock, self._telling)
 
 
 __all__ = ["Conductor", "Ended", "submission_of"]

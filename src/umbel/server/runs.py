@@ -13,10 +13,11 @@ from typing import Any, final
 from umbel.engine.question import Question
 from umbel.errors import NotThere, Rejected, UmbelError
 from umbel.server.answers import Answer
+from umbel.server.clock import ServerClock
+from umbel.server.desk import Desk
 from umbel.server.hub import Hub
 from umbel.server.news import News, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
-from umbel.server.runner import NetworkRunner, ServerClock
 from umbel.server.wanted import Wanted
 from umbel.store.sql import RunRow, ServerStore
 
@@ -32,13 +33,13 @@ class Active:
     """A run that is under way.
 
     Attributes:
-        runner: its side of the network.
+        desk: its side of the network.
         task: ends when the run does.
         status: as people see it.
         stopped: somebody has stopped it: who.
     """
 
-    runner: NetworkRunner
+    desk: Desk
     task: asyncio.Task[None]
     status: str = "running"
     stopped: str = ""
@@ -117,22 +118,22 @@ class Runs:
         def say(kind: str, content: Mapping[str, Any]) -> None:
             self._loop.call_soon_threadsafe(self._say, run.id, kind, content)
 
-        runner = NetworkRunner(
+        desk = Desk(
             run,
             Wanted.of(run),
             threads=submission.threads,
             store=self._store,
             hub=self._hub,
             loop=self._loop,
-            clock=self._clock,
+            now=self._clock.now,
             say=say,
         )
-        task = self._loop.create_task(self._conduct(run, runner, submission, say), name=f"umbel-run-{run.id[:8]}")
-        self.active[run.id] = Active(runner, task)
+        task = self._loop.create_task(self._conduct(run, desk, submission, say), name=f"umbel-run-{run.id[:8]}")
+        self.active[run.id] = Active(desk, task)
         self._say(run.id, "status", {"status": "running", "reason": ""})
 
-    async def _conduct(self, run: RunRow, runner: NetworkRunner, submission: Any, say: Callable[..., None]) -> None:
-        conductor = Conductor(run, submission, store=self._store, runner=runner, clock=self._clock, say=say)
+    async def _conduct(self, run: RunRow, desk: Desk, submission: Any, say: Callable[..., None]) -> None:
+        conductor = Conductor(run, submission, store=self._store, desk=desk, clock=self._clock, say=say)
         ended = await _in_thread(f"umbel-run-{run.id[:8]}", conductor.conduct)
         await asyncio.sleep(0)  # what the thread has said last comes first
         active = self.active.pop(run.id)
@@ -169,7 +170,7 @@ class Runs:
         active = self.active.get(run.id)
         if active is not None:
             active.stopped = who
-            active.runner.interrupt("stopped")
+            active.desk.interrupt("stopped")
             await asyncio.wait([active.task])
         elif run.id in self._queue:
             self._queue.remove(run.id)
@@ -202,9 +203,9 @@ class Runs:
         """
         deadline = self._loop.time() + _KEPT_WAITING
         while (active := self.active.get(run)) is not None:
-            question = active.runner.checking
+            question = active.desk.checking
             left = deadline - self._loop.time()
-            if active.runner.begun or left <= 0:
+            if active.desk.begun or left <= 0:
                 return question if question is not None and question.sequence == sequence else None
             await self._hub.change(left)
         return None
@@ -214,13 +215,13 @@ class Runs:
         attempt = self._hub.answered(run, answer.client)
         active = self.active.get(run)
         if attempt and active is not None:
-            active.runner.arrived(answer, attempt)
+            active.desk.arrived(answer, attempt)
 
     async def close(self) -> None:
         """Let all runs stop where they stand; they go on when the server comes back."""
         self._ending = True
         for active in self.active.values():
-            active.runner.interrupt("the server ends")
+            active.desk.interrupt("the server ends")
         if self.active:
             await asyncio.wait([active.task for active in self.active.values()])
         self.news.end()

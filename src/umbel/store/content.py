@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import final
 
@@ -20,24 +21,28 @@ class Content:
     Arrays are shared, for they do not change. Should somebody write into them behind NumPy's back, that is noticed.
 
     Args:
-        what: the commit or the record.
+        json: the fields as JSON in which `Arrays` stand for themselves, or their digests for them.
+        arrays: all these `Arrays`, by field.
         name: how to call it in errors.
 
     Attributes:
-        json: the fields as JSON in which `Arrays` stand for themselves.
-        arrays: all these `Arrays`, by field.
+        json, arrays: the same.
     """
 
-    def __init__(self, what: Commit | Record, name: str) -> None:
-        self.json: dict[str, Json] = {}
-        self.arrays: dict[str, list[Arrays]] = {}
-        for f in fields(what):
-            found: list[Arrays] = []
-            place = _collector(found)
-            self.json[f.name] = encode(getattr(what, f.name), place, where=f"the {name}'s {f.name}")
-            self.arrays[f.name] = found
+    def __init__(self, json: Mapping[str, Json], arrays: Mapping[str, Sequence[Arrays]], name: str) -> None:
+        self.json, self.arrays = json, arrays
         self._who = f"while the {name} was being written, somebody"
-        self._sums = Checksum(*(arrays for found in self.arrays.values() for arrays in found))
+        self._sums = Checksum(*(each for found in arrays.values() for each in found))
+
+    @classmethod
+    def of(cls, what: Commit | Record, name: str) -> Content:
+        """The content of a commit or a record, as it is now."""
+        json: dict[str, Json] = {}
+        arrays: dict[str, list[Arrays]] = {}
+        for f in fields(what):
+            found = arrays[f.name] = []
+            json[f.name] = encode(getattr(what, f.name), _collector(found), where=f"the {name}'s {f.name}")
+        return cls(json, arrays, name)
 
     def keep(self, blobs: Blobs, *, sync: bool, go_on: GoOn = lambda: None) -> list[str]:
         """Write the arrays down; gives their digests.

@@ -313,7 +313,7 @@ class FileStore:
         if self._end is not None:  # the run goes on
             self._journal.cut(self._last.line)
             self._end = None
-        content = Content(record, "exchange")
+        content = Content.of(record, "exchange")
         entry = {"round": self._last.round, "best": None, "opening": [], **self._marks(record)}
         self._begin(record, lambda go_on: self._write_record(entry, content, go_on), delay=_SOON)
 
@@ -333,7 +333,7 @@ class FileStore:
         It is written while the run goes on, and is on the disk before anything that is given later.
         """
         self._writer.wait(drop=True)  # the exchanges of this round are not needed any more
-        content = Content(commit, "commit")
+        content = Content.of(commit, "commit")
         entry = {"kind": "commit", "round": commit.rows[-1].round, **self._marks(commit)}
         self._begin(commit, lambda _: self._write_commit(entry, content))
 
@@ -404,7 +404,7 @@ class FileStore:
         self._writer.wait()
         self.lay_out(state)
         sync_directory(self.directory)
-        content = Content(rest, "end")
+        content = Content.of(rest, "end")
         content.keep(self._blobs, sync=True)
         end = {"kind": "end", "status": status, "rounds": rounds, "content": content.json}
         self._end = self._journal.append(end, after=self._last.line, sync=True)

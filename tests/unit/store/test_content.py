@@ -25,7 +25,7 @@ def commit(model: Arrays) -> Commit:
 
 def test_arrays_are_written_once_and_stand_under_their_fields(blobs: Blobs) -> None:
     model = Arrays({"w": np.ones(5)})
-    content = Content(commit(model), "commit")
+    content = Content.of(commit(model), "commit")
     assert content.keep(blobs, sync=True) == [model.digest()]
     assert content.digests("best") == content.digests("state") == [model.digest()]
     assert content.digests("opening") == []
@@ -34,7 +34,7 @@ def test_arrays_are_written_once_and_stand_under_their_fields(blobs: Blobs) -> N
 
 def test_a_write_behind_numpys_back_is_noticed(blobs: Blobs) -> None:
     model = Arrays({"w": np.ones(5)})
-    content = Content(commit(model), "commit")
+    content = Content.of(commit(model), "commit")
     ctypes.memset(model["w"].ctypes.data, 7, 1)  # as a tensor of torch.from_numpy would
     with pytest.raises(RunError, match="while the commit was being written, somebody wrote into the arrays"):
         content.keep(blobs, sync=True)

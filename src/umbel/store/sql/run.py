@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any, cast, final
+from typing import Any, NamedTuple, cast, final
 
 from umbel.arrays import Arrays
 from umbel.codec import Json, decode, loaded_classes
@@ -28,6 +28,15 @@ _STATE: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # 
 
 
 @final
+class At(NamedTuple):
+    """Where a finished exchange stands in its run: it is the n-th call of a round, and has a number."""
+
+    round: int  # the field's word
+    call: int
+    sequence: int
+
+
+@final
 class RunStore:
     """The engine's `Store` of one run.
 
@@ -40,7 +49,7 @@ class RunStore:
     def __init__(self, store: ServerStore, run: str, counted: Callable[[], Sequence[str]] | None = None) -> None:
         self._store, self._run, self._counted = store, run, counted
         self._writer, self._lock = Writer(), Lock()
-        self._pending: deque[tuple[Record, Content]] = deque()  # exchanges that have no record yet
+        self._pending: deque[tuple[At, Content]] = deque()  # exchanges that have no record yet
         self._flushing = False  # will they be written soon?
         self._unrecorded: dict[int, tuple[str, ...]] = {}  # by exchange that has no record yet, whose state counts
 
@@ -53,14 +62,18 @@ class RunStore:
 
     def commits(self) -> Sequence[Commit]:
         """All commits; all but the last without their state."""
-        self._writer.wait()
-        rows, _ = self._store.saved(self._run)
-        return [self._commit_of(row, last=i == len(rows) - 1) for i, row in enumerate(rows)]
+        return [Commit(**self._decoded(commit)) for commit in self.written()[0]]
 
     def records(self) -> Sequence[Record]:
         """The exchanges finished since the last commit."""
+        return [Record(**self._decoded(record)) for record in self.written()[1]]
+
+    def written(self) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]:
+        """The fields of all commits and all records, as JSON: what they hold may be of classes that are not here."""
         self._writer.wait()
-        return [Record(**self._decoded(json.loads(row.content))) for row in self._store.saved(self._run)[1]]
+        commits, records = self._store.saved(self._run)
+        shown = [_fields(row, last=i == len(commits) - 1) for i, row in enumerate(commits)]
+        return shown, [json.loads(row.content) for row in records]
 
     def best(self) -> Arrays | None:
         """The best model so far, if the run keeps one."""
@@ -73,9 +86,20 @@ class RunStore:
 
         Until then its answers are in the database, so nobody has to wait for it.
         """
-        self._unrecorded[record.sequence] = self._states(record)
+        states = record.answer.clients if self._counted is None else self._counted()
+        self.keep_record(Content.of(record, "exchange"), At(record.round, record.call, record.sequence), states)
+
+    def keep_record(self, content: Content, at: At, states: Sequence[str]) -> None:
+        """Keep a finished exchange that is written as JSON already.
+
+        Args:
+            content: of the record.
+            at: where it stands.
+            states: whose new state counts since.
+        """
+        self._unrecorded[at.sequence] = tuple(states)
         with self._lock:
-            self._pending.append((record, Content(record, "exchange")))
+            self._pending.append((at, content))
             begun, self._flushing = self._flushing, True
         if not begun:
             self._writer.wait()
@@ -88,44 +112,57 @@ class RunStore:
                 if not self._pending:
                     self._flushing = False
                     return
-                record, content = self._pending[0]
+                at, content = self._pending[0]
             go_on()
-            self._write_record(record, content, go_on)
+            self._write_record(at, content, go_on)
             with self._lock:
                 self._pending.popleft()
 
-    def _states(self, record: Record) -> tuple[str, ...]:
-        return tuple(record.answer.clients if self._counted is None else self._counted())
-
-    def _write_record(self, record: Record, content: Content, go_on: GoOn) -> None:
+    def _write_record(self, at: At, content: Content, go_on: GoOn) -> None:
         kept = _Keeping(self._store.blobs)
         content.keep(cast(Blobs, kept), sync=True, go_on=go_on)
-        states = self._unrecorded[record.sequence]
+        states = self._unrecorded[at.sequence]
         self._store.record(
             self._run,
             _text(content.json),
-            round=record.round,
-            call=record.call,
-            sequence=record.sequence,
+            round=at.round,
+            call=at.call,
+            sequence=at.sequence,
             states=states,
             blobs=kept.all,
         ).result()
-        del self._unrecorded[record.sequence]
+        del self._unrecorded[at.sequence]
 
     def mark(self, sequence: int) -> None:
         """Nothing: the last commit's states are kept until the next."""
 
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round."""
+        self.keep_commit(lambda: Content.of(commit, "commit"), round=commit.rows[-1].round, sequence=commit.sequence)
+
+    def keep_commit(self, content: Callable[[], Content], *, round: int, sequence: int) -> None:  # the field's word
+        """Keep the end of a round that is written as JSON already.
+
+        Args:
+            content: gives that of the commit, when the one before is durable.
+            round: the last of its rounds.
+            sequence: the number of its last exchange.
+        """
         self._writer.wait(drop=True)  # the exchanges before it need not be recorded any more
         with self._lock:
             self._pending.clear()
             self._flushing = False
         states, self._unrecorded = self._unrecorded, {}
-        content = Content(commit, "commit")
-        self._writer.begin(lambda _: self._write_commit(commit, content, states))
+        made = content()
+        self._writer.begin(lambda _: self._write_commit(made, round, sequence, states))
 
-    def _write_commit(self, commit: Commit, content: Content, states: Mapping[int, Sequence[str]]) -> None:
+    def _write_commit(
+        self,
+        content: Content,
+        round: int,
+        sequence: int,
+        states: Mapping[int, Sequence[str]],  # the field's word
+    ) -> None:
         kept = _Keeping(self._store.blobs)
         content.keep(cast(Blobs, kept), sync=True)
         fields = dict(content.json)
@@ -139,19 +176,13 @@ class RunStore:
         self._store.commit(
             self._run,
             _text(fields),
-            round=commit.rows[-1].round,
-            sequence=commit.sequence,
+            round=round,
+            sequence=sequence,
             clients=_text(clients) if clients else None,
             state=_text(state),
             states=states,
             blobs=named,
         ).result()
-
-    def _commit_of(self, row: CommitRow, *, last: bool) -> Commit:
-        fields = {**json.loads(row.content), **_STATE}
-        if last and row.state is not None:
-            fields |= json.loads(row.state)
-        return Commit(**self._decoded({**fields, "clients": json.loads(row.clients) if row.clients else {}}))
 
     def _decoded(self, content: Mapping[str, Json]) -> dict[str, Any]:
         fetch = self._store.blobs.fetch
@@ -183,8 +214,15 @@ class _Keeping:
         return digest
 
 
+def _fields(row: CommitRow, *, last: bool) -> dict[str, Json]:
+    fields = {**json.loads(row.content), **_STATE}
+    if last and row.state is not None:
+        fields |= json.loads(row.state)
+    return {**fields, "clients": json.loads(row.clients) if row.clients else {}}
+
+
 def _text(value: Json) -> str:
     return json.dumps(value, separators=(",", ":"), default=Arrays.digest)
 
 
-__all__ = ["RunStore"]
+__all__ = ["At", "RunStore"]

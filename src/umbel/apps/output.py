@@ -12,7 +12,8 @@ KEPT = 16 << 10
 """Bytes of output that a report holds."""
 _PIECE = 1 << 16  # bytes, a pipe's capacity
 _LONGEST = 2000  # bytes of a line in the log
-_MOST_LINES = 500  # of a task in the log
+MOST_LINES = 500
+"""Lines of a task in the log."""
 _ENOUGH = 64  # pieces that are read at once when a task has ended; there may come more without end
 
 
@@ -23,10 +24,11 @@ class Output:
     Args:
         file: a file descriptor, which is this object's from now on.
         log: is called with each line.
+        most: lines that are logged from one `begin` to the next.
     """
 
-    def __init__(self, file: int, log: Callable[[str], object]) -> None:
-        self._file, self._log = file, log
+    def __init__(self, file: int, log: Callable[[str], object], *, most: int = MOST_LINES) -> None:
+        self._file, self._log, self._most = file, log, most
         self._tail, self._line = bytearray(), bytearray()
         self._lines = 0
         os.set_blocking(file, False)
@@ -66,7 +68,7 @@ class Output:
     def _take(self, data: bytes) -> None:
         self._tail += data[-KEPT:]
         del self._tail[:-KEPT]
-        if self._lines > _MOST_LINES:
+        if self._lines > self._most:
             return
         *lines, rest = (bytes(self._line) + data).split(b"\n")
         for line in lines:
@@ -78,11 +80,11 @@ class Output:
 
     def _say(self, line: bytes) -> None:
         self._lines += 1
-        if self._lines <= _MOST_LINES:
+        if self._lines <= self._most:
             text = line[:_LONGEST].decode(errors="replace").rstrip("\r")
             self._log("".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
-        elif self._lines == _MOST_LINES + 1:
-            self._log("(the app prints more than is logged of a task; the end of it is in the report)")
+        elif self._lines == self._most + 1:
+            self._log("(the app prints more than is kept; the last of it is told if it fails)")
 
     def close(self) -> None:
         """Read no more."""
@@ -93,4 +95,4 @@ class Output:
             self._file = -1
 
 
-__all__ = ["KEPT", "Output"]
+__all__ = ["KEPT", "MOST_LINES", "Output"]

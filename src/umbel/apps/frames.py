@@ -1,4 +1,4 @@
-"""What node and child say to each other over a pair of sockets: frames, of a header in JSON and of bytes.
+"""What a program and an app's process say to each other over two sockets: frames, of a header in JSON and of bytes.
 
     u32 length, header (a JSON object) | u32 length, body            lengths are little-endian
 
@@ -51,22 +51,17 @@ def pack(header: Mapping[str, Any], body: bytes = b"") -> bytes:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
-    """The next frame, for the node.
+    """The next frame, for who has an event loop.
 
     Raises:
         Garbage: it is none.
         EOFError: the other side has ended.
     """
     try:
-        header = await _read_part(reader, MOST_HEADER)
-        value = json.loads(header)
-        if not isinstance(value, dict):
-            raise Garbage(f"its header is a {type(value).__name__}")
+        value = _object(await _read_part(reader, MOST_HEADER))
         return Frame(value, await _read_part(reader, MOST_BODY))
     except asyncio.IncompleteReadError as error:
         raise EOFError from error
-    except (ValueError, RecursionError) as error:
-        raise Garbage(f"its header is no JSON: {str(error)[:200]}") from error
 
 
 async def _read_part(reader: asyncio.StreamReader, most: int) -> bytes:
@@ -77,18 +72,35 @@ async def _read_part(reader: asyncio.StreamReader, most: int) -> bytes:
 
 
 def receive(connection: socket.socket) -> Frame | None:
-    """The next frame, for the child, which waits for it; None: there will be no more."""
+    """The next frame, for who waits for it; None: there will be no more.
+
+    Raises:
+        Garbage: it is none.
+    """
+    parts = []
     with connection.makefile("rb", buffering=0) as file:
-        parts = []
-        for _ in range(2):
+        for most in (MOST_HEADER, MOST_BODY):
             raw = _exactly(file, _LENGTH.size)
             if raw is None:
                 return None
-            part = _exactly(file, _LENGTH.unpack(raw)[0])
+            (length,) = _LENGTH.unpack(raw)
+            if length > most:
+                raise Garbage(f"one of its parts would have {length:,} bytes")
+            part = _exactly(file, length)
             if part is None:
                 return None
             parts.append(part)
-    return Frame(json.loads(parts[0]), parts[1])
+    return Frame(_object(parts[0]), parts[1])
+
+
+def _object(header: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise Garbage(f"its header is no JSON: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise Garbage(f"its header is a {type(value).__name__}")
+    return value
 
 
 def _exactly(file: Any, size: int) -> bytes | None:
