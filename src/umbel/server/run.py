@@ -107,7 +107,8 @@ class Conductor:
             initial=self._submission.initial,
             rounds=self._run.rounds,
             handlers=frozenset(self._submission.handlers),
-            checkpoint=self._submission.checkpoint,
+            # each round: nodes keep the states that the last two exchanges gave, and no older ones
+            checkpoint=replace(self._submission.checkpoint, every=1),
             durable=True,
             race=True,
             warn=self._telling.warn,
