@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from umbel.client.failures import trace, words
