@@ -80,7 +80,7 @@ Rows = NDArray[np.float64]
 
 
 def made_up(name: str, examples: int) -> Rows:
-    """A node's rows: WIDE numbers, then what is to be learned of them; a short model looks at the first numbers only."""
+    """A node's rows: WIDE numbers, then what they are to give; a short model looks at the first numbers only."""
     rng = np.random.default_rng([*name.encode()])
     x = rng.integers(-4, 5, size=(examples, WIDE)) / np.where(np.arange(WIDE) < SHORT, 8, 2000)
     return np.hstack([x, rng.integers(-8, 9, size=(examples, 1)) / 8])
@@ -108,10 +108,9 @@ class Rowing:
         self.fed = fed
         self.sites = {name: made_up(name, number) for number, name in enumerate(NAMES, 1)}
         self._exit = ExitStack()
-        started = [
-            self._start(*fed.node_command(name, "--site", self._site(name), app=self.project("short")))
-            for name in PYTHON
-        ]
+        app = self.project("short")
+        commands = [fed.node_command(name, "--site", self._site(name), app=app) for name in PYTHON]
+        started = [self._start(*command) for command in commands]
         given = (fed.ticket, OTHER, "rowsfed", str(self._rows(OTHER)), str(fed.root / OTHER))
         self.other = self._start(*other, *given, program=EXECUTE)
         for program in (*started, self.other):
@@ -150,7 +149,7 @@ class Rowing:
         self.fed("logs", "-f", run, status=None)
         return self.fed.records("show", run)[0]
 
-    def model(self, run: str) -> NDArray[Any]:
+    def model(self, run: str) -> Any:
         where = self.fed.root / f"{run}.fetched"
         self.fed("fetch", run, str(where))
         return umbel.Arrays.load(where / "model.safetensors")["w"]
@@ -162,7 +161,7 @@ class Rowing:
 
 @contextmanager
 def rowing(root: Path, other: Sequence[str]) -> Iterator[Rowing]:
-    """A federation whose third node is this command; it gets the address, its name, the app, its rows and a directory."""
+    """A federation whose third node is a command; it is given the address, its name, the app, rows, a directory."""
     fed = federation(root)
     try:
         made = Rowing(fed, other)
