@@ -24,6 +24,7 @@ from umbel.server.calls import NodeDesk
 from umbel.server.hub import Hub
 from umbel.server.people import Person, check_own, hashed, new_ticket, new_token, owns
 from umbel.server.results import pages_of
+from umbel.server.run import SUBMISSION
 from umbel.server.runs import Runs
 from umbel.server.uploads import Uploads
 from umbel.store.sql import Kept, NodeRow, RunRow, ServerStore, TicketRow, TokenRow
@@ -31,7 +32,6 @@ from umbel.version import __version__
 
 T = TypeVar("T")
 _RESULT = 3 << 20  # characters of a page
-_SUBMISSION = 3 << 20  # characters: what fits into a message
 _LONGEST = 10 * 365 * 86400.0  # seconds that a ticket or token lasts
 
 
@@ -83,7 +83,7 @@ class ControlDesk:
 
     async def submit_run(self, person: Person, request: wire.SubmitRunRequest) -> wire.SubmitRunResponse:
         """Take a run in."""
-        submission = wire.from_json(request.submission, "submission", _SUBMISSION)
+        submission = wire.from_json(request.submission, "submission", SUBMISSION)
         kept = [self._submitted(blob) for blob in request.blobs]
         rounds = submission.get("fields", {}).get("rounds") if isinstance(submission, dict) else None
         app = request.app
@@ -138,7 +138,10 @@ class ControlDesk:
         run = self._runs.find(request.run)
         async for event in self._runs.news.watch(run.id, request.since, now=request.now):
             yield wire.WatchRunResponse(
-                event=event.number, time=event.time, kind=event.kind, content=json.dumps(event.content)
+                event=event.number,
+                time=event.time,
+                kind=event.kind,
+                content=wire.to_json(event.content, "content", _RESULT),
             )
 
     async def stop_run(self, person: Person, request: wire.StopRunRequest) -> wire.StopRunResponse:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -20,8 +20,10 @@ from umbel.server.desk import Desk, Interrupted
 from umbel.server.runner import NetworkRunner
 from umbel.server.telling import Say, Telling
 from umbel.store.sql import RunRow, RunStore, ServerStore
+from umbel.wire import from_json
 
 logger = logging.getLogger("umbel")
+SUBMISSION = 3 << 20  # characters; what fits into a message
 
 
 @final
@@ -48,14 +50,26 @@ def submission_of(run: RunRow, store: ServerStore) -> Submission:
     Raises:
         FormatError: it is not what this version of Umbel understands.
     """
-    try:
-        data = json.loads(run.submission)
-    except ValueError as error:
-        raise FormatError(f"the submission of run {run.id[:8]} is no JSON: {error}") from error
+    data = from_json(run.submission, f"the submission of run {run.id[:8]}", SUBMISSION)
     found = decode(data, store.blobs.fetch)
     if not isinstance(found, Submission):
         raise FormatError(f"the submission of run {run.id[:8]} is a {type(found).__name__}")
     return found
+
+
+def ending(conduct: Callable[[], Ended], run: RunRow) -> Ended:
+    """How a run ended, whatever conducting it raises."""
+    try:
+        return conduct()
+    except Interrupted as interrupted:
+        return Ended("stopped", interrupted.reason)
+    except RunError as error:
+        return Ended("failed", str(error), error.code, error.failures)
+    except UmbelError as error:
+        return Ended("failed", str(error), error.code)
+    except Exception as error:  # a run ends here; the server goes on
+        logger.exception("run-failed: %s", run.id)
+        return Ended("failed", f"the server's own code raised {words(error)}\n{trace(error)}")
 
 
 @final
@@ -87,18 +101,11 @@ class Conductor:
 
     def conduct(self) -> Ended:
         """Do what is left of the run."""
-        try:
-            with closing(self._store):  # what was given to it last is durable before the run is said to have ended
-                return self._conduct()
-        except Interrupted as interrupted:
-            return Ended("stopped", interrupted.reason)
-        except RunError as error:
-            return Ended("failed", str(error), error.code, error.failures)
-        except UmbelError as error:
-            return Ended("failed", str(error), error.code)
-        except Exception as error:  # a run ends here; the server goes on
-            logger.exception("run-failed: %s", self._run.id)
-            return Ended("failed", f"the server's own code raised {words(error)}\n{trace(error)}")
+        return ending(self._kept, self._run)
+
+    def _kept(self) -> Ended:
+        with closing(self._store):  # what was given to it last is durable before the run is said to have ended
+            return self._conduct()
 
     def _conduct(self) -> Ended:
         commits = self._store.commits()
@@ -126,4 +133,4 @@ class Conductor:
         return drive(loop, self._runner, self._store, self._clock, self._telling)
 
 
-__all__ = ["Conductor", "Ended", "submission_of"]
+__all__ = ["SUBMISSION", "Conductor", "Ended", "ending", "submission_of"]
