@@ -20,11 +20,12 @@ ASIDE = [word for row in re.findall(r"^\| ([^|]+) \|", GLOSSARY, flags=re.MULTIL
 
 # What the design calls its words, and those that the code added.
 MUST = """
-    accumulator, adapter, aggregator, answer, app, arrays, attempt, blob, broadcast, call, chain, client, client state,
-    close, cohort, commit, correction, driver, effect, entry, exchange, failure, journal, ledger, link, local rule,
-    main, node, place, plan, population, query, question, quorum, recipe, record, reduction, role, round, run, runner,
-    sampler, sequence, server, server optimizer, shard, site, spare, spec, spool, store, strategy, stream, task, trait,
-    transform, update, weight, worker
+    accumulator, adapter, address, aggregator, answer, app, arrays, attempt, audit trail, blob, broadcast, call, chain,
+    child, client, client state, close, cohort, commit, correction, data set, desk, driver, effect, entry, exchange,
+    failure, hub, journal, ledger, link, local rule, login, main, node, operator, outbox, owner, place, plan, policy,
+    population, query, question, quorum, recipe, record, reduction, role, round, run, runner, sampler, sequence, server,
+    server optimizer, session, shard, site, slot, spare, spec, spool, store, strategy, stream, submission, task, ticket,
+    token, trait, transform, update, verdict, viewer, weight, wire, worker
 """
 
 # Words for which the glossary has another one, and identifiers in which they have a meaning of their own.
