@@ -28,9 +28,11 @@ from umbel.link.identity import Identity
 from umbel.link.memory import MemoryLink
 from umbel.link.sessions import Sessions
 from umbel.link.tasks import question_of, report_of
+from umbel.server.apps import values_of
 from umbel.server.calls import NodeDesk
 from umbel.server.counts import Counts
 from umbel.server.hub import Hub
+from umbel.server.installed import Installed
 from umbel.server.people import hashed, new_ticket
 from umbel.server.runs import Runs
 from umbel.server.uploads import Uploads
@@ -45,6 +47,8 @@ class Place:
 
     directory: Path
     patience: float = 30.0
+    app: wire.App = field(default_factory=lambda: APP)
+    installed: Installed = field(default_factory=Installed)
     dispatch: Dispatch | None = None
     hub: Hub | None = None
     desk: NodeDesk | None = None
@@ -54,7 +58,7 @@ class Place:
     def start(self) -> None:
         store = ServerStore(f"sqlite:///{self.directory / 'umbel.sqlite'}", self.directory, now=lambda: 0.0)
         self.hub = hub = Hub(patience=self.patience, wait=0.05)
-        runs, counts = Runs(store, hub), Counts()
+        runs, counts = Runs(store, hub, installed=self.installed), Counts()
         self.desk = desk = NodeDesk(store, sessions := Sessions(), hub, runs, Uploads(store, counts), counts=counts)
         self.dispatch = Dispatch(desk, sessions=sessions)
         self.runs, self.store = runs, store
@@ -100,7 +104,7 @@ class Place:
                 "owner": "alice",
                 "rounds": submission.rounds,
                 "submission": json.dumps(encode(submission, place)),
-                "app": {"name": "app", "version": "1", "digest": APP.digest.hex(), "object": APP.object},
+                "app": values_of(self.app),
                 **changes,
             }
         )
@@ -142,7 +146,7 @@ class LightNode:
         if dispatch is None:
             return
         link = MemoryLink(dispatch, self.identity, self.name)
-        await link.open(wire.OpenSessionRequest(apps=[APP], slots=1, datasets=["default"], time=0.0))
+        await link.open(wire.OpenSessionRequest(apps=[self.place.app], slots=1, datasets=["default"], time=0.0))
         async for notice in link.subscribe():
             if self.draw.random() < self.losses:
                 return  # the connection breaks
@@ -199,9 +203,11 @@ async def federation(
     seed: int = 0,
     losses: float = 0.0,
     patience: float = 30.0,
+    app: wire.App = APP,
+    installed: Installed | None = None,
 ) -> AsyncIterator[tuple[Place, dict[str, LightNode]]]:
     """A server, and a node at each site."""
-    place = Place(directory, patience)
+    place = Place(directory, patience, app, installed or Installed())
     place.start()
     draw = Random(seed)
     nodes = {name: LightNode(place, name, client, site, Random(draw.random()), losses) for name, site in sites.items()}

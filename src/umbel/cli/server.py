@@ -84,18 +84,10 @@ def _make(directory: Path) -> None:
 
 
 def _apps(apps: list[str]) -> dict[str, Any]:
-    """The apps that may run at the server; one that is not there is complained of."""
-    from dataclasses import fields
-
+    """The apps whose code may run at the server."""
     from umbel.apps.project import Project
-    from umbel.cli.printing import note
-    from umbel.server.program import ServerSettings
 
-    found = tuple(Project.find(app) for app in apps)
-    if found and "apps" not in {field.name for field in fields(ServerSettings)}:
-        note("umbel: this version of the server runs no code of apps; strategies of Umbel's own values need none")
-        return {}
-    return {"apps": found} if found else {}
+    return {"apps": tuple(Project.find(app) for app in apps)} if apps else {}
 
 
 def _authority(directory: Path, names: list[str], cert: Path | None, key: Path | None) -> Authority:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, cast, final
 
 from umbel.arrays import Arrays
+from umbel.engine.app import ServerApp
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping
 from umbel.engine.federation import Federation
 from umbel.engine.history import History
@@ -64,14 +65,21 @@ class Submission:
     stopping: tuple[EarlyStopping, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
-    def loop(self) -> Callable[[Federation], None]:
-        """The main of a run that needs no code of the user's at the server.
+    def loop(self, app: ServerApp | None = None) -> Callable[[Federation], object]:
+        """What conducts the run.
+
+        Args:
+            app: the server app that ``main`` names, where its code may run; else None.
 
         Raises:
-            UsageError: it needs some.
+            UsageError: it needs code of the user's, and that may not run here; or there is nothing to do.
         """
-        if self.main:
+        if self.main and app is None:
             raise UsageError(f"{self.main} has code that runs at the server", advice="install the app there: --app")
+        if app is not None and self.main:
+            if app.loop is None and app.strategy is None:
+                raise UsageError(f"{self.main} has neither a main nor a strategy", advice="write @server.main")
+            return app.loop or strategy_main(cast(Strategy, app.strategy))
         if self.evaluation is not None:
             return _evaluate_once(self.evaluation)
         if self.strategy is None:

@@ -11,14 +11,19 @@ from umbel.update import Metrics, Update
 Fetch = Callable[[str], Arrays]
 
 
-def content_of(done: Update | Metrics) -> dict[str, Any]:
-    """An update, or the metrics of an evaluation, as JSON."""
+def content_of(done: Update | Metrics, place: Callable[[Arrays], Any] = Arrays.digest) -> dict[str, Any]:
+    """An update, or the metrics of an evaluation, as JSON.
+
+    Args:
+        done: what it is.
+        place: gives what stands for arrays: by default their digest.
+    """
     if isinstance(done, Metrics):
         return {"weight": done.weight, "metrics": _plain(done.values)}
     return {
         "kind": done.kind,
-        "arrays": done.arrays.digest(),
-        "extra": {name: arrays.digest() for name, arrays in done.extra.items()},
+        "arrays": place(done.arrays),
+        "extra": {name: place(arrays) for name, arrays in done.extra.items()},
         "weight": done.weight,
         "metrics": _plain(done.metrics),
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
+from umbel.apps.project import Project
 from umbel.errors import UmbelError, Unauthenticated
 from umbel.link.address import Address
 from umbel.link.dispatch import Dispatch
@@ -22,6 +23,7 @@ from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
 from umbel.server.http import Pages, pages
 from umbel.server.hub import Hub
+from umbel.server.installed import Installed
 from umbel.server.people import Person, hashed, new_ticket, new_token, permit, secret_of
 from umbel.server.runs import AT_ONCE, Runs
 from umbel.server.uploads import Uploads
@@ -45,6 +47,7 @@ class ServerSettings:
         allowed: names of nodes that may open a session; None: all that are enrolled.
         at_once: how many runs are under way at one time.
         keep_days: how long a run that has ended is kept; 0: until somebody removes it.
+        apps: whose code may run at the server, in processes of their own.
     """
 
     directory: Path
@@ -55,6 +58,7 @@ class ServerSettings:
     allowed: Collection[str] | None = None
     at_once: int = AT_ONCE
     keep_days: float = 0.0
+    apps: Sequence[Project] = ()
 
 
 @final
@@ -102,7 +106,8 @@ class Server:
             store = await asyncio.to_thread(ServerStore, url, settings.directory, now=time.time)
             exit.callback(store.close)
             hub = Hub([node.name for node in store.nodes() if node.connected])
-            runs, counts = Runs(store, hub, at_once=settings.at_once), Counts()
+            apps = [await asyncio.to_thread(app.unpacked, settings.directory / "apps") for app in settings.apps]
+            runs, counts = Runs(store, hub, at_once=settings.at_once, installed=Installed(apps)), Counts()
             self = cls(settings, authority, store, hub, runs)
             self._renew = renew
             await self._listen(exit, authority, counts)

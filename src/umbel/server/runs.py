@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -11,11 +12,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, final
 
 from umbel.engine.question import Question
+from umbel.engine.submission import Submission
 from umbel.errors import NotThere, Rejected, UmbelError
 from umbel.server.answers import Answer
+from umbel.server.childrun import ChildConductor, directory_of
 from umbel.server.clock import ServerClock
 from umbel.server.desk import Desk
 from umbel.server.hub import Hub
+from umbel.server.installed import Installed
 from umbel.server.news import News, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.wanted import Wanted
@@ -57,10 +61,14 @@ class Runs:
         store: keeps them.
         hub: the nodes.
         at_once: how many are under way at one time; the others wait in the order of their submission.
+        installed: the apps whose code may run here.
     """
 
-    def __init__(self, store: ServerStore, hub: Hub, *, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self, store: ServerStore, hub: Hub, *, at_once: int = AT_ONCE, installed: Installed | None = None
+    ) -> None:
         self._store, self._hub, self._at_once = store, hub, at_once
+        self._installed = installed or Installed()
         self._loop = asyncio.get_running_loop()
         self._clock = ServerClock()
         self.active: dict[str, Active] = {}
@@ -71,6 +79,7 @@ class Runs:
 
     def start(self) -> None:
         """Go on with what an earlier process has left."""
+        shutil.rmtree(directory_of(self._store), ignore_errors=True)
         waiting = sorted((run for run in self._store.runs() if run.status in UNENDED), key=_in_turn)
         self._queue.extend(run.id for run in waiting)
         self._next()
@@ -113,7 +122,8 @@ class Runs:
 
     def _begin(self, run: RunRow) -> None:
         submission = submission_of(run, self._store)
-        submission.loop()  # can it be done here?
+        if not submission.main:
+            submission.loop()  # can it be done?
 
         def say(kind: str, content: Mapping[str, Any]) -> None:
             self._loop.call_soon_threadsafe(self._say, run.id, kind, content)
@@ -132,8 +142,8 @@ class Runs:
         self.active[run.id] = Active(desk, task)
         self._say(run.id, "status", {"status": "running", "reason": ""})
 
-    async def _conduct(self, run: RunRow, desk: Desk, submission: Any, say: Callable[..., None]) -> None:
-        conductor = Conductor(run, submission, store=self._store, desk=desk, clock=self._clock, say=say)
+    async def _conduct(self, run: RunRow, desk: Desk, submission: Submission, say: Callable[..., None]) -> None:
+        conductor = self._conductor(run, desk, submission, say)
         ended = await _in_thread(f"umbel-run-{run.id[:8]}", conductor.conduct)
         await asyncio.sleep(0)  # what the thread has said last comes first
         active = self.active.pop(run.id)
@@ -145,6 +155,22 @@ class Runs:
             self._say(run.id, "failure", asdict(failure))
         self._end(run.id, ended, active)
         self._next()
+
+    def _conductor(
+        self, run: RunRow, desk: Desk, submission: Submission, say: Callable[..., None]
+    ) -> Conductor | ChildConductor:
+        if not submission.main:
+            return Conductor(run, submission, store=self._store, desk=desk, clock=self._clock, say=say)
+        return ChildConductor(
+            run,
+            submission,
+            store=self._store,
+            desk=desk,
+            clock=self._clock,
+            say=say,
+            installed=self._installed,
+            loop=self._loop,
+        )
 
     def _end(self, run: str, ended: Ended, active: Active) -> None:
         reason = f"stopped by {active.stopped}" if ended.status == "stopped" and active.stopped else ended.reason
