@@ -33,7 +33,7 @@ TEST := $(VENV)/.ready-for-test-$(shell echo '$(TORCH) $(JAX) $(RAY)' | cksum | 
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format types imports sizes house names unit docs build bench clean
+.PHONY: help demo test check lint format types imports sizes house names unit docs build bench bench-deployment clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -83,6 +83,9 @@ build: $(TEST) ## build the wheel and the source archive into dist/
 bench: $(TEST) ## measure start-up, memory, and simulation against YARDSTICKS
 	@missed=0; for figures in startup.py 'memory.py $(YARDSTICKS)' 'simulation.py $(YARDSTICKS)'; do \
 	    $(BIN)/python bench/$$figures || missed=1; done; exit $$missed
+
+bench-deployment: $(TEST) ## measure a server and its nodes on this machine, over TLS
+	$(BIN)/python -m bench.deployment
 
 clean: ## remove what the targets made, the environment included
 	rm -rf $(VENV) dist build demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
