@@ -81,13 +81,21 @@ class Program:
 
 
 class Federation:
-    """A server, its nodes, and a person who has logged in."""
+    """A server, its nodes, and a person who has logged in.
 
-    def __init__(self, root: Path, home: Path) -> None:
-        self.root, self.home = root, home
+    Args:
+        root: where all lies.
+        home: of the person.
+        code: is written behind the app's own; then the server is started with the app.
+    """
+
+    def __init__(self, root: Path, home: Path, code: str = "") -> None:
+        self.root, self.home, self._code = root, home, code
         self.package = f"fed{uuid.uuid4().hex[:8]}"  # each is imported once in a process
         self.app = root / self.package
         new_project(self.app)
+        with next(self.app.glob("**/app.py")).open("a") as file:
+            file.write(code)
         self.ticket = self.token = ""
         self.port = 0
         self.server: Program
@@ -99,7 +107,7 @@ class Federation:
         self.server = Program(
             self.home,
             *("server", "--dir", str(self.root / "server"), "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--pages", "", "--json"),
+            *("--pages", "", "--json", *(("--app", str(self.app)) if self._code else ())),
         )
         ready = json.loads(self.server.wait_for(r'\{"event": "ready".*')[0])
         self.port = ready["port"]
@@ -157,8 +165,8 @@ def command(
     return done
 
 
-def federation(root: Path) -> Federation:
-    """A server that runs, and a home for who uses it."""
+def federation(root: Path, code: str = "") -> Federation:
+    """A server that runs, and a home for who uses it; see `Federation` for the code."""
     home = root / "home"
     home.mkdir()
-    return Federation(root, home)
+    return Federation(root, home, code)
