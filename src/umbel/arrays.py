@@ -292,6 +292,12 @@ class Arrays:
         self._digest = found if not self._file.flags.writeable else ""  # else not frozen yet
         return found
 
+    def with_digest(self, digest: str) -> Self:
+        """Itself, where somebody has compared its bytes with this digest: it need not be computed again."""
+        if not self._file.flags.writeable:
+            self._digest = digest
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrays.from_bytes, (bytes(self.to_bytes()),)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +33,7 @@ def server(
     key: Path | None = None,
     database: str = "",
     allow: Annotated[list[str] | None, Parameter(name="--allow")] = None,
+    runs: int = 8,
     keep_days: float = 0.0,
     json: Json = False,
 ) -> None:
@@ -49,6 +52,7 @@ def server(
         key: its private key (PEM).
         database: of a PostgreSQL: postgresql://USER@HOST/NAME; SQLite in the directory if it is left out.
         allow: a node that may connect; may be given more than once; all that are enrolled if it is left out.
+        runs: how many are under way at one time; the others wait their turn.
         keep_days: remove runs so many days after they have ended; 0 keeps them.
         json: print a JSON object for each event.
     """
@@ -58,6 +62,8 @@ def server(
     from umbel.errors import UsageError
     from umbel.server.program import ServerSettings
 
+    if runs < 1:
+        raise UsageError(f"--runs is {runs}", advice="give at least 1")
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key go together", advice="give both, or neither")
     log_to_lines(json=json)
@@ -69,11 +75,12 @@ def server(
         port=port,
         pages=_place(pages),
         allowed=frozenset(allow) if allow else None,
+        at_once=runs,
         keep_days=keep_days,
         **_apps(app or []),
     )
-    names = name or ["localhost"]
-    asyncio.run(_serve(settings, _authority(dir, names, cert, key), names[0], json=json))
+    renew = partial(_authority, dir, name or ["localhost"], cert, key)
+    asyncio.run(_serve(settings, renew, json=json))
 
 
 def _make(directory: Path) -> None:
@@ -112,20 +119,20 @@ def _place(pages: str) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-async def _serve(settings: ServerSettings, authority: Authority, name: str, *, json: bool) -> None:
+async def _serve(settings: ServerSettings, renew: Callable[[], Authority], *, json: bool) -> None:
     import asyncio
 
     from umbel.cli.lines import say
     from umbel.cli.signals import on_signal
     from umbel.server.program import Server
 
-    ending = asyncio.Event()
+    ending, authority = asyncio.Event(), renew()
     on_signal(ending.set)
     for warning in authority.warnings:
         say(warning, json=json, level="warning")
-    started = await Server.start(settings, authority)
+    started = await Server.start(settings, authority, renew)
     try:
-        _introduce(started, authority, name, json=json)
+        _introduce(started, authority, json=json)
         await ending.wait()
         say("The server ends; runs go on when it is started again.", json=json)
     finally:
@@ -135,14 +142,14 @@ async def _serve(settings: ServerSettings, authority: Authority, name: str, *, j
             say("Not all calls ended in time.", json=json, level="warning")
 
 
-def _introduce(server: Server, authority: Authority, name: str, *, json: bool) -> None:
+def _introduce(server: Server, authority: Authority, *, json: bool) -> None:
     """Say where the server is, and, on its first start, how to come in."""
     from umbel.cli.lines import say
     from umbel.cli.printing import give, line
     from umbel.link.address import Address
 
     settings = server.settings
-    address = Address(authority.names[0] if authority.names else name, server.port).without_secret()
+    address = Address(authority.names[0], server.port).without_secret()
     pages = f"http://{settings.pages[0]}:{server.pages_port}" if settings.pages is not None else ""
     if json:
         give(

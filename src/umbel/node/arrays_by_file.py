@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
@@ -11,7 +13,7 @@ from umbel import wire
 from umbel.arrays import Arrays
 from umbel.codec import decode, encode
 from umbel.errors import FormatError
-from umbel.store.durable import replace_file
+from umbel.store.durable import readable_errors, replace_file
 from umbel.wire.limits import INLINE, MESSAGE
 
 _ROOM = MESSAGE // 4  # bytes of arrays inside an answer; beside them it has metrics, output and a traceback
@@ -24,11 +26,17 @@ def _no_class(path: str) -> bool:
 
 
 def keep_file(directory: Path, arrays: Arrays) -> str:
-    """Write arrays into a file that is named by their digest; gives that. One copy; not synced."""
-    digest = arrays.digest()
-    path = directory / digest
-    if not path.exists():
-        replace_file(path, arrays.to_bytes(), sync=False)
+    """Write arrays into a file that is named by their digest; gives that. One copy; not synced.
+
+    The file is written while the digest is computed, so at first it has another name of this form.
+    """
+    path = directory / secrets.token_hex(32)
+    with ThreadPoolExecutor(1) as beside:
+        written = beside.submit(replace_file, path, arrays.to_bytes(), sync=False)
+        digest = arrays.digest()
+        written.result()
+    with readable_errors(path):
+        path.replace(directory / digest)
     return digest
 
 

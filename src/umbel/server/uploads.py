@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -68,11 +66,16 @@ class Uploads:
                     f"blob {digest[:12]}: {incoming.received:,} bytes are here, and these begin at {offset:,}",
                     advice="ask how many are here (StatBlob), and go on from there",
                 )
-            async for piece in pieces:
-                if incoming.received + len(piece) > size:
-                    raise Rejected(f"blob {digest[:12]} was to have {size:,} bytes, and has more")
-                await asyncio.to_thread(incoming.write, piece)
-                self._counts.moved["in"] += len(piece)
+            writing: asyncio.Task[None] | None = None
+            try:
+                async for piece in pieces:  # while the piece before is written and summed up
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.ensure_future(asyncio.to_thread(incoming.write, piece))
+                    self._counts.moved["in"] += len(piece)
+            finally:
+                if writing is not None:
+                    await writing
             if incoming.received < size:
                 return incoming.received, False
             await asyncio.to_thread(incoming.finish)
@@ -90,18 +93,21 @@ class Uploads:
         if found is None:
             raise NotThere(f"there is no blob {digest[:12]}", advice="its run may have gone on, or was removed")
         if isinstance(found, Path):
-            file = os.open(found, os.O_RDONLY)
-            try:
-                with suppress(AttributeError):
-                    os.posix_fadvise(file, offset, 0, os.POSIX_FADV_SEQUENTIAL)
-                while piece := await asyncio.to_thread(os.pread, file, CHUNK, offset):
-                    yield piece
-                    offset += len(piece)
-                    self._counts.moved["out"] += len(piece)
-            finally:
-                os.close(file)
+            reading = asyncio.ensure_future(asyncio.to_thread(_piece, found, offset))
+            while piece := await reading:
+                offset += len(piece)
+                reading = asyncio.ensure_future(asyncio.to_thread(_piece, found, offset))  # while this one is sent
+                yield piece
+                self._counts.moved["out"] += len(piece)
         else:
             yield found[offset:]
+
+
+def _piece(path: Path, offset: int) -> bytes:
+    """Some of a file. It is opened each time, so that nobody need close it when a call ends in between."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(CHUNK)
 
 
 __all__ = ["Uploads"]

@@ -141,7 +141,7 @@ class ServerBlobs:
     def _mapped(self, path: Path, digest: str) -> Arrays:
         known = digest in self._whole
         try:
-            arrays = Arrays.load(path) if known else read_whole(path, digest)
+            arrays = Arrays.load(path).with_digest(digest) if known else read_whole(path, digest)
         except FileNotFoundError:
             arrays = None
         except FormatError:
