@@ -104,10 +104,15 @@ def expected(size: int, sites: Iterable[Rows], rounds: int) -> Rows:
 class Rowing:
     """Two Python nodes and a program in another language; each holds rows of its own, and another number of them."""
 
-    def __init__(self, fed: Federation, other: Sequence[str]) -> None:
+    def __init__(self, fed: Federation) -> None:
         self.fed = fed
         self.sites = {name: made_up(name, number) for number, name in enumerate(NAMES, 1)}
         self._exit = ExitStack()
+        self.other: Program
+
+    def start(self, other: Sequence[str]) -> None:
+        """Start all three, and wait until they are connected."""
+        fed = self.fed
         app = self.project("short")
         commands = [fed.node_command(name, "--site", self._site(name), app=app) for name in PYTHON]
         started = [self._start(*command) for command in commands]
@@ -162,13 +167,9 @@ class Rowing:
 @contextmanager
 def rowing(root: Path, other: Sequence[str]) -> Iterator[Rowing]:
     """A federation whose third node is a command; it is given the address, its name, the app, rows, a directory."""
-    fed = federation(root)
+    made = Rowing(federation(root))
     try:
-        made = Rowing(fed, other)
-    except BaseException:
-        fed.close()
-        raise
-    try:
+        made.start(other)
         yield made
     finally:
         made.close()
