@@ -65,7 +65,7 @@ class Desk {
   void perform(Work& work) {
     const auto& task = work.task;
     std::cout << task.kind() << " " << task.id().run() << " " << task.round() << std::endl;
-    auto began = std::chrono::steady_clock::now();
+    auto began = Clock::now();
     auto& report = work.report;
     *report.mutable_id() = task.id();
     try {
@@ -93,7 +93,7 @@ class Desk {
     } catch (const CallFailed& error) {
       work.dropped = true;  // the model is not for this node any more: the task is over
     }
-    report.set_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+    report.set_seconds(std::chrono::duration<double>(Clock::now() - began).count());
   }
 
   void deliver(Work& work) {
@@ -106,7 +106,7 @@ class Desk {
         if (large) server_.upload(work.arrays, blob.digest(), session);
         if (!large) blob.set_content(work.arrays);
       }
-      server_.ask(&Stub::Report, report, &session, "Report");
+      server_.ask(session, &Stub::Report, report, "Report");
     };
     try {
       server_.steadily(send, true);
@@ -139,7 +139,7 @@ int main(int count, char** arguments) {
     int refused = 0;  // how often no session could be opened, one after the other
     for (Backoff backoff;;) {
       double wait = 0;
-      Backoff now;
+      auto began = Clock::now();
       try {
         wait = server.attend(hear);
         refused = 0;
@@ -148,7 +148,7 @@ int main(int count, char** arguments) {
         if (!error.again() || (unknown && ++refused == 2)) throw;
         std::cout << "not connected: " << error.status.error_message() << std::endl;
       }
-      if (now.past(10)) backoff = Backoff();
+      if (Clock::now() - began > std::chrono::seconds(10)) backoff = Backoff();
       pause(std::max(wait, backoff.next()));
     }
   } catch (const CallFailed& error) {

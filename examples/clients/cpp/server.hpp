@@ -18,6 +18,7 @@
 
 namespace wire = umbel::v1;
 using Stub = wire::NodeService::Stub;
+using Clock = std::chrono::steady_clock;
 using std::string;
 
 struct CallFailed {
@@ -94,13 +95,12 @@ inline string signature(EVP_PKEY* key, const string& text) {
 // Sessions and calls
 
 struct Backoff {
-  std::chrono::steady_clock::time_point begun = std::chrono::steady_clock::now();
+  Clock::time_point begun = Clock::now();
   std::mt19937 random{std::random_device{}()};
   double later = 0;
-  bool past(int seconds) const { return std::chrono::steady_clock::now() - begun > std::chrono::seconds(seconds); }
   double next() {
     double wait = later * std::uniform_real_distribution<>(0.5, 1.0)(random);
-    later = later == 0 ? 0.1 : std::min(later * 2, past(60) ? 30.0 : 1.0);
+    later = later == 0 ? 0.1 : std::min(later * 2, Clock::now() - begun < std::chrono::minutes(1) ? 1.0 : 30.0);
     return wait;
   }
 };
@@ -108,6 +108,7 @@ struct Backoff {
 inline void pause(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
 struct Session {
+  std::unique_ptr<Stub> stub;
   wire::OpenSessionResponse opened;
   std::atomic<uint64_t> counter{0};
   grpc::ClientContext stream;  // of Subscribe
@@ -122,19 +123,11 @@ class Server {
     if (address.rfind("umbel://", 0) || body.size() < 17 || body[0] != 1 || bytes != body + sha256(body).substr(0, 4)) {
       throw std::runtime_error("the address was cut off or mistyped, or is of a later version: ask for it again");
     }
-    string target = address.substr(8, slash - 8), pem = "-----BEGIN CERTIFICATE-----\n";
-    if (target.find(':', target.find(']') + 1) == string::npos) target += ":8443";
-    pem += to_base64(body.substr(17)) + "\n-----END CERTIFICATE-----\n";
+    target_ = address.substr(8, slash - 8);
+    if (target_.find(':', target_.find(']') + 1) == string::npos) target_ += ":8443";
+    string pem = "-----BEGIN CERTIFICATE-----\n" + to_base64(body.substr(17)) + "\n-----END CERTIFICATE-----\n";
+    if (body.size() > 17) authority_ = pem;
     ticket_ = swapped(to_base64(body.substr(1, 16)), "+/", "-_").substr(0, 22);
-    grpc::ChannelArguments arguments;
-    arguments.SetInt("grpc.keepalive_time_ms", 20000);
-    arguments.SetInt("grpc.keepalive_timeout_ms", 20000);
-    arguments.SetInt("grpc.keepalive_permit_without_calls", 1);
-    arguments.SetInt("grpc.http2.max_pings_without_data", 0);
-    arguments.SetInt("grpc.initial_reconnect_backoff_ms", 100);  // Backoff decides, not gRPC
-    arguments.SetInt("grpc.max_reconnect_backoff_ms", 1000);
-    auto credentials = grpc::SslCredentials({body.size() > 17 ? pem : "", "", ""});
-    stub_ = wire::NodeService::NewStub(grpc::CreateCustomChannel(target, credentials, arguments));
   }
 
   // Messages have no maps, so protobuf serializes one to the same bytes again when it is sent.
@@ -150,13 +143,13 @@ class Server {
   }
 
   template <class Question, class Answer>
-  Answer ask(grpc::Status (Stub::*call)(grpc::ClientContext*, const Question&, Answer*), const Question& question,
-             Session* session = nullptr, const string& name = "") {
+  Answer ask(Session& session, grpc::Status (Stub::*call)(grpc::ClientContext*, const Question&, Answer*),
+             const Question& question, const string& name = "") {  // signed if it has a name
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
-    if (session) sign(context, *session, name, question);
+    if (!name.empty()) sign(context, session, name, question);
     Answer answer;
-    check((stub_.get()->*call)(&context, question, &answer), context);
+    check((session.stub.get()->*call)(&context, question, &answer), context);
     return answer;
   }
 
@@ -165,7 +158,7 @@ class Server {
   double attend(const Heard& heard) {
     auto session = open();
     sign(session->stream, *session, "Subscribe", wire::SubscribeRequest());
-    auto reader = stub_->Subscribe(&session->stream, wire::SubscribeRequest());
+    auto reader = session->stub->Subscribe(&session->stream, wire::SubscribeRequest());
     std::cout << "connected" << std::endl;
     change(session);
     double wait = -1;
@@ -208,7 +201,7 @@ class Server {
       request.set_offset(bytes.size());  // go on where it broke off
       grpc::ClientContext context;
       sign(context, session, "ReadBlob", request);
-      auto reader = stub_->ReadBlob(&context, request);
+      auto reader = session.stub->ReadBlob(&context, request);
       for (wire::ReadBlobResponse part; reader->Read(&part);) bytes += part.data();
       check(reader->Finish(), context);
     };
@@ -221,7 +214,7 @@ class Server {
   void upload(const string& bytes, const string& digest, Session& session) {
     wire::StatBlobRequest question;
     question.set_digest(digest);
-    auto there = ask(&Stub::StatBlob, question, &session, "StatBlob");
+    auto there = ask(session, &Stub::StatBlob, question, "StatBlob");
     if (there.complete()) return;
     wire::WriteBlobRequest message;
     message.mutable_head()->set_digest(digest);
@@ -230,7 +223,7 @@ class Server {
     grpc::ClientContext context;
     sign(context, session, "WriteBlob", message);
     wire::WriteBlobResponse answer;
-    auto writer = stub_->WriteBlob(&context, &answer);
+    auto writer = session.stub->WriteBlob(&context, &answer);
     size_t start = there.received(), chunk = session.opened.chunk();
     for (bool more = writer->Write(message); more && start < bytes.size(); start += chunk) {
       message.clear_head();
@@ -242,7 +235,21 @@ class Server {
   }
 
  private:
+  // Each session has a channel of its own: one that could not connect may wait long before it tries again.
+  std::unique_ptr<Stub> stub() const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt("grpc.use_local_subchannel_pool", 1);
+    arguments.SetInt("grpc.keepalive_time_ms", 20000);
+    arguments.SetInt("grpc.keepalive_timeout_ms", 20000);
+    arguments.SetInt("grpc.keepalive_permit_without_calls", 1);
+    arguments.SetInt("grpc.http2.max_pings_without_data", 0);
+    auto credentials = grpc::SslCredentials({authority_, "", ""});
+    return wire::NodeService::NewStub(grpc::CreateCustomChannel(target_, credentials, arguments));
+  }
+
   std::shared_ptr<Session> open() {
+    auto session = std::make_shared<Session>();
+    session->stub = stub();
     if (!std::filesystem::exists(joined_)) {
       wire::EnrolRequest enrol;
       enrol.set_ticket(ticket_);
@@ -250,21 +257,20 @@ class Server {
       size_t size = 32;
       enrol.set_public_key(string(size, '\0'));
       EVP_PKEY_get_raw_public_key(key_, raw(enrol.public_key()), &size);
-      std::ofstream(joined_) << ask(&Stub::Enrol, enrol).federation();
+      std::ofstream(joined_) << ask(*session, &Stub::Enrol, enrol).federation();
     }
     wire::ChallengeRequest request;
     request.set_name(name_);
     wire::OpenSessionRequest opening;
     opening.set_name(name_);
-    opening.set_challenge(ask(&Stub::Challenge, request).challenge());
+    opening.set_challenge(ask(*session, &Stub::Challenge, request).challenge());
     opening.set_signature(signature(key_, "umbel.v1 session\n" + name_ + "\n" + opening.challenge()));
     opening.add_versions(1);
     opening.set_program("client.cpp, gRPC " + grpc::Version());
     opening.add_apps()->set_name(app_);
     opening.set_slots(1);
     opening.set_time(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
-    auto session = std::make_shared<Session>();
-    session->opened = ask(&Stub::OpenSession, opening);
+    session->opened = ask(*session, &Stub::OpenSession, opening);
     return session;
   }
 
@@ -274,9 +280,8 @@ class Server {
     changed_.notify_all();
   }
 
-  string name_, app_, joined_, ticket_, kept_digest_, kept_;
+  string name_, app_, joined_, target_, ticket_, authority_, kept_digest_, kept_;
   EVP_PKEY* key_;
-  std::unique_ptr<Stub> stub_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::shared_ptr<Session> session_;  // the open one
