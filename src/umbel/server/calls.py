@@ -171,7 +171,7 @@ class NodeDesk:
         verdict = await asyncio.wrap_future(self._store.accept(request.id.run, request.id.exchange, row, kept))
         self._counts.answers[verdict] += 1
         if verdict == "accepted":
-            self._runs.arrived(request.id.run, answer)
+            self._runs.arrived(request.id.run, request.id.exchange, answer)
         if isinstance(answer.done, Failure) and request.WhichOneof("outcome") != "failure":
             raise Rejected(answer.done.message)
         return wire.ReportResponse(verdict=_VERDICTS[verdict])

@@ -282,12 +282,15 @@ class Hub:
             node.served[exchange.run] = self._count
             node.outbox.put_nowait(SubscribeResponse(task=exchange.task(name, attempt)))
 
-    def answered(self, run: str, client: str) -> int:
-        """A client's answer is durable: its slot is free. Gives the attempt it counts for; 0: none."""
+    def answered(self, run: str, sequence: int, client: str) -> int:
+        """A client's answer in this exchange is durable: its slot is free. Gives the attempt it counts for; 0: none.
+
+        While it was written down the run may have gone on to another exchange, in which the client is asked, too.
+        """
         exchange = self.exchanges.get(run)
-        attempt = 0
-        if exchange is not None:
-            attempt = exchange.handed.pop(client, 0) or exchange.waiting.pop(client, 0)
+        if exchange is None or exchange.sequence != sequence:
+            return 0
+        attempt = exchange.handed.pop(client, 0) or exchange.waiting.pop(client, 0)
         self._free(run, client)
         return attempt
 

@@ -236,9 +236,9 @@ class Runs:
             await self._hub.change(left)
         return None
 
-    def arrived(self, run: str, answer: Answer) -> None:
-        """A client's answer is durable."""
-        attempt = self._hub.answered(run, answer.client)
+    def arrived(self, run: str, sequence: int, answer: Answer) -> None:
+        """A client's answer in an exchange is durable."""
+        attempt = self._hub.answered(run, sequence, answer.client)
         active = self.active.get(run)
         if attempt and active is not None:
             active.desk.arrived(answer, attempt)

@@ -72,8 +72,22 @@ async def test_a_task_goes_to_its_node_and_comes_again_when_that_comes_back() ->
     assert hub.disconnect(node, outbox)
     _, again = hub.connect(offer("berlin"))
     assert told(again) == [(RUN, 1)]
-    assert hub.answered(RUN, "berlin") == 1
-    assert hub.answered(RUN, "berlin") == 0
+    assert hub.answered(RUN, 1, "berlin") == 1
+    assert hub.answered(RUN, 1, "berlin") == 0
+
+
+@in_loop
+async def test_an_answer_counts_in_its_own_exchange_only() -> None:
+    """It was being written down when the round's deadline passed, and the client is asked in the next exchange."""
+    hub = Hub()
+    _, outbox = hub.connect(offer("berlin"))
+    for sequence in (1, 2):
+        hub.open(exchange(sequence=sequence))
+        hub.lease(RUN, [("berlin", 1)])
+    assert told(outbox) == [(RUN, 1), [RUN], (RUN, 1)]
+    assert hub.answered(RUN, 1, "berlin") == 0
+    assert hub.works("berlin"), "it still has the other task"
+    assert hub.answered(RUN, 2, "berlin") == 1
 
 
 @in_loop
@@ -87,7 +101,7 @@ async def test_no_more_than_its_slots_and_all_runs_in_turn() -> None:
     order = []
     for turn in range(2, 8):
         run = RUN if turn % 2 == 0 else OTHER
-        assert hub.answered(run, "berlin") == (turn // 2)
+        assert hub.answered(run, 1, "berlin") == (turn // 2)
         order += told(outbox)
         hub.lease(run, [("berlin", turn // 2 + 1)])
     assert [run for run, _ in order] == [OTHER, RUN] * 3
@@ -217,7 +231,7 @@ def test_each_task_is_handed_out_and_counted_once(seed: int) -> None:
             if held[name] and draw.random() < 0.5:
                 run = draw.choice(sorted(held[name]))
                 for _ in range(draw.randint(1, 2)):  # it may be said twice
-                    if hub.answered(run, name):
+                    if hub.answered(run, 1, name):
                         counted.append((run, name))
                 held[name].discard(run)
         assert len(set(counted)) == len(counted)
