@@ -104,7 +104,7 @@ def central(model, ctx):
     return umbel.Metrics({"central": float(np.abs(model["w"]).max())})
 
 
-raises, segfaults, exits, endless, asleep, floods, asks = (small() for _ in range(7))
+raises, segfaults, exits, endless, asleep, floods, asks, forks = (small() for _ in range(8))
 
 
 @raises.main
@@ -128,6 +128,13 @@ def main(fed):
 
 @exits.main
 def main(fed):
+    os._exit(7)
+
+
+@forks.main
+def main(fed):
+    if not os.fork():
+        threading.Event().wait()  # it has the connection open, too
     os._exit(7)
 
 

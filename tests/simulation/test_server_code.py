@@ -196,8 +196,9 @@ def test_a_process_that_dies_fails_its_run_which_can_be_resumed(app: App, tmp_pa
     assert (again.status, again.round) == ("finished", 4)
 
 
-def test_a_process_that_ends_itself(app: App, tmp_path: Path) -> None:
-    row, _, told = done(app, tmp_path, "exits")
+@pytest.mark.parametrize("name", ["exits", "forks"])
+def test_a_process_that_ends_itself(app: App, tmp_path: Path, name: str) -> None:
+    row, _, told = done(app, tmp_path, name)
     assert row.status == "failed"
     assert "exit status 7" in row.reason
     assert told["end"][-1]["code"] == "child-died"

@@ -245,11 +245,7 @@ class ChildConductor:
         return None, {}
 
     def _close(self, message: Message) -> tuple[Json, dict[str, Any]]:
-        del message
         self._desk.close()
-        return None, {}
-
-    def _count(self, message: Message) -> tuple[Json, dict[str, Any]]:
         self._desk.count([str(client) for client in message.value])
         return None, {}
 
@@ -281,7 +277,6 @@ _ASKED: Mapping[str, Callable[[ChildConductor, Message], tuple[Json, dict[str, A
     "drop": ChildConductor._drop,
     "revoke": ChildConductor._revoke,
     "close": ChildConductor._close,
-    "count": ChildConductor._count,
     "record": ChildConductor._record,
     "commit": ChildConductor._commit,
     "end": ChildConductor._end,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, final
 from umbel.apps.frames import Frame, Garbage, pack
 from umbel.arrays import Arrays
 from umbel.codec import Json
+from umbel.errors import FormatError
 from umbel.wire.limits import INLINE
 
 
@@ -94,7 +95,7 @@ def read(frame: Frame, large: Callable[[str, str], Arrays]) -> Message:
                 begin, length = int(where[0]) + size, int(where[1])
                 arrays[digest] = Arrays.from_bytes(frame.body[begin : begin + length], source=f"arrays {digest[:12]}")
         return Message(header, json.loads(frame.body[:size]), arrays)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, FormatError) as error:
         raise Garbage(f"it is no message: {error!r:.200}") from error
 
 

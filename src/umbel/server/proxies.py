@@ -187,9 +187,8 @@ class AskingRunner:
 
     def close(self, close: Close) -> Reduced:
         """The exchange is over."""
-        self._up.ask("close")
         reduced = self._folding.close(close)
-        self._up.ask("count", list(self._states.clients))
+        self._up.ask("close", list(self._states.clients))
         return reduced
 
 
