@@ -13,7 +13,7 @@ from umbel.arrays import Arrays
 from umbel.codec import Fetch, Json, decode, loaded_classes
 from umbel.engine.federation import model_of
 from umbel.engine.history import COUNTS, History, Row
-from umbel.errors import EmptyPopulation, Failure, QuorumMissed, RunError, UmbelError
+from umbel.errors import EmptyPopulation, Failure, FormatError, QuorumMissed, RunError, UmbelError
 from umbel.result import ClientRecords, Result
 
 ENDED = ("finished", "stopped", "failed")
@@ -57,7 +57,9 @@ class Outcome:
         Raises:
             FormatError: it is not what this version of Umbel understands.
         """
-        found = decode({name: data.get(name) for name in cls.__slots__}, fetch, allow=loaded_classes)
+        names = [name for name in cls.__slots__ if name != "state"]
+        found = decode({name: data.get(name) for name in names}, fetch, allow=loaded_classes)
+        found["state"] = _state_in(data.get("state"), fetch)
         return cls(**{name: value for name, value in found.items() if value is not None})
 
     def result(
@@ -145,6 +147,17 @@ def _guessed(what: str) -> type[UmbelError]:
     if "there is no client to ask" in what or "needs min_nodes=" in what:
         return EmptyPopulation
     return RunError
+
+
+def _state_in(data: Json, fetch: Fetch) -> Any:
+    """What the last commit held; of classes that this program has not imported only the model."""
+    try:
+        return decode(data, fetch, allow=loaded_classes)
+    except FormatError:
+        match data:
+            case {"$class": str(), "fields": {"model": {"$arrays": str(digest)}}} | {"model": {"$arrays": str(digest)}}:
+                return {"model": fetch(digest)}
+        return None
 
 
 __all__ = ["ENDED", "Outcome", "error_of", "failure_of", "row_of"]

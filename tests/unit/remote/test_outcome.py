@@ -33,6 +33,15 @@ def test_an_outcome_is_the_result_of_a_simulation() -> None:
     assert result.timing == {"total": 2.0, "round": 2.0}
 
 
+@pytest.mark.parametrize("form", [{"$class": "elsewhere:State", "fields": {}}, {}])
+def test_of_a_state_of_classes_that_are_not_here_there_is_the_model(form: dict[str, object]) -> None:
+    model = {"$arrays": MODEL.digest()}
+    other = {"$class": "elsewhere:Optimizer", "fields": {}}
+    state = {**form, "fields": {"model": model, "other": other}} if form else {"model": model, "other": other}
+    assert Outcome.read({"state": state}, {MODEL.digest(): MODEL}.__getitem__).state == {"model": MODEL}
+    assert Outcome.read({"state": other}, lambda _: MODEL).state is None
+
+
 def test_a_run_that_has_committed_nothing_has_its_initial_model() -> None:
     result = Outcome().result(status="running", seed=1, name="run", seconds=0.0, initial=MODEL)
     assert (result.model, len(result.history), dict(result.clients)) == (MODEL, 0, {})
