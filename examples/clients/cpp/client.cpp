@@ -15,7 +15,7 @@
 struct Work {
   wire::Task task;
   wire::ReportRequest report;
-  string arrays;  // of the update
+  string asked, arrays;  // the task without its deadline; of the update
   std::atomic<bool> dropped = false, done = false;
 };
 
@@ -28,12 +28,15 @@ class Desk {
     for (const auto& id : notice.revoke().tasks()) drop(id);
     if (!notice.has_task()) return;
     const auto& id = notice.task().id();
+    auto asked = notice.task();
+    asked.clear_deadline();
     auto before = works_.find(place(id));
-    if (before == works_.end() || before->second->task.id().attempt() < id.attempt()) {
+    if (before == works_.end() || before->second->asked != asked.SerializeAsString()) {
       drop(id);
       std::erase_if(works_, [](const auto& named) { return named.second->done.load(); });
       works_[place(id)] = std::make_shared<Work>();
       works_[place(id)]->task = notice.task();
+      works_[place(id)]->asked = asked.SerializeAsString();
     }
     queue_.push_back(works_[place(id)]);  // if it is there already, it is reported once more
     ready_.notify_one();
@@ -69,7 +72,7 @@ class Desk {
     auto& report = work.report;
     *report.mutable_id() = task.id();
     try {
-      if (task.needs_size()) throw Failed("cannot", "this client cannot do what the task needs: " + task.needs(0));
+      if (task.needs_size()) throw Failed("refused", "this client cannot do what the task needs: " + task.needs(0));
       if (task.kind() == "query") throw Failed("handler-missing", "this client answers no queries");
       string arrays = server_.download(task.model());
       bool trains = task.kind() == "train";

@@ -83,7 +83,7 @@ class Regression {
       cannot |= name != "w" && (role.string_value() == "trained" || role.string_value() == "buffer");
     }
     std::string type = cannot ? "" : w->second.struct_value().fields().at("dtype").string_value();
-    if (type != "F64" && type != "F32") throw Failed("cannot", "this client trains \"w\", of F64 or F32, alone");
+    if (type != "F64" && type != "F32") throw Failed("client-failed", "this client trains \"w\", of F64 or F32, alone");
     auto offsets = w->second.struct_value().fields().at("data_offsets").list_value();
     double start = 8 + length, end = start + offsets.values(1).number_value();
     return {size_t(start + offsets.values(0).number_value()), size_t(end), type == "F64"};

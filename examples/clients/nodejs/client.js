@@ -166,10 +166,11 @@ function drop(id) {
 
 function take(task) {
   const before = works.get(place(task.id));
-  if (before?.attempt >= task.id.attempt) return before.report && deliver(before); // or it goes on
+  const asked = sha256(calls.Subscribe.responseSerialize({ task: { ...task, deadline: 0 } })).toString('hex');
+  if (before?.asked === asked) return before.report && deliver(before); // or it goes on
   drop(task.id);
   for (const [where, old] of works) if (old.done) works.delete(where);
-  works.set(place(task.id), { attempt: task.id.attempt });
+  works.set(place(task.id), { asked });
   queue = queue.then(perform.bind(null, task, works.get(place(task.id))));
 }
 
@@ -207,14 +208,14 @@ function unpacked(bytes) {
   const { roles } = JSON.parse(umbel);
   const mine = Object.keys(roles).filter((entry) => ['trained', 'buffer'].includes(roles[entry]));
   const type = { F64: Float64Array, F32: Float32Array }[w?.dtype];
-  if (!type || String(mine) !== 'w') throw failed('cannot', 'this client trains "w", of F64 or F32, alone');
+  if (!type || String(mine) !== 'w') throw failed('client-failed', 'this client trains "w", of F64 or F32, alone');
   const [from, to] = w.data_offsets;
   const copy = new Uint8Array(bytes);
   return [copy, new type(copy.buffer, start + from, (to - from) / type.BYTES_PER_ELEMENT)];
 }
 
 async function outcomeOf(task, work) {
-  if (task.needs.length) throw failed('cannot', `this client cannot do what the task needs: ${task.needs}`);
+  if (task.needs.length) throw failed('refused', `this client cannot do what the task needs: ${task.needs}`);
   if (task.kind === 'query') throw failed('handler-missing', 'this client answers no queries');
   const [content, w] = unpacked(await download(task.model));
   const errors = () => rows.map((row) => w.reduce((sum, value, i) => sum + value * row[i], -row.at(-1)));
@@ -243,7 +244,4 @@ async function main() {
   }
 }
 
-main().catch((error) => {
-  console.error(error.details ?? error);
-  process.exit(1);
-});
+main().catch((error) => process.exit(console.error(error.details ?? error) ?? 1));
