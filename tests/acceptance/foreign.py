@@ -5,6 +5,8 @@ All do linear regression by gradient descent, each on the rows of its own file. 
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import umbel
@@ -77,6 +80,17 @@ clipped = server(%d, "float64", 1, umbel.transforms.clip(1.0), on_miss="stop")
 """
 
 Rows = NDArray[np.float64]
+
+
+@contextmanager
+def shared(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A directory that is the same in all of pytest's workers: what takes long to build is built once."""
+    root = factory.getbasetemp()
+    place = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    place.mkdir(exist_ok=True)
+    with (place / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
 
 
 def made_up(name: str, examples: int) -> Rows:

@@ -26,11 +26,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"needs libgrpc++-dev: {', '.join(missing)} cannot be found")
     if subprocess.run(["pkg-config", "--exists", *LIBRARIES], check=False).returncode:
         pytest.skip(f"needs libgrpc++-dev: pkg-config does not find all of {', '.join(LIBRARIES)}")
-    place = tmp_path_factory.mktemp("cpp")
-    build = ["make", "--directory", str(CLIENT), "--jobs", "2", f"BUILD={place}", "CXXFLAGS=-O1 -Wall -Wextra -Werror"]
-    done = subprocess.run(build, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return place / "client"
+    with foreign.shared(tmp_path_factory, "cpp") as place:
+        flags = (f"BUILD={place}", "CXXFLAGS=-O1 -Wall -Wextra -Werror")
+        build = ["make", "--directory", str(CLIENT), "--jobs", "2", *flags]
+        done = subprocess.run(build, capture_output=True, text=True, check=False, timeout=4 * PATIENCE)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return place / "client"
 
 
 @pytest.fixture(scope="module")

@@ -22,16 +22,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The client, with what it imports beside it."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("needs nodejs: there is no node, or no npm")
-    place = tmp_path_factory.mktemp("nodejs")
-    for name in ("client.js", "package.json"):
-        shutil.copy(CLIENT / name, place)
     quiet = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--no-update-notifier")
-    done = subprocess.run(
-        ["npm", "install", *quiet], cwd=place, capture_output=True, text=True, check=False, timeout=3 * PATIENCE
-    )
-    if done.returncode:
-        pytest.skip(f"needs nodejs: npm cannot install here: {done.stderr[-300:]}")
-    return place / "client.js"
+    with foreign.shared(tmp_path_factory, "nodejs") as place:
+        if not (place / "client.js").exists():
+            shutil.copy(CLIENT / "package.json", place)
+            done = subprocess.run(
+                ["npm", "install", *quiet], cwd=place, capture_output=True, text=True, check=False, timeout=3 * PATIENCE
+            )
+            if done.returncode:
+                pytest.skip(f"needs nodejs: npm cannot install here: {done.stderr[-300:]}")
+            shutil.copy(CLIENT / "client.js", place)
+        return place / "client.js"
 
 
 @pytest.fixture(scope="module")
