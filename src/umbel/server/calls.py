@@ -48,6 +48,9 @@ class NodeDesk:
         uploads: blobs on their way.
         counts: what is counted.
         allowed: names of nodes that may open a session; None: all that are enrolled.
+
+    Attributes:
+        ending: the server ends, and not its nodes.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class NodeDesk:
     ) -> None:
         self._store, self._sessions, self._hub, self._runs, self._uploads = store, sessions, hub, runs, uploads
         self._allowed, self._counts = allowed, counts
+        self.ending = False
         self._offers: dict[str, tuple[Offer, float]] = {}
         self._nodes = {node.name: node for node in store.nodes()}
 
@@ -151,6 +155,8 @@ class NodeDesk:
                 self._note(name, offer, connected=False)
 
     def _note(self, name: str, offer: Offer, *, connected: bool) -> None:
+        if self.ending:  # the next server is to wait for who is connected now
+            return
         logger.info("node-%s: %s", "connected" if connected else "away", name)
         self._store.change_node(name, seen=time.time(), program=offer.program, connected=connected)
 

@@ -129,7 +129,7 @@ class Server:
         self.port, self._listening = listening.port, listening
         control.joined = self._joined
         exit.push_async_callback(listening.stop, _GRACE)
-        exit.push_async_callback(self._let_go)
+        exit.push_async_callback(self._let_go, nodes)
         if settings.pages is not None:
             shown = pages(store, hub, runs, counts, expires=authority.expires, ready=self._ready)
             served = Pages(shown, *settings.pages)
@@ -139,8 +139,9 @@ class Server:
         exit.callback(keeping.cancel)
         await self._first_start()
 
-    async def _let_go(self) -> None:
+    async def _let_go(self, nodes: NodeDesk) -> None:
         """Say goodbye to nodes, and let runs stop where they stand."""
+        nodes.ending = True
         await self.runs.close()
         self.hub.goodbye("the server ends", 0.0)
 
