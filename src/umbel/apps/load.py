@@ -97,14 +97,16 @@ def _first(path: Path | None, top: str) -> Iterator[Path | None]:
     importlib.invalidate_caches()
     try:
         yield places[0]
-    finally:
+    except BaseException:  # what could not be loaded must not hide anything else
         sys.path.remove(source)
-        if source not in had:
-            sys.path.append(source)
-            found = PathFinder.find_spec(top)
-            if found is None or not _lies_in(found.origin, found.submodule_search_locations, places[0]):
-                sys.path.remove(source)
-                sys.path.insert(0, source)
+        raise
+    sys.path.remove(source)
+    if source not in had:
+        sys.path.append(source)
+        found = PathFinder.find_spec(top)
+        if found is None or not _lies_in(found.origin, found.submodule_search_locations, places[0]):
+            sys.path.remove(source)
+            sys.path.insert(0, source)
 
 
 def _lies_in(origin: str | None, locations: Any, source: Path) -> bool:

@@ -133,8 +133,10 @@ def test_the_other_side(tmp_path: Path, name: str) -> None:
 
 def test_a_module_that_another_package_has_taken(tmp_path: Path) -> None:
     write_project(tmp_path, "umbel")
+    before = list(sys.path)
     with pytest.raises(AppError, match=r"a module 'umbel' is imported already, from .*umbel"):
         load_object("umbel:client", path=tmp_path)
+    assert sys.path == before, "what was refused hides nothing"
 
 
 def test_worker_processes_find_the_app(tmp_path: Path, name: str) -> None:
