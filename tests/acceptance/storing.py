@@ -151,7 +151,7 @@ def check_run(store: ServerStore, said: dict[str, set[Any]]) -> None:
     assert said.get("commit", set()) <= {c.round for c in commits}
     assert said.get("record", set()) <= {c.round for c in commits} | {r.sequence for r in records}
     counted = {c.round: json.loads(c.content) for c in commits} | {r.sequence: json.loads(r.content) for r in records}
-    opened = store.opened(RUN)
+    opened = next(iter(store.unclosed(RUN)), None)
     if opened is not None:
         rows = store.answers(RUN, opened.sequence)
         counted.setdefault(opened.sequence, [row.client for row in rows])

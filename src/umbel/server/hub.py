@@ -18,7 +18,7 @@ from umbel.sample import Population
 from umbel.server.wanted import Offer, Wanted, waiting_for
 from umbel.wire import Goodbye, Revoke, SubscribeResponse, Task, TaskId
 
-PATIENCE = 30.0  # seconds without a sign of life after which a node counts as gone: three of HTTP/2's pings
+PATIENCE = 30.0  # seconds after its stream ended for which a node is still waited for
 _SAID_EVERY = 5.0  # seconds between two words about whom a run waits for
 RETURN = 5.0  # seconds that a new server waits for nodes that were connected to the one before; they retry each second
 
@@ -60,7 +60,6 @@ class HubNode:
     Attributes:
         offer: what it said last.
         outbox: what it is to be told; None: it is not connected.
-        connections: how often it has connected.
         working: runs whose task it has.
         served: when each run's task was last given to it, by a counter.
         clock: seconds that its clock is ahead.
@@ -68,7 +67,6 @@ class HubNode:
 
     offer: Offer
     outbox: asyncio.Queue[SubscribeResponse | None] | None = None
-    connections: int = 0
     working: set[str] = field(default_factory=set)
     served: dict[str, int] = field(default_factory=dict)
     clock: float = 0.0
@@ -112,7 +110,6 @@ class Hub:
             node.gone = None
         outbox: asyncio.Queue[SubscribeResponse | None] = asyncio.Queue()
         node.offer, node.outbox, node.clock, node.present = offer, outbox, clock, True
-        node.connections += 1
         node.working = {run for run, exchange in self.exchanges.items() if offer.name in exchange.handed}
         for run in node.working:
             exchange = self.exchanges[run]

@@ -225,17 +225,17 @@ def _check_events(store: ServerStore, again: Reopen) -> None:
 
 def _check_exchange(store: ServerStore, again: Reopen) -> None:
     _with_run(store)
-    _promise.require(store.opened(_RUN) is None, "have no open exchange at first")
+    _promise.require(not store.unclosed(_RUN), "have no open exchange at first")
     first = _open(store)
     _accept(store, "a")
     store = again(store)
-    _promise.require(store.opened(_RUN) == first, "find the open exchange")
+    _promise.require(store.unclosed(_RUN)[:1] == [first], "find the open exchange")
     late = OpenExchange(sequence=1, digest="d", opened=99.0)
     _promise.require(store.open_exchange(_RUN, late).result() == first, "go on with an exchange that is open")
     _promise.require(len(store.answers(_RUN, 1)) == 1, "keep the answers of an exchange that goes on")
     other = _open(store, digest="e")
     store = again(store)
-    _promise.require(store.opened(_RUN) == other, "replace an exchange that asks something else")
+    _promise.require(store.unclosed(_RUN)[:1] == [other], "replace an exchange that asks something else")
     _promise.require(not store.answers(_RUN, 1), "drop the answers to another question")
 
 
@@ -299,7 +299,7 @@ def _check_record(store: ServerStore, again: Reopen) -> None:
     for _ in range(2):
         store.record(_RUN, '"one"', round=1, call=1, sequence=1, states=["a", "c"]).result()
         store = again(store)
-    _promise.require(store.opened(_RUN) is None and not store.answers(_RUN, 1), "close a recorded exchange")
+    _promise.require(not store.unclosed(_RUN) and not store.answers(_RUN, 1), "close a recorded exchange")
     _promise.require(dict(store.states(_RUN)) == {"a": 1}, "move on whose state counts, if it has a new one")
     commits, records = store.saved(_RUN)
     _promise.require(not commits and [r.content for r in records] == ['"one"'], "keep a record once")
@@ -315,7 +315,7 @@ def _check_overlap(store: ServerStore, again: Reopen) -> None:
     _promise.require(_accept(store, "b", 1) == "late", "call an answer late when the next exchange is open")
     _accept(store, "b", 2)
     store = again(store)
-    first = store.opened(_RUN)
+    first = next(iter(store.unclosed(_RUN)), None)
     _promise.require(first is not None and first.sequence == 1, "go on with the exchange that was not recorded")
     _open(store, 1)
     _promise.require(_accept(store, "c", 1) == "accepted", "take answers of an exchange that goes on")

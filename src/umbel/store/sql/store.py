@@ -341,13 +341,6 @@ class ServerStore:
         found = select(table).where(table.c.run == run, table.c.sequence == sequence).order_by(table.c.number)
         return self._read(lambda c: [*map(answer_of, c.execute(found))])
 
-    def opened(self, run: str) -> OpenExchange | None:
-        """The first exchange that is not closed: the one that a resumed run goes on with."""
-        table = tables.exchange
-        found = select(table).where(table.c.run == run).order_by(table.c.sequence).limit(1)
-        row = self._read(lambda c: c.execute(found).first())
-        return None if row is None else exchange_of(row)
-
     def unclosed(self, run: str) -> list[OpenExchange]:
         """All exchanges that are not closed, in order: what a resumed run asks again, answers included."""
         table = tables.exchange

@@ -51,7 +51,7 @@ def test_states_move_with_the_record_or_with_the_commit_that_makes_it_needless(t
         run.commit(commit(2))
         run.close()
         assert dict(store.states(RUN)) == {"a": 1, "b": 2}
-        assert store.opened(RUN) is None
+        assert not store.unclosed(RUN)
         assert store.saved(RUN)[1] == []
 
 
@@ -92,7 +92,7 @@ def test_a_commit_is_written_while_the_run_goes_on(tmp_path: Path) -> None:
             opened_next = store.open_exchange(RUN, OpenExchange(sequence=2, digest="d", opened=2.0))
         opened_next.result()
         assert [c.rows[0].round for c in run.commits()] == [1]
-        first = store.opened(RUN)
+        first = next(iter(store.unclosed(RUN)), None)
         assert first is not None
         assert first.sequence == 2
         run.close()
