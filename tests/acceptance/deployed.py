@@ -119,6 +119,7 @@ class Federation:
         """Start a node, and wait until it is connected."""
         started = self._exit.enter_context(self.program(*self.node_command(name, *arguments, app=app), program=program))
         started.wait_for("connected: ")
+        self.server.wait_for(rf"node-connected.*\b{re.escape(name)}\b")  # only then is it asked
         return started
 
     def node_command(self, name: str, *arguments: str, app: Path | None = None) -> list[str]:
