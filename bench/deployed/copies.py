@@ -29,14 +29,12 @@ class Copy(NamedTuple):
 # Not here: what gRPC does inside, what mapping a file costs, and what training and the mean do themselves.
 COPIES = (
     Copy("store/sql/blobs.py", "replace_file(self.path(digest), data, sync=sync)", "down: model to the server's file"),
-    Copy("server/uploads.py", "os.pread, file, CHUNK, offset)", "down: server's file to a piece"),
-    Copy("link/dispatch.py", "yield read_frame(data)", "down: piece to a message"),
+    Copy("link/dispatch.py", "ahead(answers, read_frame)", "down: server's file, mapped, to a message"),
     Copy("node/cache.py", "write_all(file, piece)", "down: message to the node's file, which the app's process maps"),
     Copy(
-        "node/arrays_by_file.py", "replace_file(path, arrays.to_bytes(), sync=False)", "up: update to the node's file"
+        "node/arrays_by_file.py", "written = beside.submit(replace_file, path, arrays.to_bytes(), sync=False)", "up: update to the node's file"
     ),
-    Copy("node/delivery.py", "coming = asyncio.ensure_future(asyncio.to_thread(os.pread", "up: node's file to a piece"),
-    Copy("link/signing.py", "yield write_frame(piece)", "up: piece to a message"),
+    Copy("link/signing.py", "ahead(data, write_frame)", "up: node's file, mapped, to a message"),
     Copy("store/sql/incoming.py", "write_all(self._file, data)", "up: message to the server's file, which is mapped"),
 )
 

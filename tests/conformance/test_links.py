@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -82,7 +82,7 @@ class Broken:
     async def stat_blob(self, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         return await self.inner.stat_blob(request)
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterable[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
         return await self.inner.write_blob(head, data)
 
     async def close(self) -> None:
@@ -167,7 +167,7 @@ class EndsEarly(Broken):
 
 
 class TurnsPieces(Broken):
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterable[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
         async def turned() -> AsyncIterator[Data]:
             for piece in [piece async for piece in data][::-1]:
                 yield piece
@@ -176,7 +176,7 @@ class TurnsPieces(Broken):
 
 
 class WrapsTheCallersError(Broken):
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterable[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
         try:
             return await self.inner.write_blob(head, data)
         except KeyError as error:

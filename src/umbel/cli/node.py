@@ -56,11 +56,13 @@ def node(
 
     from umbel.cli.lines import log_to_lines
     from umbel.cli.nodeevents import NodeLines
+    from umbel.link.allocation import hold_message_memory
 
     settings = node_config(config, site=site, name=name, slots=slots, label=label)
     directory = _directory(dir, settings)
     apps = installed(app or [], directory, needed=not settings.policy.code_from_server)
     log_to_lines(json=json)
+    hold_message_memory()
     asyncio.run(_work(address, settings, apps, directory=directory, ca=ca, lines=NodeLines(json=json)))
 
 

@@ -124,8 +124,10 @@ async def _serve(settings: ServerSettings, renew: Callable[[], Authority], *, js
 
     from umbel.cli.lines import say
     from umbel.cli.signals import on_signal
+    from umbel.link.allocation import hold_message_memory
     from umbel.server.program import Server
 
+    hold_message_memory()
     ending, authority = asyncio.Event(), renew()
     on_signal(ending.set)
     for warning in authority.warnings:

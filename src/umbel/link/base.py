@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from umbel import wire
 
 Data = bytes | memoryview
-"""A piece of a blob; who gets one must be done with it, or copy it, before asking for the next."""
+"""A piece of a blob. Its bytes stay as they are: who gets one may ask for the next before using it."""
 
 
 class Link(Protocol):
@@ -36,7 +36,7 @@ class Link(Protocol):
     async def stat_blob(self, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         """How much of a blob the server has."""
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterable[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
         """Write a blob from ``head.offset`` to its end; no piece is larger than a chunk."""
 
     async def close(self) -> None:

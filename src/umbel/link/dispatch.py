@@ -16,6 +16,7 @@ from umbel import wire
 from umbel.errors import Incompatible, Rejected, UmbelError, Unauthenticated
 from umbel.link.base import ControlCalls, Data, NodeCalls
 from umbel.link.ending import ending
+from umbel.link.pieces import ahead
 from umbel.link.sessions import Sessions
 from umbel.link.status import Status, internal, status_of
 from umbel.wire.frames import read_frame, read_head, write_data
@@ -100,8 +101,9 @@ class Dispatch:
             request = _parsed(method, body)
             async with ending(self._answers[path](*who, request)) as answers:
                 if method.name in _BLOBS:
-                    async for data in answers:
-                        yield read_frame(data)
+                    async with ending(ahead(answers, read_frame)) as messages:
+                        async for message in messages:
+                            yield message
                 else:
                     async for response in answers:
                         yield _serialized(response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any, final
 
 from google.protobuf.message import Message
@@ -56,7 +56,7 @@ class PersonLink:
             async for message in messages:
                 yield read_data(message)
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterable[Data]) -> wire.WriteRunBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteRunBlobResponse:
         """Write a blob from ``head.offset`` to its end; no piece is larger than a chunk."""
         method = CONTROL["WriteRunBlob"]
         async with ending(uploaded(write_head(head), data)) as messages:

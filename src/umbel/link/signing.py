@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 
 from google.protobuf.message import Message
 
@@ -14,6 +14,7 @@ from umbel.link.base import Channel, Data
 from umbel.link.dispatch import COUNTER, SESSION, SIGNATURE
 from umbel.link.ending import ending
 from umbel.link.identity import Identity
+from umbel.link.pieces import ahead
 from umbel.wire.frames import read_data, write_frame, write_head
 from umbel.wire.methods import NODE, M
 
@@ -85,7 +86,7 @@ class SignedLink(ABC):
         """See `Link.stat_blob`."""
         return await self._ask("StatBlob", request, wire.StatBlobResponse)
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterable[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
         """See `Link.write_blob`."""
         method, first = NODE["WriteBlob"], write_head(head)
         metadata = self._signed(method.path, first)
@@ -123,11 +124,12 @@ def _checked(kind: type[M], data: bytes) -> M:
     return message
 
 
-async def uploaded(first: bytes, data: AsyncIterable[Data]) -> AsyncIterator[bytes]:
+async def uploaded(first: bytes, data: AsyncIterator[Data]) -> AsyncIterator[bytes]:
     """The messages of an upload: the head, then the data."""
     yield first
-    async for piece in data:
-        yield write_frame(piece)
+    async with ending(ahead(data, write_frame)) as messages:
+        async for message in messages:
+            yield message
 
 
 __all__ = ["SignedLink", "uploaded"]

@@ -13,17 +13,20 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 from umbel.errors import CorruptFile, DiskFull
+from umbel.link.base import Data
 from umbel.link.ending import ending
+from umbel.link.pieces import Behind
 from umbel.store.durable import readable_errors, write_all
 
 _PART = ".part"
 _PIECE = 1 << 20  # bytes that are read at a time
 _TRIES = 3  # of a blob whose bytes did not have its digest
-Read = Callable[[int], AsyncIterator[Any]]
+Read = Callable[[int], AsyncIterator[Data]]
 
 
 @final
@@ -136,27 +139,18 @@ class BlobCache:
         with readable_errors(part):
             file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.lseek(file, there, os.SEEK_SET)
-        written: asyncio.Future[None] | None = None  # of the piece before, while the next one comes
         try:
-            async with ending(read(there)) as pieces:
+            async with Behind(partial(_take, part, file, running)) as behind, ending(read(there)) as pieces:
                 async for piece in pieces:
-                    if written is not None:
-                        await written
                     there += len(piece)
                     if there > size:
                         break
-                    written = asyncio.ensure_future(asyncio.to_thread(_take, part, file, piece, running))
-                    if not _stays(piece):
-                        await written
+                    await behind.put(piece)
         except DiskFull:
             self._forget(part.name)
             raise
         finally:
-            try:
-                if written is not None:
-                    await asyncio.shield(written)
-            finally:
-                os.close(file)
+            os.close(file)
         return there
 
     def _forget(self, name: str) -> None:
@@ -193,12 +187,7 @@ def _hash(path: Path, size: int) -> Any:
     return running
 
 
-def _stays(piece: Any) -> bool:
-    """May it be looked at after the next one was asked for?"""
-    return isinstance(piece if isinstance(piece, bytes) else piece.obj, bytes)
-
-
-def _take(path: Path, file: int, piece: Any, running: Any) -> None:
+def _take(path: Path, file: int, running: Any, piece: Data) -> None:
     with readable_errors(path):
         write_all(file, piece)
     running.update(piece)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from umbel import wire
 from umbel.errors import NotThere, Rejected
 from umbel.link.base import Link
+from umbel.link.pieces import file_pieces
 from umbel.node.answers import sent_blobs
 from umbel.node.outbox import Finished, Outbox
 
@@ -77,28 +75,12 @@ async def upload(link: Link, digest: bytes, size: int, path: Path, *, chunk: int
             return
         offset = min(there.received, size)
         head = wire.BlobHead(digest=digest, size=size, offset=offset)
-        if (await link.write_blob(head, _pieces(path, offset, chunk))).complete:
+        if (await link.write_blob(head, file_pieces(path, offset, chunk))).complete:
             return
     raise Rejected(
         f"the server did not take in the blob {digest.hex()[:12]} of {size:,} bytes",
         advice="look into the server's log, and at the room on its disk",
     )
-
-
-async def _pieces(path: Path, offset: int, chunk: int) -> AsyncIterator[bytes]:
-    """The rest of a file; the next piece is read while the last one is under way."""
-    file = await asyncio.to_thread(os.open, path, os.O_RDONLY)
-    coming: asyncio.Future[bytes] | None = None
-    try:
-        coming = asyncio.ensure_future(asyncio.to_thread(os.pread, file, chunk, offset))
-        while piece := await coming:
-            offset += len(piece)
-            coming = asyncio.ensure_future(asyncio.to_thread(os.pread, file, chunk, offset))
-            yield piece
-    finally:
-        if coming is not None:
-            await asyncio.wait([coming])  # it reads from the file that is about to be closed
-        os.close(file)
 
 
 __all__ = ["deliver", "upload"]

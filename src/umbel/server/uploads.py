@@ -9,6 +9,7 @@ from typing import final
 
 from umbel.errors import NotThere, Rejected
 from umbel.link.base import Data
+from umbel.link.pieces import Behind, file_pieces
 from umbel.server.counts import Counts
 from umbel.store.sql import Incoming, ServerStore
 from umbel.wire import CHUNK
@@ -66,16 +67,10 @@ class Uploads:
                     f"blob {digest[:12]}: {incoming.received:,} bytes are here, and these begin at {offset:,}",
                     advice="ask how many are here (StatBlob), and go on from there",
                 )
-            writing: asyncio.Task[None] | None = None
-            try:
-                async for piece in pieces:  # while the piece before is written and summed up
-                    if writing is not None:
-                        await writing
-                    writing = asyncio.ensure_future(asyncio.to_thread(incoming.write, piece))
+            async with Behind(incoming.write) as behind:
+                async for piece in pieces:
+                    await behind.put(piece)
                     self._counts.moved["in"] += len(piece)
-            finally:
-                if writing is not None:
-                    await writing
             if incoming.received < size:
                 return incoming.received, False
             await asyncio.to_thread(incoming.finish)
@@ -93,21 +88,11 @@ class Uploads:
         if found is None:
             raise NotThere(f"there is no blob {digest[:12]}", advice="its run may have gone on, or was removed")
         if isinstance(found, Path):
-            reading = asyncio.ensure_future(asyncio.to_thread(_piece, found, offset))
-            while piece := await reading:
-                offset += len(piece)
-                reading = asyncio.ensure_future(asyncio.to_thread(_piece, found, offset))  # while this one is sent
+            async for piece in file_pieces(found, offset, CHUNK):
                 yield piece
                 self._counts.moved["out"] += len(piece)
         else:
             yield found[offset:]
-
-
-def _piece(path: Path, offset: int) -> bytes:
-    """Some of a file. It is opened each time, so that nobody need close it when a call ends in between."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        return file.read(CHUNK)
 
 
 __all__ = ["Uploads"]
