@@ -32,7 +32,9 @@ COPIES = (
     Copy("link/dispatch.py", "ahead(answers, read_frame)", "down: server's file, mapped, to a message"),
     Copy("node/cache.py", "write_all(file, piece)", "down: message to the node's file, which the app's process maps"),
     Copy(
-        "node/arrays_by_file.py", "written = beside.submit(replace_file, path, arrays.to_bytes(), sync=False)", "up: update to the node's file"
+        "node/arrays_by_file.py",
+        "beside.submit(replace_file, path, arrays.to_bytes(), sync=False)",
+        "up: update to the node's file",
     ),
     Copy("link/signing.py", "ahead(data, write_frame)", "up: node's file, mapped, to a message"),
     Copy("store/sql/incoming.py", "write_all(self._file, data)", "up: message to the server's file, which is mapped"),

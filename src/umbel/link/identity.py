@@ -82,13 +82,28 @@ class Identity:
         return hashlib.sha256(self.public).hexdigest()
 
 
-def is_signed(public: bytes, data: bytes, signature: bytes) -> bool:
-    """Did the owner of this public key sign these bytes?"""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+@final
+class PublicKey:
+    """The public half of somebody's key.
+
+    Args:
+        public: 32 bytes; by none that are no key anything is signed.
+    """
+
+    def __init__(self, public: bytes) -> None:
+        self._key: Ed25519PublicKey | None = None
+        with suppress(ValueError):
+            self._key = Ed25519PublicKey.from_public_bytes(public)
+
+    def has_signed(self, data: bytes, signature: bytes) -> bool:
+        """Did the owner of the key sign these bytes?"""
+        if self._key is None:
+            return False
+        try:
+            self._key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
 
 
 def _write_once(path: Path, identity: Identity) -> None:
@@ -122,4 +137,4 @@ def _publish(temporary: Path, path: Path) -> None:
         temporary.rename(path)
 
 
-__all__ = ["Identity", "is_signed"]
+__all__ = ["Identity", "PublicKey"]

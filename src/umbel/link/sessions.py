@@ -13,7 +13,7 @@ from typing import final
 
 from umbel import wire
 from umbel.errors import Unauthenticated
-from umbel.link.identity import is_signed
+from umbel.link.identity import PublicKey
 
 WINDOW = 1024
 """Counters up to so far behind the highest are still accepted, each once: calls overtake each other."""
@@ -27,7 +27,7 @@ _AGAIN = "open a new session"
 @dataclass(slots=True)
 class _Session:
     node: str
-    key: bytes
+    key: PublicKey
     highest: int = 0
     used: int = 0  # bit i: the counter `highest - i` was used
 
@@ -88,7 +88,8 @@ class Sessions:
             raise Unauthenticated(
                 "this challenge is used up, or older than a minute", advice="ask for another, and sign that"
             )
-        if not is_signed(key, wire.challenge_bytes(name, challenge), signature):
+        owner = PublicKey(key)
+        if not owner.has_signed(wire.challenge_bytes(name, challenge), signature):
             raise Unauthenticated(
                 f"node {name!r} has signed with another key than it enrolled with",
                 advice="start it with the directory that it has joined with; or revoke it, and let it join again",
@@ -98,7 +99,7 @@ class Sessions:
         self._answered[challenge] = until
         self.end(name)
         session = self.token(wire.SESSION_SIZE)
-        self._open[session], self._of[name] = _Session(name, key), session
+        self._open[session], self._of[name] = _Session(name, owner), session
         return session
 
     def verify(self, session: bytes, counter: int, method: str, body: bytes, signature: bytes) -> str:
@@ -125,7 +126,7 @@ class Sessions:
         behind = found.highest - counter
         if behind >= WINDOW or (behind >= 0 and found.used >> behind & 1):
             raise Unauthenticated(f"call {counter} of node {found.node!r} was made before", advice=_AGAIN)
-        if not is_signed(found.key, wire.signed_bytes(session, counter, method, body), signature):
+        if not found.key.has_signed(wire.signed_bytes(session, counter, method, body), signature):
             raise Unauthenticated(
                 f"the signature of call {counter} of node {found.node!r} is wrong",
                 advice="something on the way changes what the node sends, such as a proxy that looks inside; " + _AGAIN,

@@ -202,8 +202,6 @@ class Outbox:
                     f"(SELECT rowid FROM answers WHERE taken ORDER BY rowid DESC LIMIT 1 OFFSET {_TAKEN})"
                 )
         self._remove(json.loads(row[0]))
-        if len(self._unsynced) >= _UNSYNCED:
-            self.settle()
 
     def drop(self, key: Key) -> None:
         """Forget an answer."""
@@ -211,8 +209,13 @@ class Outbox:
         with self._errors(), self._unsynced_commit():
             self._db.execute("DELETE FROM answers WHERE run = ? AND exchange = ? AND client = ?", key)
 
+    def trim(self) -> None:
+        """Settle, if there are many lines."""
+        if len(self._unsynced) >= _UNSYNCED:
+            self.settle()
+
     def settle(self) -> None:
-        """Sync the journal's file; its lines are no longer needed here."""
+        """Sync the journal's file; its lines are no longer needed here. That takes its time: not while a task waits."""
         self._write([])
         self._journal.sync()
         with self._errors(), self._unsynced_commit():

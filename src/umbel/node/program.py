@@ -193,16 +193,12 @@ class Node:
                 return
             work.cancel()
             await asyncio.wait([work])
-        done = await shop.stored(shop.outbox.find, key)
-        if done is not None and done.answers(task.id.attempt, answers.question_digest(task)):
-            again = await shop.stored(shop.outbox.ask_again, done, task.id.attempt)
-            self._waiting[key] = again
-            self._deliver(shop, again)
-            return
+        done = await shop.begin(task, answers.question_digest(task))
         if done is not None:
-            self._waiting.pop(key, None)
-            await shop.stored(shop.outbox.drop, key)
-        await shop.note("asked", answers.asked_line(task))
+            self._waiting[key] = done
+            self._deliver(shop, done)
+            return
+        self._waiting.pop(key, None)
         self._work[key] = task, self._group.create_task(self._do(shop, task))
 
     async def _do(self, shop: Workshop, task: wire.Task) -> None:
@@ -264,9 +260,8 @@ class Node:
         if self._waiting.get(key) is not answer:
             return  # it was asked again, or revoked
         del self._waiting[key]
-        await shop.stored(shop.outbox.take, key)
         ended = {"run": key.run, "exchange": key.exchange, "attempt": answer.attempt, "verdict": verdict}
-        await shop.note("delivered", ended)
+        await shop.end(key, "delivered", ended)
         id_ = wire.TaskId(run=key.run, exchange=key.exchange, client=key.client, attempt=answer.attempt)
         self._observer.delivered(id_, verdict)
 
@@ -278,10 +273,9 @@ class Node:
             work.cancel()
         elif key in self._waiting and self._waiting[key].attempt <= id_.attempt:
             del self._waiting[key]
-            await shop.stored(shop.outbox.take, key)
         else:
             return
-        await shop.note("revoked", {"run": key.run, "exchange": key.exchange, "reason": reason})
+        await shop.end(key, "revoked", {"run": key.run, "exchange": key.exchange, "reason": reason})
         self._observer.revoked(id_, reason)
 
 

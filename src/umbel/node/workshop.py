@@ -28,7 +28,7 @@ from umbel.node.cache import BlobCache, Read
 from umbel.node.children import Begin, Child, ChildDied, Children, Watch
 from umbel.node.config import Dataset, NodeConfig
 from umbel.node.installed import InstalledApp
-from umbel.node.outbox import Finished, Outbox
+from umbel.node.outbox import Finished, Key, Outbox
 from umbel.node.policy import blobs_of, comes_along, judge, judge_answer, pick_dataset, signatures_of
 from umbel.node.shipped import ShippedApps
 from umbel.node.states import NodeStates, StateLost
@@ -324,9 +324,39 @@ class Workshop:
         """Write a line of the journal."""
         await self.stored(self.outbox.note, event, content)
 
+    async def begin(self, task: wire.Task, question: bytes) -> Finished | None:
+        """Write down that a task is asked; gives the last answer to it instead, if there is one.
+
+        Args:
+            task: what is asked.
+            question: its digest.
+        """
+        key = answers.key_of(task.id)
+
+        def begun() -> Finished | None:
+            done = self.outbox.find(key)
+            if done is not None and done.answers(task.id.attempt, question):
+                return self.outbox.ask_again(done, task.id.attempt)
+            if done is not None:
+                self.outbox.drop(key)
+            self.outbox.note("asked", answers.asked_line(task))
+            return None
+
+        return await self.stored(begun)
+
+    async def end(self, key: Key, event: str, content: Mapping[str, Any]) -> None:
+        """Forget an answer, and write down why."""
+
+        def ended() -> None:
+            self.outbox.take(key)
+            self.outbox.note(event, content)
+
+        await self.stored(ended)
+
     async def trim(self) -> None:
-        """End children that have waited too long."""
+        """End children that have waited too long, and settle what has been written."""
         await self._children.trim()
+        await self.stored(self.outbox.trim)
 
     async def close(self) -> None:
         """End all children, and close all files."""

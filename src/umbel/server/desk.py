@@ -115,13 +115,22 @@ class Desk:
     # --- into the loop's thread --------------------------------------------------------------
 
     def _call(self, work: Callable[..., T], *args: Any) -> T:
-        async def do() -> T:
-            return work(*args)
+        calling: Future[T] = Future()
 
-        return self._await(do())
+        def do() -> None:
+            if calling.set_running_or_notify_cancel():
+                try:
+                    calling.set_result(work(*args))
+                except Exception as error:  # noqa: BLE001  # the run's own thread raises it
+                    calling.set_exception(error)
+
+        self._loop.call_soon_threadsafe(do)
+        return self._result(calling)
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        calling = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self._result(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _result(self, calling: Future[T]) -> T:
         self._calling = calling
         if self.interrupted is not None:  # it may have come before there was a call to cancel
             calling.cancel()

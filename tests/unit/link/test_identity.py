@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from umbel.errors import CorruptFile, UsageError
-from umbel.link.identity import Identity, is_signed
+from umbel.link.identity import Identity, PublicKey
 
 
 def test_a_key_is_made_once(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_key_is_made_once(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["key.pem"]
     if os.name == "posix":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert is_signed(first.public, b"data", again.sign(b"data"))
+    assert PublicKey(first.public).has_signed(b"data", again.sign(b"data"))
     assert Identity.make().public != first.public
 
 
@@ -54,7 +54,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_what_was_not_signed_is_not() -> None:
     me = Identity.make()
     signature = me.sign(b"data")
-    assert not is_signed(me.public, b"date", signature)
-    assert not is_signed(Identity.make().public, b"data", signature)
-    assert not is_signed(b"short", b"data", signature)
-    assert not is_signed(me.public, b"data", b"")
+    assert not PublicKey(me.public).has_signed(b"date", signature)
+    assert not PublicKey(Identity.make().public).has_signed(b"data", signature)
+    assert not PublicKey(b"short").has_signed(b"data", signature)
+    assert not PublicKey(me.public).has_signed(b"data", b"")
