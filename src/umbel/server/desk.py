@@ -1,7 +1,8 @@
 """A run's side of the network: who is asked, who has answered. Lives in the run's own thread.
 
 Whoever runs the engine's loop is a plain function that waits; the hub lives in the event loop. They meet in two places:
-calls into the loop, and a queue of events out of it.
+words into the loop, which are heard in their order, and a queue of events out of it. Of what it says a run waits for
+nothing but who is there, since each waiting costs a round several switches between threads.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import json
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import asdict
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 from umbel.engine.exchange import Arrived, Event, Failed, Lost
 from umbel.engine.question import Question
@@ -28,7 +29,6 @@ from umbel.store.sql import Kept, RunRow, ServerStore
 from umbel.store.sql import OpenExchange as OpenRow
 from umbel.wire import Task, TaskId
 
-T = TypeVar("T")
 _SPARE = 64 << 20  # bytes that stay free on the disk, for the database and its log
 _ATTEMPTS_SHOWN = 3
 
@@ -44,6 +44,31 @@ class Interrupted(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+@final
+class _Tray:
+    """What comes in for one exchange, so that nothing comes in for the next that was meant for it.
+
+    Attributes:
+        sequence: which exchange; 0: none.
+        events: what has happened.
+        answers: by client, those that nobody has folded yet.
+    """
+
+    def __init__(self, sequence: int = 0) -> None:
+        self.sequence = sequence
+        self.events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
+        self.answers: dict[str, Answer] = {}
+
+    def put(self, answer: Answer, attempt: int) -> None:
+        """A client's answer; it counts for this attempt."""
+        if isinstance(answer.done, Failure):
+            kind = Lost if answer.retryable else Failed
+            self.events.put(kind(answer.client, attempt, answer.done))
+            return
+        self.answers[answer.client] = answer
+        self.events.put(Arrived([(answer.client, attempt)]))
 
 
 @final
@@ -83,13 +108,13 @@ class Desk:
     ) -> None:
         self._run, self._wanted, self._threads = run, wanted, threads
         self._store, self._hub, self._loop, self._now, self._say = store, hub, loop, now, say
-        self._events: queue.SimpleQueue[Event | Interrupted] = queue.SimpleQueue()
+        self._tray = _Tray()
+        self._opening: OpenExchange | None = None  # that the hub has not heard of yet
         self._calling: Future[Any] | None = None
         self._reopened = deque(store.unclosed(run.id))  # what an earlier process has left open, in order
         self._gathered = "{}"
-        self._answers: dict[str, Answer] = {}
+        self._known: tuple[int, Population] | None = None  # who was there, by the hub's version
         self._stored: dict[str, Answer] = {}  # of this exchange, from before this process
-        self._sequence = 0
         self._begin_with = dict(store.states(run.id))  # by client, the exchange whose state it begins with
         self.counted: tuple[str, ...] = ()
         self.checking: Question | None = None
@@ -103,35 +128,34 @@ class Desk:
     def interrupt(self, reason: str) -> None:
         """Let the run end where it waits next."""
         self.interrupted = Interrupted(reason)
-        self._events.put(self.interrupted)
+        self._tray.events.put(self.interrupted)
         if (calling := self._calling) is not None:
             calling.cancel()
         self.at_interrupt()
 
-    def arrived(self, answer: Answer, attempt: int) -> None:
-        """A client's answer is durable; it counts for this attempt."""
-        self._take(answer, attempt)
+    def arrived(self, sequence: int, answer: Answer, attempt: int) -> None:
+        """A client's answer in this exchange is durable; it counts for this attempt."""
+        tray = self._tray
+        if tray.sequence == sequence:
+            tray.put(answer, attempt)
 
     # --- into the loop's thread --------------------------------------------------------------
 
-    def _call(self, work: Callable[..., T], *args: Any) -> T:
-        calling: Future[T] = Future()
+    def _tell(self, work: Callable[..., object], *args: Any) -> None:
+        """Have something done there, soon and in its turn; what it raises, `wait` raises."""
+        events = self._tray.events
 
         def do() -> None:
-            if calling.set_running_or_notify_cancel():
-                try:
-                    calling.set_result(work(*args))
-                except Exception as error:  # noqa: BLE001  # the run's own thread raises it
-                    calling.set_exception(error)
+            try:
+                work(*args)
+            except Exception as error:  # noqa: BLE001  # the run ends with it, not the loop
+                events.put(error)
 
         self._loop.call_soon_threadsafe(do)
-        return self._result(calling)
 
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._result(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def _result(self, calling: Future[T]) -> T:
-        self._calling = calling
+    def _gather(self, at_least: int, wait: float) -> Population:
+        gathering = self._hub.gather(self._wanted, at_least, wait, self._waits)
+        self._calling = calling = asyncio.run_coroutine_threadsafe(gathering, self._loop)
         if self.interrupted is not None:  # it may have come before there was a call to cancel
             calling.cancel()
         try:
@@ -154,7 +178,12 @@ class Desk:
             self._gathered = self._reopened[0].population
             known = json.loads(self._gathered)
             return Population(tuple(known), {name: labels for name, labels in known.items() if labels})
-        found = self._await(self._hub.gather(self._wanted, at_least, wait, self._waits))
+        self._check()
+        version = self._hub.version
+        if self._known is not None and self._known[0] == version and len(self._known[1].names) >= at_least:
+            return self._known[1]
+        found = self._gather(at_least, wait)
+        self._known = version, found
         self._gathered = json.dumps({name: dict(found.labels.get(name, {})) for name in found.names})
         return found
 
@@ -185,15 +214,14 @@ class Desk:
         opened = self._store.open_exchange(self._run.id, mine, blobs).result()
         if self._reopened and self._reopened.popleft().sequence != question.sequence:
             self._reopened.clear()  # main asks for something else now
-        self._sequence, self.counted = question.sequence, ()
-        self._answers.clear()
-        self._events = queue.SimpleQueue()
+        self._tray, self.counted = _Tray(question.sequence), ()
         if self.interrupted is not None:
-            self._events.put(self.interrupted)
+            self._tray.events.put(self.interrupted)
         rows = self._store.answers(self._run.id, question.sequence) if opened is not mine else ()
         self._stored = {row.client: answer_of(row, question, self._store.blobs.fetch) for row in rows}
         wheel = [self._wanted.app.wheel.digest.hex()] if self._wanted.brings else []
-        self._hub_open(question, template, frozenset([*(kept.digest for kept in blobs), *wheel]))
+        self._opening = self._exchange(question, template, frozenset([*(kept.digest for kept in blobs), *wheel]))
+        self.checking, self.begun = question, True
         return opened.opened
 
     def _fill(self, task: Task, sequence: int) -> None:
@@ -214,7 +242,7 @@ class Desk:
                 advice="free some space; then: umbel resume " + self._run.id[:8],
             )
 
-    def _hub_open(self, question: Question, template: Task, blobs: frozenset[str]) -> None:
+    def _exchange(self, question: Question, template: Task, blobs: frozenset[str]) -> OpenExchange:
         states = dict(self._begin_with)
 
         def task(client: str, attempt: int) -> Task:
@@ -225,9 +253,7 @@ class Desk:
             return made
 
         label = question.round, question.label
-        exchange = OpenExchange(self._run.id, question.sequence, label, task, self._events.put, blobs)
-        self.checking, self.begun = question, True
-        self._call(self._hub.open, exchange)
+        return OpenExchange(self._run.id, question.sequence, label, task, self._tray.events.put, blobs)
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients; whose answer is there already has answered."""
@@ -235,35 +261,30 @@ class Desk:
         for client, attempt in tasks:
             known = self._stored.get(client)
             if known is not None and (known.attempt >= attempt or not known.retryable):
-                self._take(known, attempt)
+                self._tray.put(known, attempt)
             else:
                 ask.append((client, attempt))
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            self._tell(self._hub.open, opening)
         if ask:
-            self._call(self._hub.lease, self._run.id, ask)
-
-    def _take(self, answer: Answer, attempt: int) -> None:
-        if isinstance(answer.done, Failure):
-            kind = Lost if answer.retryable else Failed
-            self._events.put(kind(answer.client, attempt, answer.done))
-            return
-        self._answers[answer.client] = answer
-        self._events.put(Arrived([(answer.client, attempt)]))
+            self._tell(self._hub.lease, self._run.id, ask)
 
     def wait(self, until: float) -> list[Event]:
         """Wait for what happens."""
         begin = time.perf_counter()
         events: list[Event] = []
         try:
-            self._add(events, self._events.get(timeout=max(0.0, until - self._now())))
+            self._add(events, self._tray.events.get(timeout=max(0.0, until - self._now())))
             while True:
-                self._add(events, self._events.get_nowait())
+                self._add(events, self._tray.events.get_nowait())
         except queue.Empty:
             return events
         finally:
             self.waited += time.perf_counter() - begin
 
-    def _add(self, events: list[Event], event: Event | Interrupted) -> None:
-        if isinstance(event, Interrupted):
+    def _add(self, events: list[Event], event: Event | Exception) -> None:
+        if isinstance(event, Exception):
             raise event
         events.append(event)
         if isinstance(event, Lost) and event.attempt < _ATTEMPTS_SHOWN:
@@ -271,27 +292,27 @@ class Desk:
 
     def take(self, client: str) -> Answer:
         """A client's answer, for who folds it."""
-        return self._answers.pop(client)
+        return self._tray.answers.pop(client)
 
     def drop(self, client: str) -> None:
         """Throw an answer away."""
-        self._answers.pop(client, None)
+        self._tray.answers.pop(client, None)
 
     def revoke(self, clients: Sequence[str]) -> None:
         """Tell these clients to stop."""
-        self._call(self._hub.revoke, self._run.id, clients, "the round went on without this answer")
+        self._tell(self._hub.revoke, self._run.id, clients, "the round went on without this answer")
 
     def close(self) -> None:
         """The exchange is over."""
-        self.checking = None
-        self._call(self._hub.close, self._run.id, "the round is over")
+        self.checking, self._opening = None, None
+        self._tell(self._hub.close, self._run.id, "the round is over")
         self._stored.clear()
-        self._answers.clear()
+        self._tray.answers.clear()
 
     def count(self, clients: Sequence[str]) -> None:
         """The new states of these count."""
         self.counted = tuple(clients)
-        self._begin_with |= dict.fromkeys(clients, self._sequence)
+        self._begin_with |= dict.fromkeys(clients, self._tray.sequence)
 
 
 __all__ = ["Desk", "Interrupted"]

@@ -86,11 +86,17 @@ class Hub:
     Args:
         expected: names of the nodes that were connected to the server before; the first cohort waits for them a moment.
         patience: see `PATIENCE`.
+
+    Attributes:
+        nodes: by name.
+        exchanges: by run.
+        version: changes whenever `population` may give something else; may be read in any thread.
     """
 
     def __init__(self, expected: Iterable[str] = (), *, patience: float = PATIENCE, wait: float = RETURN) -> None:
         self.nodes: dict[str, HubNode] = {}
         self.exchanges: dict[str, OpenExchange] = {}
+        self.version = 0
         self._patience = patience
         self._expected = set(expected)
         self._loop = asyncio.get_running_loop()
@@ -116,7 +122,7 @@ class Hub:
             self._tell(node, SubscribeResponse(task=exchange.task(offer.name, exchange.handed[offer.name])))
         self._expected.discard(offer.name)
         self.dispatch(node)
-        self._changed()
+        self._nodes_changed()
         return node, outbox
 
     def disconnect(self, node: HubNode, outbox: asyncio.Queue[SubscribeResponse | None]) -> bool:
@@ -125,14 +131,14 @@ class Hub:
             return False
         node.outbox = None
         node.gone = self._loop.call_later(self._patience, self._give_up, node)
-        self._changed()
+        self._nodes_changed()
         return True
 
     def _give_up(self, node: HubNode) -> None:
         node.gone, node.present = None, False
         for exchange in list(self.exchanges.values()):
             self._lose(exchange, node.offer.name)
-        self._changed()
+        self._nodes_changed()
 
     def _lose(self, exchange: OpenExchange, client: str) -> None:
         """A client that was asked is gone."""
@@ -163,7 +169,7 @@ class Hub:
             node.outbox.put_nowait(None)
         for exchange in list(self.exchanges.values()):
             self._lose(exchange, name)
-        self._changed()
+        self._nodes_changed()
 
     def goodbye(self, reason: str, wait: float) -> None:
         """Tell all nodes that the server ends."""
@@ -175,6 +181,10 @@ class Hub:
     def _tell(self, node: HubNode, notice: SubscribeResponse) -> None:
         if node.outbox is not None:
             node.outbox.put_nowait(notice)
+
+    def _nodes_changed(self) -> None:
+        self.version += 1
+        self._changed()
 
     def _changed(self) -> None:
         for watcher in self._watchers:

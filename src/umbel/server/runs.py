@@ -241,7 +241,7 @@ class Runs:
         attempt = self._hub.answered(run, sequence, answer.client)
         active = self.active.get(run)
         if attempt and active is not None:
-            active.desk.arrived(answer, attempt)
+            active.desk.arrived(sequence, answer, attempt)
 
     async def close(self) -> None:
         """Let all runs stop where they stand; they go on when the server comes back."""
