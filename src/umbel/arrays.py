@@ -292,6 +292,11 @@ class Arrays:
         self._digest = found if not self._file.flags.writeable else ""  # else not frozen yet
         return found
 
+    @property
+    def known_digest(self) -> str:
+        """What `digest` gives, if it was computed already; else an empty string."""
+        return self._digest
+
     def with_digest(self, digest: str) -> Self:
         """Itself, where somebody has compared its bytes with this digest: it need not be computed again."""
         if not self._file.flags.writeable:

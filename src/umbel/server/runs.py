@@ -8,9 +8,11 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
+from umbel.buffers import allocating
 from umbel.engine.question import Question
 from umbel.engine.submission import Submission
 from umbel.errors import NotThere, Rejected, UmbelError
@@ -23,6 +25,7 @@ from umbel.server.installed import Installed
 from umbel.server.news import News, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.wanted import Wanted
+from umbel.simulation.recycler import Recycler
 from umbel.store.sql import RunRow, ServerStore
 
 logger = logging.getLogger("umbel")
@@ -74,6 +77,7 @@ class Runs:
         self.active: dict[str, Active] = {}
         self._queue: list[str] = []
         self.news = News(store, lambda run: run in self.active or run in self._queue)
+        self._lent = ExitStack()  # memory for models, used again as long as there are runs
         self._written: Future[RunRow] | None = None  # the last status
         self._ending = False
 
@@ -138,6 +142,8 @@ class Runs:
             now=self._clock.now,
             say=say,
         )
+        if not self.active:
+            self._lent.enter_context(allocating(Recycler().lend))
         task = self._loop.create_task(self._conduct(run, desk, submission, say), name=f"umbel-run-{run.id[:8]}")
         self.active[run.id] = Active(desk, task)
         self._say(run.id, "status", {"status": "running", "reason": ""})
@@ -147,6 +153,8 @@ class Runs:
         ended = await _in_thread(f"umbel-run-{run.id[:8]}", conductor.conduct)
         await asyncio.sleep(0)  # what the thread has said last comes first
         active = self.active.pop(run.id)
+        if not self.active:
+            self._lent.close()
         self._hub.end(run.id, ended.reason or "the run has ended")
         if self._ending and ended.status == "stopped":
             self.news.wake(run.id)

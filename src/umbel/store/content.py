@@ -44,6 +44,11 @@ class Content:
             json[f.name] = encode(getattr(what, f.name), _collector(found), where=f"the {name}'s {f.name}")
         return cls(json, arrays, name)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(a.nbytes for found in self.arrays.values() for a in found)
+
     def keep(self, blobs: Blobs, *, sync: bool, go_on: GoOn = lambda: None) -> list[str]:
         """Write the arrays down; gives their digests.
 

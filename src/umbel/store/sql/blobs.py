@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -28,6 +30,7 @@ from umbel.store.sql.incoming import Incoming
 from umbel.store.sql.reading import Reader
 from umbel.store.sql.tables import blob
 from umbel.store.sql.values import INLINE, Kept
+from umbel.store.writer import GoOn
 
 SUFFIX = ".safetensors"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -71,6 +74,7 @@ class ServerBlobs:
         sync_directory(directory)
         self._lock = threading.RLock()  # what is removed, and what must not be; held for moments only
         self._writing = tuple(threading.Lock() for _ in range(16))  # one writes a file at a time, by its first digit
+        self._summing = tuple(threading.Lock() for _ in range(16))  # one computes a digest at a time
         self._fresh: dict[str, _Fresh] = {}
         self._synced: dict[str, bool] = {}  # files that this process wrote, and whether they outlive a loss of power
         self._whole: set[str] = set()  # files that this process has seen to have their digest
@@ -162,15 +166,37 @@ class ServerBlobs:
 
     # --- keeping -----------------------------------------------------------------------------
 
-    def keep(self, arrays: Arrays, sync: bool = True) -> Kept:
+    def keep(self, arrays: Arrays, sync: bool = True, go_on: GoOn = lambda: None) -> Kept:
         """Keep arrays, for something that is about to name them.
 
         Args:
             arrays: what to keep.
             sync: outlive a loss of power, if it is a file. Without this the file is synced when it is named by
                 anything but an open exchange.
+            go_on: called now and then; may raise, to break off.
         """
-        return self.keep_bytes(arrays.to_bytes(), arrays.digest(), sync=sync)
+        data = arrays.to_bytes()
+        if len(data) > INLINE and not arrays.known_digest:
+            with self._summing[id(arrays) // 64 % len(self._summing)]:  # a round's model is asked and committed at once
+                if not arrays.known_digest:
+                    self._write_beside(arrays, data, go_on)
+        return self.keep_bytes(data, arrays.digest(go_on), sync=sync)
+
+    def _write_beside(self, arrays: Arrays, data: memoryview, go_on: GoOn) -> None:
+        """Write a file while its digest is computed, so at first it has another name of this form."""
+        path = self.path(secrets.token_hex(32))
+        try:
+            with ThreadPoolExecutor(1) as beside:
+                written = beside.submit(replace_file, path, data, sync=False)
+                digest = arrays.digest(go_on)
+                written.result()
+            with self._alone(digest):
+                if digest not in self._synced:
+                    os.replace(path, self.path(digest))
+                    self._synced[digest] = False
+                    self._whole.add(digest)
+        finally:
+            path.unlink(missing_ok=True)
 
     def keep_bytes(self, data: bytes | memoryview, digest: str = "", *, sync: bool = True) -> Kept:
         """The same of any bytes; their digest is computed if it is not given."""
@@ -180,9 +206,10 @@ class ServerBlobs:
             self._note(digest, content)
             return Kept(digest, size, content)
         self._note(digest, None)
-        with self._alone(
-            digest
-        ):  # files that this process did not write are not trusted: a loss of power may have cut them
+        if self._synced.get(digest, -1) >= sync:  # nor need one wait for somebody who syncs it
+            return Kept(digest, size, None)
+        # files that this process did not write are not trusted: a loss of power may have cut them
+        with self._alone(digest):
             if self._synced.get(digest, -1) < sync:
                 if sync and digest in self._synced:
                     self._sync(digest)

@@ -23,7 +23,8 @@ from umbel.store.sql.store import ServerStore
 from umbel.store.sql.values import CommitRow, Holding, Kept
 from umbel.store.writer import GoOn, Writer
 
-_SOON = 0.1  # seconds; a round's own commit mostly comes within that of its last exchange
+# A round's own commit mostly comes so soon after its last exchange; for a large model, as soon as that is computed.
+_SOON, _PACE = 0.1, 100e6  # seconds, and bytes a second
 _STATE: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # kept of the last commits only
 
 
@@ -103,7 +104,7 @@ class RunStore:
             begun, self._flushing = self._flushing, True
         if not begun:
             self._writer.wait()
-            self._writer.begin(self._flush, delay=_SOON)
+            self._writer.begin(self._flush, delay=_SOON + content.nbytes / _PACE)
 
     def _flush(self, go_on: GoOn) -> None:
         """Write the exchanges that have no commit yet, in their order."""
@@ -207,11 +208,10 @@ class _Keeping:
 
     def keep(self, arrays: Arrays, *, sync: bool, go_on: GoOn) -> str:
         """Keep arrays; gives their digest."""
-        digest = arrays.digest(go_on)
         go_on()
-        if digest not in self._kept:
-            self._kept[digest] = self._blobs.keep(arrays, sync)
-        return digest
+        kept = self._blobs.keep(arrays, sync, go_on)
+        self._kept[kept.digest] = kept
+        return kept.digest
 
 
 def _fields(row: CommitRow, *, last: bool) -> dict[str, Json]:

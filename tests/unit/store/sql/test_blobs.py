@@ -6,6 +6,8 @@ import hashlib
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,39 @@ def test_arrays_come_back(tmp_path: Path) -> None:
             assert store.blobs.fetch(arrays.digest()).digest() == arrays.digest()
             assert store.blobs.find(arrays.digest()) == len(arrays.to_bytes())
         assert isinstance(store.blobs.read(large.digest()), Path)
+
+
+def test_arrays_that_several_keep_at_once_are_one_file(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        arrays = [Arrays({"w": np.arange(20_000.0 + i)}) for i in range(5)]
+        for one in arrays:  # each by several threads, some of which want it synced
+            with ThreadPoolExecutor(4) as threads:
+                kept = set(threads.map(partial(store.blobs.keep, one), (True, False, False, True)))
+            assert kept == {Kept(one.digest(), len(one.to_bytes()), None)}
+        assert {path.name for path in store.blobs.directory.iterdir()} == {
+            store.blobs.path(one.digest()).name for one in arrays
+        }
+        for one in arrays:
+            assert store.blobs.path(one.digest()).read_bytes() == one.to_bytes()
+
+
+def test_equal_arrays_are_one_file(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        kept = {store.blobs.keep(Arrays({"w": np.arange(20_000.0)}), sync) for sync in (False, True, False)}
+        assert len(kept) == len(list(store.blobs.directory.iterdir())) == 1
+
+
+def test_what_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
+    arrays = Arrays({"w": np.arange(20_000.0)})
+
+    def stop() -> None:
+        raise KeyError("not needed any more")
+
+    with opened(tmp_path) as store:
+        with pytest.raises(KeyError, match="not needed"):
+            store.blobs.keep(arrays, go_on=stop)
+        assert list(store.blobs.directory.iterdir()) == []
+        assert store.blobs.keep(arrays).digest == arrays.digest()
 
 
 def test_a_damaged_file_is_noticed(tmp_path: Path) -> None:

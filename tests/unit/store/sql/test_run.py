@@ -55,6 +55,20 @@ def test_states_move_with_the_record_or_with_the_commit_that_makes_it_needless(t
         assert store.saved(RUN)[1] == []
 
 
+def test_the_larger_a_mean_is_the_longer_its_round_may_take_to_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbel.store.sql.run._PACE", 1.0)  # bytes a second: longer than any test takes
+    mean = Arrays({"w": np.full(20_000, 0.5)})
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        run = RunStore(store, RUN)
+        run.record(replace(record(1), answer=Answer(value=mean, clients=())))
+        run.commit(commit(1))
+        run.close()
+        assert store.blobs.find(mean.digest()) is None
+
+
 def test_who_leads_the_run_may_say_whose_states_count(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         with_exchange(store)
