@@ -32,6 +32,8 @@ def train(model, ctx):
 
 @client.evaluate
 def evaluate(model, ctx):
+    if ctx.client.name == ctx.config.get("fails"):
+        raise ArithmeticError("it cannot be computed")
     return umbel.Metrics({"mean": float(np.mean(model["w"]))}, weight=ctx.site["n"])
 
 
@@ -102,6 +104,17 @@ def central(model, ctx):
     if ctx.round == 4:
         raise ArithmeticError("it cannot be computed")
     return umbel.Metrics({"central": float(np.abs(model["w"]).max())})
+
+
+behind = small()
+
+
+@behind.main
+def main(fed):
+    for r in fed.rounds(4):
+        got = fed.train(fed.initial, cohort=umbel.sample.everyone())
+        fed.commit({"model": fed.initial + got.mean})
+    fed.evaluate(fed.state["model"], cohort=umbel.sample.everyone(), config={"fails": "lyon"})
 
 
 raises, segfaults, exits, endless, asleep, floods, asks, forks = (small() for _ in range(8))

@@ -20,6 +20,7 @@ from umbel.apps.digest import digest_of_directory
 from umbel.apps.load import load_client, load_server
 from umbel.apps.project import Project
 from umbel.engine.submission import Submission
+from umbel.remote.outcome import Outcome
 from umbel.server.installed import Installed
 from umbel.server.results import pages_of
 
@@ -136,6 +137,15 @@ def test_a_strategy_with_an_aggregator_and_an_evaluation_of_its_own(app: App, tm
     (failure,) = found["failures"]["$tuple"]
     assert failure["fields"]["message"] == expected.failures[0].message
     assert "it cannot be computed" in told["failure"][0]["message"]
+
+
+def test_what_main_asks_behind_its_last_commit_stands_in_the_result(app: App, tmp_path: Path) -> None:
+    row, found, _ = done(app, tmp_path, "behind")
+    assert (row.status, row.reason) == ("finished", "")
+    read = Outcome.read({**found, "state": None, "best": None}, lambda digest: umbel.Arrays({}))
+    expected = app.simulated("behind")
+    assert [str(failure) for failure in read.failures] == [str(failure) for failure in expected.failures]
+    assert read.clients == {name: expected.clients[name].metrics for name in ("berlin", "turin")}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -9,7 +9,7 @@ from umbel.aggregate.weighted_sum import sum_spec
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
 from umbel.engine.ports import Record
-from umbel.engine.question import Answer, Question
+from umbel.engine.question import EVALUATED, Answer, Question
 from umbel.errors import BadUpdate, EmptyPopulation, Failure, NotReproducible, QuorumMissed, RunError
 from umbel.metrics import Combiner
 from umbel.policy import ANYBODY, RoundPolicy
@@ -21,7 +21,7 @@ def nothing(question: Question) -> Answer:
     value = None
     if question.sent is not None:
         value = Arrays.blank(sum_spec(question.sent.spec, model=True)).zeros()
-    return Answer(value=value, result=question.aggregator.result if question.aggregator else "metrics")
+    return Answer(value=value, result=question.aggregator.result if question.aggregator else EVALUATED)
 
 
 def digest_of(

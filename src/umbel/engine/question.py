@@ -14,6 +14,8 @@ from umbel.transforms import Chain
 from umbel.update import Update
 
 Kind = Literal["train", "evaluate", "query"]
+EVALUATED = "metrics"
+"""The result of an evaluation, which has nothing to aggregate; see `Answer`."""
 
 
 @final
@@ -94,7 +96,7 @@ class Answer:
 
     Attributes:
         value: the aggregate: of models, the aggregated update; None when values were asked for and none came.
-        result: the name of the operation that made it.
+        result: the name of the operation that made it; `EVALUATED` where there is none.
         extra: the aggregates of the updates' extra arrays.
         metrics: the clients' metrics, combined.
         clients: who was counted, in order.
@@ -139,4 +141,4 @@ class Answer:
         return self.value
 
 
-__all__ = ["Answer", "Kind", "Question"]
+__all__ = ["EVALUATED", "Answer", "Kind", "Question"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from math import ceil
@@ -11,7 +11,8 @@ from typing import Any
 from umbel.arrays import Arrays
 from umbel.codec import Json, decode, encode
 from umbel.engine.ports import Commit
-from umbel.engine.totals import totals_of
+from umbel.engine.question import EVALUATED, Answer
+from umbel.engine.totals import Totals, totals_of
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
 _ROWS, _FAILURES = 1000, 100  # on a page, which is to fit into a message of 4 MiB
@@ -31,10 +32,12 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
         "state" and "best".
     """
     with closing(RunStore(store, run.id)) as kept:
-        written, _ = kept.written()
+        written, records = kept.written()
         best = kept.best() if models else None
     commits = [_commit_of(fields, store) for fields in written]
     totals = totals_of(commits, best)
+    if run.status == "finished":  # else a round is under way
+        _add_behind(totals, records, store)
     rows = [row for commit in commits for row in commit.rows]
     failures = [replace(failure, traceback=failure.traceback[-_TRACE:]) for failure in totals.failures]
     first: dict[str, Any] = {
@@ -54,6 +57,13 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
     made = [encode(page, Arrays.digest) for page in pages]
     made[0]["state"] = written[-1]["state"] if written and models else None
     return made
+
+
+def _add_behind(totals: Totals, records: Sequence[Mapping[str, Json]], store: ServerStore) -> None:
+    """Take in what main has asked behind its last commit."""
+    for record in records:
+        answer: Answer = decode(record["answer"], store.blobs.fetch)
+        totals.add_answer(answer, evaluation=answer.result == EVALUATED)
 
 
 def _commit_of(fields: Mapping[str, Json], store: ServerStore) -> Commit:
