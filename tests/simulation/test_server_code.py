@@ -139,10 +139,24 @@ def test_a_strategy_with_an_aggregator_and_an_evaluation_of_its_own(app: App, tm
     assert "it cannot be computed" in told["failure"][0]["message"]
 
 
+def test_a_strategy_that_travels_takes_the_place_of_the_apps_own(app: App, tmp_path: Path) -> None:
+    strategy = umbel.fed_avgm(rounds=umbel.rounds(min_nodes=3))
+
+    async def story() -> Any:
+        async with app.federation(tmp_path) as (place, _):
+            run = await place.submit(replace(app.submission("evaluated"), strategy=strategy))
+            await place.ended(run)
+            return outcome(place, run)
+
+    on = umbel.Simulation(clients=SITES, engine="inline")
+    changed = app.server("evaluated").with_(strategy=strategy)
+    check_same(asyncio.run(story()), umbel.run(changed, app.client, on=on, seed=7))
+
+
 def test_what_main_asks_behind_its_last_commit_stands_in_the_result(app: App, tmp_path: Path) -> None:
     row, found, _ = done(app, tmp_path, "behind")
     assert (row.status, row.reason) == ("finished", "")
-    read = Outcome.read({**found, "state": None, "best": None}, lambda digest: umbel.Arrays({}))
+    read = Outcome.read({**found, "state": None, "best": None}, lambda _: umbel.Arrays({}))
     expected = app.simulated("behind")
     assert [str(failure) for failure in read.failures] == [str(failure) for failure in expected.failures]
     assert read.clients == {name: expected.clients[name].metrics for name in ("berlin", "turin")}

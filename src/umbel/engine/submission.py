@@ -44,7 +44,7 @@ class Submission:
         rounds: how many; None where main decides.
         initial: the model at the start.
         handlers: what the clients can be asked.
-        strategy: what is done; None where the two below say it.
+        strategy: what is done; None where the two below say it. Beside a server app it takes the place of that's own.
         evaluation: evaluate ``initial`` once instead.
         main: the server app, as "module:object", whose own code runs at the server; "" where there is none.
         threads: how many a client computes with.
@@ -77,9 +77,10 @@ class Submission:
         if self.main and app is None:
             raise UsageError(f"{self.main} has code that runs at the server", advice="install the app there: --app")
         if app is not None and self.main:
-            if app.loop is None and app.strategy is None:
+            strategy = self.strategy or app.strategy
+            if app.loop is None and strategy is None:
                 raise UsageError(f"{self.main} has neither a main nor a strategy", advice="write @server.main")
-            return app.loop or strategy_main(cast(Strategy, app.strategy))
+            return app.loop or strategy_main(cast(Strategy, strategy))
         if self.evaluation is not None:
             return _evaluate_once(self.evaluation)
         if self.strategy is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -34,39 +34,48 @@ def name_of_client(client: ClientApp) -> str:
             raise UsageError(
                 f"the client's {name}, {what}, is written in {_main()}: nodes cannot import it", advice=_CLIENT
             )
-    found = _find(client, map(_module_of, functions.values()))
+    found = _find(lambda value: value is client, map(_module_of, functions.values()))
     if not found:
         raise UsageError("no module has this client app under a name of its own: nodes cannot find it", advice=_CLIENT)
     return found
 
 
-def name_of_server(server: ServerApp, why: str) -> str:
-    """The module and the name in it by which the server finds this app.
+def name_of_server(server: ServerApp, why: str, *, strategy: bool = False) -> str:
+    """The module and the name in it by which the server finds this app, or one with the same code.
 
     Args:
         server: the app.
         why: it must be found there.
+        strategy: must its strategy be found there, too? Else that travels, as model and number of rounds always do.
 
     Raises:
         UsageError: no module has it.
     """
     functions = [*(test.function for test in server.tests), *([server.loop] if server.loop is not None else [])]
+
+    def fits(value: Any) -> bool:
+        return (
+            isinstance(value, ServerApp)
+            and (value.loop, value.tests) == (server.loop, server.tests)
+            and (value.strategy is server.strategy or not strategy)
+        )
+
     mine = [f for f in functions if _module_of(f) == "__main__"]
-    found = "" if mine else _find(server, map(_module_of, functions))
+    found = "" if mine else _find(fits, map(_module_of, functions))
     if not found:
         where = f", and it is written in {_main()}" if mine else ", and no module has this server app"
         raise UsageError(f"{why}{where}", advice=_SERVER)
     return found
 
 
-def _find(app: Any, likely: Iterator[str]) -> str:
-    """Where an object stands; "" if nowhere but in the program itself."""
+def _find(fits: Callable[[Any], bool], likely: Iterator[str]) -> str:
+    """Where an object stands that fits; "" if nowhere but in the program itself."""
     modules: dict[str, ModuleType] = {name: sys.modules[name] for name in likely if name in sys.modules}
     for name, module in {**modules, **sys.modules}.items():
         if name == "__main__" or not isinstance(module, ModuleType):
             continue
         for attribute, value in list(vars(module).items()):
-            if value is app and attribute.isidentifier():
+            if attribute.isidentifier() and fits(value):
                 return f"{name}:{attribute}"
     return ""
 

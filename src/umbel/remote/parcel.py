@@ -130,11 +130,11 @@ def pack(submission: Submission, app: App, server: ServerApp | None = None) -> P
     try:
         return _packed(submission, app, main, why)
     except UsageError as error:
-        if server is None or main or submission.strategy is None:
+        if server is None or submission.strategy is None:
             raise
         refused = UsageError(error.what, advice=_WAY_OUT)
         try:
-            main = name_of_server(server, error.what)
+            main = name_of_server(server, error.what, strategy=True)
         except UsageError:
             raise refused from error
     return _packed(replace(submission, strategy=None), app, main, refused.what)

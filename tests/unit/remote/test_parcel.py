@@ -82,9 +82,24 @@ def test_a_server_app_with_code_travels_by_its_name() -> None:
     assert "function" in parcel.why
     assert parcel.submission["fields"]["strategy"] is None
     own = umbel.ServerApp()
-    own.main(traveller.main)
+    own.main(lambda fed: fed.commit({"model": fed.initial}))
     with pytest.raises(UsageError, match=r"(?s)has a main of its own.*--app"):
         pack(submission(), APP, own)
+
+
+def test_a_changed_copy_of_a_server_app_with_code_travels_by_the_name_of_the_same_code() -> None:
+    module = traveller.__name__
+    assert pack(submission(rounds=7), APP, traveller.own.with_(rounds=7)).main == f"{module}:own"
+    adam = traveller.evaluated.with_(strategy=umbel.fed_adam())
+    parcel = pack(submission(strategy=adam.strategy), APP, adam)
+    assert parcel.main == f"{module}:evaluated"
+    there = decode(parcel.submission, parcel.blobs.__getitem__)
+    assert (there.strategy, there.loop(traveller.evaluated).__module__) == (umbel.fed_adam(), "umbel.engine.loop")
+    fancy = traveller.fancy.with_(rounds=7)
+    assert pack(submission(strategy=fancy.strategy), APP, fancy).main == f"{module}:fancy"
+    unknown = traveller.fancy.with_(strategy=umbel.fed_avg(cohort=First()))
+    with pytest.raises(UsageError, match=r"(?s)test_parcel\.First.*--app"):
+        pack(submission(strategy=unknown.strategy), APP, unknown)
 
 
 def test_apps_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

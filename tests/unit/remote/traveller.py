@@ -28,3 +28,12 @@ def combine(values: object, weights: object) -> float:
 
 
 fancy = umbel.ServerApp(model={"w": np.zeros(2)}, strategy=umbel.fed_avg(metrics={"loss": combine}), rounds=2)
+
+
+@fancy.evaluate
+def central(model: umbel.Arrays, ctx: umbel.Context) -> umbel.Metrics:
+    return umbel.Metrics({})
+
+
+evaluated = umbel.ServerApp(model={"w": np.zeros(2)}, strategy=umbel.fed_avg(), rounds=2)
+evaluated.evaluate(every=3)(central)
