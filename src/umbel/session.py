@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, cast, final
@@ -26,6 +26,7 @@ from umbel.engine.checkpoint import Checkpoint, EarlyStopping, has_number
 from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation, model_of
 from umbel.engine.handlers import check_handler
+from umbel.engine.history import History
 from umbel.engine.loop import strategy_main
 from umbel.engine.plan import Plan
 from umbel.engine.ports import Runner
@@ -105,7 +106,9 @@ class Session:
             self._main(fed)
         finally:
             shown.close()
-        self._miss_metrics(fed)
+        combined = self._server.strategy.metrics if self._server.strategy is not None else ()
+        stopping = [c for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
+        miss_metrics(fed.history, self._checkpoint, stopping, combined)
         status = f"stopped early: {fed.stopped}" if fed.stopped else FINISHED
         if self._files is not None:
             self._files.finish(status, fed.state, rounds=self._rounds, rest=fed.rest)
@@ -242,19 +245,6 @@ class Session:
             logger.warning("client-failed: there are more; result.failures has them all")
         self._reported = len(failures)
 
-    def _miss_metrics(self, fed: Federation) -> None:
-        """Say so when a rule looked for a metric that no round has; its name may be misspelt."""
-        columns = fed.history.columns
-        rules = [c.metric for c, _ in self._callbacks if isinstance(c, EarlyStopping)]
-        rules = [m for m in (*rules, self._checkpoint.best_on) if m and not has_number(fed.history, m)]
-        missed = {metric for metric in rules if metric not in columns}
-        for metric in sorted(set(rules) - missed if len(fed.history) else ()):
-            logger.warning("metric-missing: metric %r is not a number in any round, and none is the best", metric)
-        combined = self._server.strategy.metrics if self._server.strategy is not None else ()
-        missed |= {name for name in combined if not any(f".{name}." in f".{column}." for column in columns)}
-        for metric in sorted(missed if len(fed.history) else ()):
-            logger.warning("metric-missing: no round has a metric %r; there are %s", metric, ", ".join(columns))
-
     def _call(self, callback: Callback, function: Callable[[Result], Any], result: Result, fed: Federation) -> str:
         try:
             reason = function(result)
@@ -319,6 +309,29 @@ def _recipe_changed(store: FileStore, changed: Sequence[str]) -> RecipeChanged:
     )
 
 
+def miss_metrics(
+    history: History, checkpoint: Checkpoint, stopping: Iterable[EarlyStopping], combined: Iterable[str]
+) -> None:
+    """Say so when a rule looked for a metric that no round has; its name may be misspelt.
+
+    Args:
+        history: of a run that has ended.
+        checkpoint: may keep the best model by a metric.
+        stopping: rules that look at one.
+        combined: metrics for which the strategy says how they combine.
+    """
+    if not len(history):
+        return
+    columns = history.columns
+    rules = {m for m in (*(rule.metric for rule in stopping), checkpoint.best_on) if m and not has_number(history, m)}
+    for metric in sorted(rules.intersection(columns)):
+        logger.warning("metric-missing: metric %r is not a number in any round, and none is the best", metric)
+    missed = rules.difference(columns)
+    missed |= {name for name in combined if not any(f".{name}." in f".{column}." for column in columns)}
+    for metric in sorted(missed):
+        logger.warning("metric-missing: no round has a metric %r; there are %s", metric, ", ".join(columns))
+
+
 def only_checkpoint(callbacks: Sequence[Callback]) -> Checkpoint:
     """The one that says what the run keeps; there may be none."""
     given = [c for c in callbacks if isinstance(c, Checkpoint)]
@@ -360,4 +373,4 @@ def as_function(callback: Callback) -> Callable[[Result], Any]:
     return cast(Callable[[Result], Any], function)
 
 
-__all__ = ["Callback", "Session", "as_function", "only_checkpoint", "opened", "with_roles_of"]
+__all__ = ["Callback", "Session", "as_function", "miss_metrics", "only_checkpoint", "opened", "with_roles_of"]

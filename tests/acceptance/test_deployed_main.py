@@ -23,6 +23,17 @@ import random
 
 from umbel.optimize import adam
 
+
+@client.use
+def meddle(model, ctx, call):
+    if ctx.client.name == ctx.config.get("fails"):
+        raise LookupError("of the user")
+    done = call(model, ctx)
+    if "named" in ctx.config:
+        return umbel.Metrics({**done.values, "evaluate.accuracy": 0.5, "round": 7.0}, weight=done.weight)
+    return done
+
+
 looped = umbel.ServerApp(model=server.model, rounds=40)
 optimizer = adam(lr=0.1)
 
@@ -135,6 +146,18 @@ def test_the_runs_process_may_be_killed_meanwhile(fed: Federation, client: umbel
     model = simulated(fed, client).model
     assert model is not None
     assert umbel.Arrays.load(directory / "model.safetensors").digest() == model.digest()
+
+
+@pytest.mark.parametrize("config", [{"fails": "lyon"}, {"named": True}])
+def test_an_evaluation_tells_clients_and_metrics_apart(
+    fed: Federation, client: umbel.ClientApp, config: dict[str, Any]
+) -> None:
+    model = server(fed, "looped").initial_model()
+    assert model is not None
+    there = umbel.evaluate(model, client, on=umbel.connect(fed.token), config=config)
+    here = umbel.evaluate(model, client, on=umbel.Simulation(NAMES), config=config)
+    assert (there.metrics, there.clients) == (here.metrics, here.clients)
+    assert [str(failure) for failure in there.failures] == [str(failure) for failure in here.failures]
 
 
 def test_what_main_raises_is_raised_here(fed: Federation, client: umbel.ClientApp) -> None:

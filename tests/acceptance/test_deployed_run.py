@@ -74,9 +74,26 @@ def test_the_same_call_with_a_directory_finds_the_same_run(fed: Federation, apps
     same(more, umbel.run(server, client, on=umbel.Simulation(NAMES), seed=first.seed, rounds=3))
     assert sum(run["name"] == "run" for run in fed.records("ls")) == 1
     assert umbel.Arrays.load(where / "model.safetensors") == more.model
+    with pytest.raises(RecipeChanged, match="rounds: 3 are done, 2 are asked for now"):
+        umbel.run(server, client, on=place, dir=where, rounds=2)
     other = server.with_(strategy=umbel.fed_avgm())
     with pytest.raises(RecipeChanged, match="strategy"):
         umbel.run(other, client, on=place, dir=where, rounds=3)
+
+
+def test_a_metric_that_no_round_has_is_pointed_out(
+    fed: Federation, apps: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, client = apps
+    server = server.with_(strategy=server.strategy.with_(metrics={"los": umbel.metrics.mean()}), rounds=1)
+    rules = [umbel.EarlyStopping("lss"), umbel.Checkpoint(best_on="acuracy")]
+    said = []
+    for on in (umbel.Simulation(NAMES), umbel.connect(fed.token)):
+        umbel.run(server, client, on=on, seed=1, callbacks=rules)
+        said.append([record.getMessage() for record in caplog.records])
+        caplog.clear()
+    assert said[0] == said[1]
+    assert len(said[0]) == 3
 
 
 def test_a_callback_is_called_here_and_ends_the_run(fed: Federation, apps: Any) -> None:

@@ -80,15 +80,27 @@ class RunDirectory:
             if self.content.get("server") != server:
                 changed.append(f"server: {self.content.get('server')!r} before, {server!r} now")
             if changed:
-                raise RecipeChanged(
-                    f"{self.path} holds a run made from another recipe:\n" + "\n".join(f"  {c}" for c in changed[:20]),
-                    differences=changed,
-                    advice="give another dir= for the new run",
-                )
+                raise self._recipe_changed(changed)
             return str(self.content["key"])
         self.content = {"key": secrets.token_hex(16), "run": "", "server": server, "seed": seed, "recipe": recipe}
         self._write()
         return str(self.content["key"])
+
+    def check_rounds(self, done: int, asked: int | None) -> None:
+        """Refuse to ask for fewer rounds than are done.
+
+        Raises:
+            RecipeChanged: so it is.
+        """
+        if asked is not None and asked < done:
+            raise self._recipe_changed([f"rounds: {done} are done, {asked} are asked for now"])
+
+    def _recipe_changed(self, changed: list[str]) -> RecipeChanged:
+        return RecipeChanged(
+            f"{self.path} holds a run made from another recipe:\n" + "\n".join(f"  {c}" for c in changed[:20]),
+            differences=changed,
+            advice="give another dir= for the new run",
+        )
 
     def is_run(self, run: str) -> None:
         """Write down the run's id."""

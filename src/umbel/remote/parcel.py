@@ -26,6 +26,10 @@ _WAY_OUT = (
     "install the app at the server (umbel server --app), and give the server app by the module that has it; or say it "
     "with umbel's own values"
 )
+_OF_EVALUATIONS = (
+    "say it with umbel's own values, such as umbel.metrics.quantiles(0.5); or call fed.evaluate in a main of yours, "
+    "installed at the server (umbel server --app)"
+)
 
 
 @final
@@ -130,6 +134,8 @@ def pack(submission: Submission, app: App, server: ServerApp | None = None) -> P
     try:
         return _packed(submission, app, main, why)
     except UsageError as error:
+        if submission.evaluation is not None:
+            raise UsageError(error.what, advice=_OF_EVALUATIONS) from error
         if server is None or submission.strategy is None:
             raise
         refused = UsageError(error.what, advice=_WAY_OUT)

@@ -166,7 +166,6 @@ class Remote:
         Returns:
             The metrics combined, each client's own, and who failed.
         """
-        from umbel.engine.history import COUNTS
         from umbel.progress import Quiet
         from umbel.remote.session import RemoteSession, evaluation_of
 
@@ -176,10 +175,10 @@ class Remote:
         with self.line() as line:
             submission = evaluation_of(model, loaded, self.place, what, seed)
             session = RemoteSession(line, self.place, submission, its, name=name, shipment=self.shipment)
-            result = session.follow(shown or Quiet())
-        row = result.history[-1] if len(result.history) else {}
-        metrics = {name.removeprefix("evaluate."): value for name, value in row.items() if name not in COUNTS}
-        return metrics, {name: record.metrics for name, record in result.clients.items()}, result.failures
+            session.follow(shown or Quiet())
+        found = session.outcome
+        metrics = found.rows[-1].stages.get("evaluate", {}) if found.rows else {}
+        return metrics, found.clients, found.failures
 
 
 def _client(client: ClientApp | str, app: App | None) -> tuple[ClientApp, App]:

@@ -31,7 +31,7 @@ from umbel.remote.parcel import Parcel, pack
 from umbel.remote.place import RemotePlace
 from umbel.remote.shipment import Shipment
 from umbel.result import Result, as_model
-from umbel.session import Callback, as_function, only_checkpoint, with_roles_of
+from umbel.session import Callback, as_function, miss_metrics, only_checkpoint, with_roles_of
 
 if TYPE_CHECKING:
     from umbel import wire
@@ -58,6 +58,10 @@ class RemoteSession:
         recipe: what the directory remembers the run by.
         heard: called with each event.
         shipment: the app's wheel, for nodes that lack it; None: nothing travels.
+
+    Attributes:
+        run: at the server; None: it is not submitted yet.
+        outcome: what it had come to when its result was made last.
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class RemoteSession:
         self._noted: list[Failure] = []  # of callbacks
         self._stopped, self._asked = "", 0
         self.run: wire.Run | None = None
+        self.outcome = Outcome()
+        self._server = server
 
     # --- submitting --------------------------------------------------------------------------
 
@@ -94,6 +100,7 @@ class RemoteSession:
 
         Raises:
             Unreachable: nobody answers at the first try.
+            RecipeChanged: the directory holds another run.
         """
         from umbel import wire
 
@@ -113,6 +120,7 @@ class RemoteSession:
         run: wire.Run = patiently(lambda: self._line.call("SubmitRun", request)).run
         if self._directory is not None:
             self._directory.is_run(run.id)
+            self._directory.check_rounds(run.round, self._submission.rounds)
             if self._goes_on(run):
                 more = wire.ResumeRunRequest(run=run.id, rounds=self._submission.rounds or 0)
                 run = patiently(lambda: self._line.call("ResumeRun", more)).run
@@ -154,9 +162,16 @@ class RemoteSession:
         elif ending.status == "stopped":
             logger.warning("run-stopped: run %s was %s; what it had committed is its result", run[:8], status)
         result = self._result(status)
+        if ending.status == "finished":
+            self._miss_metrics(result)
         if self._directory is not None:
             self._directory.lay_out(result)
         return result
+
+    def _miss_metrics(self, result: Result) -> None:
+        strategy = self._server.strategy if self._server is not None else None
+        combined = strategy.metrics if strategy is not None else ()
+        miss_metrics(result.history, self._submission.checkpoint, self._submission.stopping, combined)
 
     def _failed(self, ending: Ending) -> UmbelError:
         error = error_of(ending.reason, ending.code, ending.failures)
@@ -170,9 +185,9 @@ class RemoteSession:
         assert self.run is not None
         id = self.run.id
         run, found = patiently(lambda: self._line.run(id))
-        outcome = Outcome.read(found, self._fetch)
+        self.outcome = Outcome.read(found, self._fetch)
         seconds = (run.ended or time.time()) - (run.started or run.submitted)
-        result = outcome.result(
+        result = self.outcome.result(
             status=status,
             seed=self._submission.seed,
             name=self._name,

@@ -30,6 +30,15 @@ def test_another_run_or_server_is_refused(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path / "run").begin(RECIPE, seed=1, server="umbel://b:1")
 
 
+def test_fewer_rounds_than_are_done_are_refused(tmp_path: Path) -> None:
+    directory = RunDirectory.open(tmp_path / "run")
+    for asked in (None, 2, 3):
+        directory.check_rounds(2, asked)
+    with pytest.raises(RecipeChanged, match="rounds: 3 are done, 2 are asked for now") as changed:
+        directory.check_rounds(3, 2)
+    assert list(changed.value.differences) == ["rounds: 3 are done, 2 are asked for now"]
+
+
 def test_what_is_no_run_of_a_server_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UsageError, match="a simulated run"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.unit.remote import traveller
 from umbel import wire
 from umbel.apps.describe import App
 from umbel.codec import decode
-from umbel.engine.submission import Submission
+from umbel.engine.submission import EvaluationOnly, Submission
 from umbel.errors import UsageError
 from umbel.remote.named import name_of_client, name_of_server
 from umbel.remote.parcel import pack
@@ -72,6 +73,15 @@ def test_what_cannot_travel_is_named_with_the_way_out() -> None:
     assert "function" in refused.value.what
     with pytest.raises(UsageError, match=r"(?s)test_parcel\.First.*--app"):
         pack(submission(strategy=umbel.fed_avg(cohort=First())), APP, umbel.ServerApp(strategy=umbel.fed_avg()))
+
+
+def test_an_evaluation_travels_if_it_is_made_of_own_values() -> None:
+    for asked in (
+        EvaluationOnly(cohort=First()),
+        EvaluationOnly(metrics={"loss": umbel.metrics.of(traveller.combine)}),
+    ):
+        with pytest.raises(UsageError, match=r"(?s)First|function.*fed.evaluate in a main"):
+            pack(submission(evaluation=asked), APP)
 
 
 def test_a_server_app_with_code_travels_by_its_name() -> None:
