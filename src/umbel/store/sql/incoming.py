@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import final
 
 from umbel.errors import Rejected
-from umbel.store.durable import BINARY, readable_errors, sync_file, write_all
+from umbel.store.durable import BINARY, begin_sync, readable_errors, sync_file, write_all
 from umbel.store.sql.values import Kept
 
 _BLOCK = 1 << 20  # bytes that are read at once of what came before
+_BEGIN = 16 << 20  # bytes after which the disk begins with them
 
 
 @final
@@ -70,6 +71,9 @@ class Incoming:
                 raise
             found.update(data)
             self.received += len(data)
+            whole = self.received // _BEGIN * _BEGIN
+            if self.received - len(data) < whole:  # each of them once: what the disk has could be forgotten
+                begin_sync(self._file, whole - _BEGIN, _BEGIN)
 
     def finish(self) -> Kept:
         """All has come: check it, and keep it.
