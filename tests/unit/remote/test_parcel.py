@@ -3,7 +3,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
