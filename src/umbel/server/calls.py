@@ -235,14 +235,15 @@ class NodeDesk:
     async def read_blob(self, session: bytes, request: wire.ReadBlobRequest) -> AsyncIterator[Data]:
         """A blob that a task of this node names, from an offset on."""
         digest = request.digest.hex()
-        if not self._hub.names(self._name(session), digest):
+        name = self._name(session)
+        if not await self._runs.gone_on(lambda: self._hub.names(name, digest)):
             raise NotThere(f"no task of this node names blob {digest[:12]}", advice="its round may have gone on")
         async for piece in self._uploads.read(digest, request.offset):
             yield piece
 
     async def stat_blob(self, session: bytes, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         """How much of a blob is here."""
-        self._check_works(session)
+        await self._check_works(session)
         received, complete = self._uploads.stat(request.digest.hex())
         return wire.StatBlobResponse(received=received, complete=complete)
 
@@ -250,14 +251,14 @@ class NodeDesk:
         self, session: bytes, head: wire.BlobHead, data: AsyncIterator[Data]
     ) -> wire.WriteBlobResponse:
         """Take a blob's bytes, straight into a file."""
-        self._check_works(session)
+        await self._check_works(session)
         received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
         return wire.WriteBlobResponse(received=received, complete=complete)
 
-    def _check_works(self, session: bytes) -> None:
+    async def _check_works(self, session: bytes) -> None:
         """Only who has a task has something to send."""
         name = self._name(session)
-        if not self._hub.works(name):
+        if not await self._runs.gone_on(lambda: self._hub.works(name)):
             raise NotAllowed(f"node {name!r} has no task to send something for", advice="its round may have gone on")
 
 

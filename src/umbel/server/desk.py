@@ -12,7 +12,6 @@ import hashlib
 import json
 import queue
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import asdict
@@ -54,12 +53,21 @@ class _Tray:
         sequence: which exchange; 0: none.
         events: what has happened.
         answers: by client, those that nobody has folded yet.
+        early: by client, those that came before the hub had heard that they are asked for.
     """
 
     def __init__(self, sequence: int = 0) -> None:
         self.sequence = sequence
         self.events: queue.SimpleQueue[Event | Exception] = queue.SimpleQueue()
         self.answers: dict[str, Answer] = {}
+        self.early: dict[str, Answer] = {}
+
+    def takes(self, answer: Answer | None, attempt: int) -> bool:
+        """Need a client not be asked, since this is its answer?"""
+        if answer is None or (answer.attempt < attempt and answer.retryable):
+            return False
+        self.put(answer, attempt)
+        return True
 
     def put(self, answer: Answer, attempt: int) -> None:
         """A client's answer; it counts for this attempt."""
@@ -88,7 +96,7 @@ class Desk:
     Attributes:
         counted: whose new state counts since the last close.
         checking: the question that answers are checked against; None: there is no open exchange.
-        begun: has this process opened an exchange of the run?
+        returning: are there exchanges of an earlier process that are still to be gone on with?
         waited: seconds.
         interrupted: why the run is to stop; None: it is not.
         at_interrupt: called in the loop's thread when it is to stop.
@@ -111,14 +119,14 @@ class Desk:
         self._tray = _Tray()
         self._opening: OpenExchange | None = None  # that the hub has not heard of yet
         self._calling: Future[Any] | None = None
-        self._reopened = deque(store.unclosed(run.id))  # what an earlier process has left open, in order
+        self._reopened = tuple(store.unclosed(run.id))  # what an earlier process has left open, in order
         self._gathered = "{}"
         self._known: tuple[int, Population] | None = None  # who was there, by the hub's version
         self._stored: dict[str, Answer] = {}  # of this exchange, from before this process
         self._begin_with = dict(store.states(run.id))  # by client, the exchange whose state it begins with
         self.counted: tuple[str, ...] = ()
         self.checking: Question | None = None
-        self.begun = False
+        self.returning = bool(self._reopened)
         self.waited = 0.0
         self.interrupted: Interrupted | None = None
         self.at_interrupt: Callable[[], object] = lambda: None
@@ -134,10 +142,20 @@ class Desk:
         self.at_interrupt()
 
     def arrived(self, sequence: int, answer: Answer, attempt: int) -> None:
-        """A client's answer in this exchange is durable; it counts for this attempt."""
+        """A client's answer in this exchange is durable; it counts for this attempt. 0: nobody waits for it yet."""
         tray = self._tray
-        if tray.sequence == sequence:
+        if tray.sequence != sequence:
+            return
+        if attempt:
             tray.put(answer, attempt)
+        else:
+            tray.early[answer.client] = answer
+
+    def _ask(self, tray: _Tray, tasks: Sequence[tuple[str, int]]) -> None:
+        """Ask clients whose answer has not come since somebody looked into the store."""
+        left = [task for task in tasks if not tray.takes(tray.early.pop(task[0], None), task[1])]
+        self.returning = bool(self._reopened)
+        self._hub.lease(self._run.id, left)
 
     # --- into the loop's thread --------------------------------------------------------------
 
@@ -212,8 +230,6 @@ class Desk:
             roster="[]",
         )
         opened = self._store.open_exchange(self._run.id, mine, blobs).result()
-        if self._reopened and self._reopened.popleft().sequence != question.sequence:
-            self._reopened.clear()  # main asks for something else now
         self._tray, self.counted = _Tray(question.sequence), ()
         if self.interrupted is not None:
             self._tray.events.put(self.interrupted)
@@ -221,7 +237,9 @@ class Desk:
         self._stored = {row.client: answer_of(row, question, self._store.blobs.fetch) for row in rows}
         wheel = [self._wanted.app.wheel.digest.hex()] if self._wanted.brings else []
         self._opening = self._exchange(question, template, frozenset([*(kept.digest for kept in blobs), *wheel]))
-        self.checking, self.begun = question, True
+        self.checking = question
+        same = self._reopened[:1] and self._reopened[0].sequence == question.sequence
+        self._reopened = self._reopened[1:] if same else ()  # else main asks for something else now
         return opened.opened
 
     def _fill(self, task: Task, sequence: int) -> None:
@@ -257,18 +275,11 @@ class Desk:
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients; whose answer is there already has answered."""
-        ask: list[tuple[str, int]] = []
-        for client, attempt in tasks:
-            known = self._stored.get(client)
-            if known is not None and (known.attempt >= attempt or not known.retryable):
-                self._tray.put(known, attempt)
-            else:
-                ask.append((client, attempt))
+        ask = [task for task in tasks if not self._tray.takes(self._stored.get(task[0]), task[1])]
         opening, self._opening = self._opening, None
         if opening is not None:
             self._tell(self._hub.open, opening)
-        if ask:
-            self._tell(self._hub.lease, self._run.id, ask)
+        self._tell(self._ask, self._tray, ask)
 
     def wait(self, until: float) -> list[Event]:
         """Wait for what happens."""

@@ -184,9 +184,10 @@ class Hub:
 
     def _nodes_changed(self) -> None:
         self.version += 1
-        self._changed()
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Let who waits for a change look again."""
         for watcher in self._watchers:
             if not watcher.done():
                 watcher.set_result(None)
@@ -238,7 +239,7 @@ class Hub:
         self._expected.clear()
 
     async def change(self, timeout: float) -> None:
-        """Wait until a node comes or goes, or an exchange opens; at most so many seconds."""
+        """Wait until a node comes or goes, or clients are asked; at most so many seconds."""
         watcher = self._loop.create_future()
         self._watchers.add(watcher)
         try:
@@ -254,7 +255,7 @@ class Hub:
         """A run opens an exchange."""
         self.close(exchange.run, "the run went on without it")
         self.exchanges[exchange.run] = exchange
-        self._changed()
+        self.changed()
 
     def lease(self, run: str, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients, each with this attempt."""
@@ -268,6 +269,7 @@ class Hub:
                 self._loop.call_later(self._patience, self._lose_unless_back, exchange, client, attempt)
             elif node.connected:
                 self.dispatch(node)
+        self.changed()
 
     def _lose_unless_back(self, exchange: OpenExchange, client: str, attempt: int) -> None:
         node = self.nodes.get(client)
@@ -306,8 +308,8 @@ class Hub:
         return any(client in e.handed and digest in e.blobs for e in self.exchanges.values())
 
     def works(self, client: str) -> bool:
-        """Has this client a task?"""
-        return any(client in e.handed for e in self.exchanges.values())
+        """Is this client asked for something?"""
+        return any(e.awaits(client) for e in self.exchanges.values())
 
     def _free(self, run: str, client: str) -> None:
         node = self.nodes.get(client)

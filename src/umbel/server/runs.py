@@ -15,7 +15,7 @@ from typing import Any, final
 from umbel.buffers import allocating
 from umbel.engine.question import Question
 from umbel.engine.submission import Submission
-from umbel.errors import NotThere, Rejected, UmbelError
+from umbel.errors import NotThere, Rejected, UmbelError, UsageError
 from umbel.server.answers import Answer
 from umbel.server.childrun import ChildConductor, directory_of
 from umbel.server.clock import ServerClock
@@ -31,7 +31,7 @@ from umbel.store.sql import RunRow, ServerStore
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
 UNENDED = ("queued", "running", "waiting")
-_KEPT_WAITING = 10.0  # seconds that an answer waits for its run, which goes on after a restart
+_KEPT_WAITING = 10.0  # seconds that what a node says waits for its run, which goes on after a restart
 
 
 @final
@@ -79,7 +79,7 @@ class Runs:
         self.news = News(store, lambda run: run in self.active or run in self._queue)
         self._lent = ExitStack()  # memory for models, used again as long as there are runs
         self._written: Future[RunRow] | None = None  # the last status
-        self._ending = False
+        self._started = self._ending = False
 
     def start(self) -> None:
         """Go on with what an earlier process has left."""
@@ -87,6 +87,8 @@ class Runs:
         waiting = sorted((run for run in self._store.runs() if run.status in UNENDED), key=_in_turn)
         self._queue.extend(run.id for run in waiting)
         self._next()
+        self._started = True
+        self._hub.changed()
 
     async def submit(self, run: RunRow, blobs: Any) -> RunRow:
         """Take a run in; it begins when there is room."""
@@ -101,9 +103,10 @@ class Runs:
             run = self.find(self._queue.pop(0))
             try:
                 self._begin(run)
-            except UmbelError as error:
-                self._say(run.id, "status", {"status": "failed", "reason": str(error)})
-                self._say(run.id, "end", {"status": "failed", "reason": str(error), "code": error.code})
+            except Exception as error:  # noqa: BLE001  # this run ends here, and not those behind it
+                reason, code = _why_not(error, run)
+                self._say(run.id, "status", {"status": "failed", "reason": reason})
+                self._say(run.id, "end", {"status": "failed", "reason": reason, "code": code})
 
     def find(self, name: str) -> RunRow:
         """The run with this id, the only one whose id begins so, or the only one of this name.
@@ -155,10 +158,10 @@ class Runs:
         active = self.active.pop(run.id)
         if not self.active:
             self._lent.close()
-        self._hub.end(run.id, ended.reason or "the run has ended")
         if self._ending and ended.status == "stopped":
             self.news.wake(run.id)
-            return  # it goes on when the server comes back
+            return  # it goes on when the server comes back; what nodes work on is not revoked
+        self._hub.end(run.id, ended.reason or "the run has ended")
         for failure in ended.failures:
             self._say(run.id, "failure", asdict(failure))
         self._end(run.id, ended, active)
@@ -224,31 +227,40 @@ class Runs:
             raise Rejected(f"run {run.id[:8]} has done {run.round} rounds", advice="give more rounds than that")
         changed = self._store.set_status(run.id, "queued", "", rounds=rounds or None, by=who)
         kept = await asyncio.wrap_future(changed)
-        self._queue.append(run.id)
-        self._next()
+        if run.id not in self.active and run.id not in self._queue:  # somebody else may have been quicker
+            self._queue.append(run.id)
+            self._next()
         return kept
 
     # --- what nodes report -------------------------------------------------------------------
 
     async def asked(self, run: str, sequence: int) -> Question | None:
-        """The question of an open exchange; None: there is no such exchange, or no more.
+        """The question of an open exchange; None: there is no such exchange, or no more."""
 
-        A run that goes on after a restart is waited for a moment.
-        """
+        def found() -> Question | None:
+            active = self.active.get(run)
+            question = active.desk.checking if active is not None else None
+            return question if question is not None and question.sequence == sequence else None
+
+        await self.gone_on(lambda: found() is not None)
+        return found()
+
+    async def gone_on(self, true: Callable[[], bool]) -> bool:
+        """Is it true, or in a moment, when the runs have gone on that were under way when the server ended?"""
         deadline = self._loop.time() + _KEPT_WAITING
-        while (active := self.active.get(run)) is not None:
-            question = active.desk.checking
+        while not true():
             left = deadline - self._loop.time()
-            if active.desk.begun or left <= 0:
-                return question if question is not None and question.sequence == sequence else None
+            returning = not self._started or any(active.desk.returning for active in self.active.values())
+            if left <= 0 or not returning:
+                return False
             await self._hub.change(left)
-        return None
+        return True
 
     def arrived(self, run: str, sequence: int, answer: Answer) -> None:
         """A client's answer in an exchange is durable."""
         attempt = self._hub.answered(run, sequence, answer.client)
         active = self.active.get(run)
-        if attempt and active is not None:
+        if active is not None:
             active.desk.arrived(sequence, answer, attempt)
 
     async def close(self) -> None:
@@ -275,6 +287,14 @@ async def _in_thread(name: str, work: Callable[[], Ended]) -> Ended:
 
     threading.Thread(target=do, name=name, daemon=True).start()
     return await done
+
+
+def _why_not(error: Exception, run: RunRow) -> tuple[str, str]:
+    """Why a run cannot begin, and the code of that."""
+    if isinstance(error, UmbelError):
+        return str(error), error.code
+    logger.error("run-failed: %s", run.id, exc_info=error)
+    return f"what was submitted cannot be made: {type(error).__name__}: {error}"[:1000], UsageError.code
 
 
 def _in_turn(run: RunRow) -> tuple[bool, float]:

@@ -1,0 +1,172 @@
+"""A server that starts again or is asked twice, where the moment matters."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulation.hands import PATIENCE, blob_of, one_node, plain, trained
+from umbel import wire
+from umbel.server.desk import Desk
+
+ACCEPTED, LATE = wire.ReportResponse.VERDICT_ACCEPTED, wire.ReportResponse.VERDICT_LATE
+
+
+class Gate:
+    """Holds a method of the desk up, in the run's thread."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self._open = threading.Event(), threading.Event()
+        real = getattr(Desk, name)
+
+        def held(desk: Desk, *args: Any) -> Any:
+            self.reached.set()
+            self._open.wait(PATIENCE)
+            return real(desk, *args)
+
+        monkeypatch.setattr(Desk, name, held)
+
+    async def until_reached(self) -> None:
+        assert await asyncio.to_thread(self.reached.wait, PATIENCE)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def test_an_answer_that_comes_before_its_client_is_asked_again_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart: the run has looked into the store, and the hub has not heard yet whom it asks."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain())
+            task = await hand.task()
+            await place.stop()
+            await hand.away()
+            gate = Gate("lease", monkeypatch)
+            place.start()
+            await hand.connect()
+            await gate.until_reached()
+            assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+            gate.open()
+            async with asyncio.timeout(PATIENCE):
+                row = await place.ended(run)
+            assert (row.status, row.round) == ("finished", 1)
+            assert "task" not in hand.unheard(), "it was asked again"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("moment", ["population", "open", "lease"])
+def test_a_large_answer_is_taken_while_its_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """After a restart: nobody has been asked for anything yet."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(50_000))
+            task = await hand.task()
+            await place.stop()
+            await hand.away()
+            gate = Gate(moment, monkeypatch)
+            place.start()
+            await hand.connect()
+            await gate.until_reached()
+            data = trained(task, 50_000)
+            writing = asyncio.create_task(hand.write(data))
+            reading = asyncio.create_task(_read(hand.link, task.model))
+            await asyncio.wait([writing], timeout=0)
+            gate.open()
+            assert (await writing).complete
+            assert await reading == task.model.size
+            assert await hand.report(task, blob_of(data, inside=False)) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+async def _read(link: Any, blob: wire.Blob) -> int:
+    pieces: Sequence[Any] = [p async for p in link.read_blob(wire.ReadBlobRequest(digest=blob.digest))]
+    return sum(map(len, pieces))
+
+
+def test_an_answer_that_comes_before_the_runs_have_begun_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain())
+            task = await hand.task()
+            await place.stop()
+            await hand.away()
+            monkeypatch.setattr("umbel.server.runs.Runs.start", lambda _: None)
+            place.start()
+            monkeypatch.undo()
+            await hand.connect()
+            reporting = asyncio.create_task(hand.report(task, blob_of(trained(task))))
+            await asyncio.wait([reporting], timeout=0)
+            assert place.runs is not None
+            place.runs.start()
+            assert await reporting == ACCEPTED
+            assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+def test_a_server_that_ends_revokes_nothing(tmp_path: Path) -> None:
+    """What nodes work on when an operator restarts it is not to be done again."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            await place.submit(plain())
+            await hand.task()
+            await place.stop()
+            await hand.away()
+            assert hand.unheard() == ["goodbye"]
+
+    asyncio.run(story())
+
+
+def test_a_run_that_is_resumed_twice_at_once_is_conducted_once(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain())
+            await hand.task()
+            assert place.runs is not None
+            row = await place.runs.stop(place.runs.find(run), "alice")
+            begun: list[str] = []
+            real = place.runs._begin
+            place.runs._begin = lambda run: (begun.append(run.id), real(run))[1]  # type: ignore[method-assign,func-returns-value]
+            await asyncio.gather(*(place.runs.resume(row, 0, "alice") for _ in range(2)))
+            assert begun == [run]
+
+    asyncio.run(story())
+
+
+def test_a_run_that_cannot_be_made_keeps_no_other_from_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+
+            def unmade(run: Any, store: Any) -> Any:
+                raise ZeroDivisionError(run.name)
+
+            monkeypatch.setattr("umbel.server.runs.submission_of", unmade)
+            assert place.runs is not None
+            run = place.runs.find(await place.submit(plain()))
+            async with asyncio.timeout(PATIENCE):
+                row = await place.ended(run.id)
+            assert (row.status, row.reason) == (
+                "failed",
+                "what was submitted cannot be made: ZeroDivisionError: run",
+            )
+            del hand
+
+    asyncio.run(story())
