@@ -143,6 +143,11 @@ class Failure:
     def __str__(self) -> str:
         return f"round {self.round}, client {self.client!r}, {self.kind}: {self.message}"
 
+    @property
+    def refused(self) -> bool:
+        """Does the data's owner not permit it? Whoever is asked again says the same."""
+        return self.code in REFUSALS
+
 
 class RunError(UmbelError):
     """A run cannot go on; its last committed round is kept.
@@ -320,6 +325,9 @@ class BadSignature(AppError):
 
     code = "bad-signature"
 
+
+REFUSALS = frozenset({Refused.code, AppMissing.code, AppDiffers.code, BadSignature.code})
+"""Codes of what the data's owner does not permit."""
 
 __all__ = [
     "AppDiffers",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from umbel.aggregate.expected import check_finite
 from umbel.aggregate.weighted_sum import sum_spec
 from umbel.arrays import Arrays
 from umbel.codec import fingerprint
+from umbel.engine.exchange import Close
 from umbel.engine.ports import Record
 from umbel.engine.question import EVALUATED, Answer, Question
 from umbel.errors import BadUpdate, EmptyPopulation, Failure, NotReproducible, QuorumMissed, RunError
@@ -99,17 +100,26 @@ def check_aggregate(question: Question, arrays: Arrays | None) -> None:
 
 
 def quorum_missed(
-    question: Question, cohort: int, folded: Sequence[str], failures: tuple[Failure, ...], policy: RoundPolicy
+    question: Question, close: Close, failures: tuple[Failure, ...], policy: RoundPolicy, *, times: int
 ) -> QuorumMissed:
-    """The error that ends a run in which too few clients answered."""
+    """The error that ends a run in which too few clients answered.
+
+    Args:
+        question: what was asked.
+        close: how the last exchange ended.
+        failures: of all of them.
+        policy: when the quorum is reached.
+        times: how often a cohort was asked.
+    """
     lines = list(dict.fromkeys(f"  {f}" for f in failures))  # who fails again when asked again stands there once
     shown = "\n".join(lines[:5]) + ("\n  ..." if len(lines) > 5 else "")
-    asked = f", asked {policy.retries + 1} times" if policy.on_miss == "retry" and policy.retries else ""
+    asked = f", asked {times} times" if times > 1 else ""
     wanted = f"the quorum of {policy.quorum:.0%}" if policy.quorum > ANYBODY else "a single answer"
     traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
+    counted = f"{len(close.folded)} of {close.asked} clients"
     return QuorumMissed(
-        f"round {question.round}, {question.label}: {len(folded)} of {cohort} clients answered{asked} before "
-        f"{wanted} was out of reach.\n{shown}{traceback}",
+        f"round {question.round}, {question.label}: {counted} answered{asked} before {wanted} was out of reach."
+        f"\n{shown}{traceback}",
         failures=failures,
         advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
         'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',

@@ -25,7 +25,7 @@ The machine owns its lists and changes them in place; `snapshot` is immutable.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import compress, count, repeat
@@ -229,6 +229,10 @@ class Exchange:
         if not self._closed:
             self._advance(out, again, deadline=deadline)
         return out
+
+    def may_meet(self, *, without: Collection[str]) -> bool:
+        """Could the quorum be reached without these, before anybody is asked?"""
+        return len(self.places) - sum(name in self._place for name in without) >= self._need
 
     def snapshot(self) -> Snapshot:
         """Where the exchange stands."""

@@ -306,14 +306,18 @@ class Federation:
         self, question: Question, cohort: Sampler, rules: Mapping[str, Any], policy: RoundPolicy, chain_name: str
     ) -> Generator[Any, Any, tuple[Answer, dict[str, Any]]]:
         missed: tuple[Failure, ...] = ()
+        times = 0
         for attempt in range(1 + (policy.retries if policy.on_miss == "retry" else 0)):
             population = yield Gather(policy.min_nodes, policy.wait)
             check_population(population, question, policy)
             states = self._chain_states(question, chain_name, population, cohort)
-            self._sequence += 1
             plans = question.chain.plan(states, question.round)
-            question = replace(question, sequence=self._sequence, attempt=attempt, plans=plans)
             exchange = self._draw(population, cohort, policy, attempt)
+            if not exchange.may_meet(without={f.client for f in missed if f.refused}):
+                continue  # nobody works for nothing: who refuses does so again
+            times += 1
+            self._sequence += 1
+            question = replace(question, sequence=self._sequence, attempt=attempt, plans=plans)
             close, reduced = yield from conduct(question, exchange, policy.deadline)
             if close.met:
                 answer, states = self._conclude(question, reduced, rules, states)
@@ -321,7 +325,7 @@ class Federation:
                 return answer, ({chain_name: states} if states else {})
             missed += close.failures
         if policy.on_miss != "skip":
-            raise quorum_missed(question, close.asked, close.folded, missed, policy)
+            raise quorum_missed(question, close, missed, policy, times=times)
         return replace(nothing(question), cohort=close.asked, failures=missed, met=False), {}
 
     def _chain_name(self, chain: Chain) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from umbel import wire
 from umbel.apps.signature import show_key
+from umbel.errors import REFUSALS
 from umbel.node.outbox import Key
 from umbel.node.policy import blobs_of
 from umbel.wire.limits import MESSAGE_TEXT, OUTPUT, TRACEBACK
@@ -88,7 +89,7 @@ def answer_line(task: wire.Task, report: wire.ReportRequest) -> tuple[str, dict[
     line = {**_named(task), "run_name": task.run_name, "submitter": task.submitter, "app_digest": task.app.digest.hex()}
     outcome = report.WhichOneof("outcome")
     if outcome == "failure":
-        event = "refused" if report.failure.code in _REFUSALS else "failed"
+        event = "refused" if report.failure.code in REFUSALS else "failed"
         return event, {**line, "code": report.failure.code, "reason": report.failure.message, **_printed(report)}
     if outcome == "metrics":
         return "sent", {**line, "what": "metrics", "metrics": _names(report.metrics.metrics), **_printed(report)}
@@ -102,9 +103,6 @@ def answer_line(task: wire.Task, report: wire.ReportRequest) -> tuple[str, dict[
         "blobs": [{"digest": blob.digest.hex(), "bytes": blob.size} for blob in blobs],
         **_printed(report),
     }
-
-
-_REFUSALS = ("refused", "app-missing", "app-differs", "bad-signature")
 
 
 def sent_blobs(report: wire.ReportRequest) -> list[wire.Blob]:

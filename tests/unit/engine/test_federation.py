@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import umbel
-from umbel.errors import QuorumMissed, UsageError
+from umbel.errors import QuorumMissed, Refused, UsageError
 
 MODEL = {"w": np.zeros(2, np.float32)}
 ALL = umbel.sample.everyone()
@@ -233,6 +233,44 @@ def test_of_a_missed_quorum_it_is_dropped(on_miss: Any) -> None:
     assert result.model is not None
     assert result.model["w"][0] == (1.0 if on_miss == "retry" else 0.0)
     assert len(tries) == (6 if on_miss == "retry" else 3)
+
+
+def refusing(who: Callable[[list[str]], str]) -> tuple[umbel.ClientApp, list[str]]:
+    """Clients of whom one refuses, given who was asked; and who is."""
+    client, asked = umbel.ClientApp(), list[str]()
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        asked.append(ctx.client.name)
+        if ctx.client.name == who(asked):
+            raise Refused("its owner does not permit it")
+        return umbel.Update(model=model)
+
+    return client, asked
+
+
+def test_nobody_is_asked_again_where_who_refuses_cannot_be_done_without() -> None:
+    client, asked = refusing(lambda _: "1")
+
+    def main(fed: Any) -> None:
+        fed.train(fed.initial, cohort=ALL)
+
+    with pytest.raises(QuorumMissed, match="1 of 3 clients answered before") as missed:
+        run(main, client, rounds=1)
+    assert asked == ["0", "1"]
+    assert [(failure.client, failure.refused) for failure in missed.value.failures] == [("1", True)]
+
+
+def test_another_cohort_is_asked_when_one_has_refused() -> None:
+    client, asked = refusing(lambda asked: asked[0])
+
+    def main(fed: Any) -> None:
+        got = fed.train(fed.initial, cohort=umbel.sample.count(1), policy=umbel.rounds(retries=20))
+        assert [failure.client for failure in got.failures] == asked[:1]
+        fed.commit({})
+
+    run(main, client, rounds=1, seed=3)  # the same client is drawn several times
+    assert len(asked) == len(set(asked)) == 2
 
 
 def test_of_who_was_not_needed_any_more_it_is_dropped() -> None:
