@@ -8,7 +8,7 @@ from typing import Any
 
 from umbel import wire
 from umbel.apps.signature import show_key
-from umbel.errors import REFUSALS
+from umbel.errors import REFUSALS, UmbelError
 from umbel.node.outbox import Key
 from umbel.node.policy import blobs_of
 from umbel.wire.limits import MESSAGE_TEXT, OUTPUT, TRACEBACK
@@ -40,6 +40,17 @@ def failed(task: wire.Task, code: str, message: str, *, trace: str = "", retryab
             traceback=_within(trace, TRACEBACK),
             retryable=retryable,
         ),
+    )
+
+
+def undelivered(report: bytes, error: UmbelError) -> wire.ReportRequest:
+    """What is said instead of an answer that the server does not take."""
+    before = wire.ReportRequest.FromString(report)
+    message = f"the server does not take the answer of node {before.id.client}: {error}"
+    return wire.ReportRequest(
+        id=before.id,
+        seconds=before.seconds,
+        failure=wire.Failure(code=error.code, message=_within(message, MESSAGE_TEXT), retryable=True),
     )
 
 
@@ -134,4 +145,5 @@ __all__ = [
     "key_of",
     "question_digest",
     "sent_blobs",
+    "undelivered",
 ]

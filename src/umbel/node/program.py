@@ -13,6 +13,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -255,6 +256,8 @@ class Node:
         except (Rejected, NotThere, NotAllowed) as error:
             logger.warning("answer-rejected: run %s, exchange %d: %s", key.run, key.exchange, error)
             verdict = "rejected"
+            with suppress(Rejected, NotThere, NotAllowed):  # it waits for an answer, and none comes otherwise
+                await self._link.report(answers.undelivered(answer.report, error))
         finally:
             self._under_way.discard(key)
         if self._waiting.get(key) is not answer:

@@ -345,10 +345,10 @@ class Workshop:
         return await self.stored(begun)
 
     async def end(self, key: Key, event: str, content: Mapping[str, Any]) -> None:
-        """Forget an answer, and write down why."""
+        """Forget an answer, and write down why. One that the server rejects is not given again."""
 
         def ended() -> None:
-            self.outbox.take(key)
+            (self.outbox.drop if content.get("verdict") == "rejected" else self.outbox.take)(key)
             self.outbox.note(event, content)
 
         await self.stored(ended)

@@ -26,6 +26,7 @@ from umbel.link.identity import Identity
 from umbel.link.memory import MemoryLink
 from umbel.link.sessions import Sessions
 from umbel.link.tasks import task_of
+from umbel.node.answers import sent_blobs
 from umbel.node.config import NodeConfig
 from umbel.node.installed import InstalledApp
 from umbel.node.observer import Observer
@@ -88,6 +89,7 @@ class Script:
         self.break_read_after = self.break_write_after = -1
         self.verdict = wire.ReportResponse.VERDICT_ACCEPTED
         self.down = False
+        self.refusal: Exception | None = None
         self.work: asyncio.Future[Any] | None = None
         self._notices: asyncio.Queue[wire.SubscribeResponse | None] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -169,6 +171,9 @@ class Script:
     async def report(self, session: bytes, request: wire.ReportRequest) -> wire.ReportResponse:
         del session
         self._up()
+        for blob in sent_blobs(request):
+            if not blob.HasField("content") and blob.digest not in self.blobs:
+                raise NotThere("it was not written")
         self.reports.append(request)
         self.changed()
         return wire.ReportResponse(verdict=self.verdict)
@@ -197,6 +202,9 @@ class Script:
         self, session: bytes, head: wire.BlobHead, data: AsyncIterator[Data]
     ) -> wire.WriteBlobResponse:
         del session
+        if self.refusal is not None:
+            refusal, self.refusal = self.refusal, None
+            raise refusal
         there = self.incoming.setdefault(head.digest, bytearray())
         assert head.offset == len(there)
         self.writes.append(head.offset)

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.node.scripted import PATIENCE, Script, make_app, on_a_loop, running
 from umbel import wire
 from umbel.arrays import Arrays
-from umbel.errors import InUse, NotAllowed
+from umbel.errors import InUse, NotAllowed, Rejected
 from umbel.link.identity import Identity
 from umbel.node.backoff import Backoff
 from umbel.node.config import Dataset, NodeConfig, Policy
@@ -229,3 +229,37 @@ def test_the_wait_before_another_try() -> None:
     assert backoff.next(100.0, 5.0) == 35.0
     backoff.reset()
     assert backoff.next(1000.0) == 1.0
+
+
+@on_a_loop
+async def test_what_the_server_does_not_take_is_said_to_have_failed(app: InstalledApp, tmp_path: Path) -> None:
+    """Otherwise it would wait, for good if the round has no deadline."""
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        script.refusal = Rejected("800 bytes are here, and these begin at 0")
+        task = script.ask(script.task(app, model=LARGE))
+        failed = await script.answer(task)
+        assert failed.failure.retryable
+        assert failed.failure.code == "rejected"
+        assert "does not take the answer of node berlin: 800 bytes are here" in failed.failure.message
+        script.ask(script.task(app, model=LARGE, attempt=2))
+        again = await script.answer(task, 2)
+    assert again.WhichOneof("outcome") == "update"
+    assert again.id.attempt == 2
+
+
+@on_a_loop
+async def test_an_answer_that_the_server_has_lost_is_made_again(app: InstalledApp, tmp_path: Path) -> None:
+    """The large arrays of one that it had taken are here no more."""
+    told = Told()
+    async with running(NodeConfig(), app, tmp_path / "node", observer=told) as script:
+        task = script.ask(script.task(app, model=LARGE))
+        first = await script.answer(task)
+        script.ask(script.task(app, exchange=2, kind="evaluate", state=1))
+        await script.until(lambda: "delivered 1 accepted" in told.said)
+        del script.blobs[first.update.arrays.digest]
+        script.ask(task)
+        assert (await script.answer(task, 2)).failure.code == "not-there"
+        script.ask(script.task(app, model=LARGE, attempt=2))
+        again = await script.answer(task, 3)
+        assert again.update.arrays.digest in script.blobs
+    assert again.update.arrays.digest == first.update.arrays.digest
