@@ -12,7 +12,7 @@ from typing import final
 from umbel import wire
 from umbel.arrays import Arrays
 from umbel.engine.question import Question
-from umbel.errors import BadUpdate, Failure, FormatError, NotAllowed, NotThere, Rejected, Unauthenticated
+from umbel.errors import BadUpdate, CorruptFile, Failure, FormatError, NotAllowed, NotThere, Rejected, Unauthenticated
 from umbel.link.base import Data
 from umbel.link.sessions import Sessions
 from umbel.link.tasks import result_of
@@ -224,7 +224,10 @@ class NodeDesk:
             if held is None:
                 raise NotThere(f"blob {digest[:12]} was not written", advice="write it, then report again")
             kept.append(held)
-            return self._store.blobs.fetch(digest)
+            try:
+                return self._store.blobs.fetch(digest)
+            except CorruptFile as error:
+                raise FormatError(f"the bytes of blob {digest[:12]} are no arrays") from error
         if hashlib.sha256(blob.content).digest() != blob.digest or len(blob.content) != blob.size:
             raise FormatError(f"the bytes of blob {digest[:12]} do not have its digest")
         kept.append(Kept(digest, blob.size, blob.content))

@@ -11,13 +11,13 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, TypeVar, final
 
 from umbel import wire
-from umbel.errors import NotThere, Rejected, UsageError
+from umbel.errors import FormatError, NotThere, Rejected, UsageError
 from umbel.link.base import Data
 from umbel.server.apps import app_of, values_of
 from umbel.server.calls import NodeDesk
@@ -29,6 +29,7 @@ from umbel.server.runs import Runs
 from umbel.server.uploads import Uploads
 from umbel.store.sql import Kept, NodeRow, RunRow, ServerStore, TicketRow, TokenRow
 from umbel.version import __version__
+from umbel.wire.limits import FUTURE, TEXT
 
 T = TypeVar("T")
 _RESULT = 3 << 20  # characters of a page
@@ -83,19 +84,18 @@ class ControlDesk:
 
     async def submit_run(self, person: Person, request: wire.SubmitRunRequest) -> wire.SubmitRunResponse:
         """Take a run in."""
+        _check_submitted(request)
         submission = wire.from_json(request.submission, "submission", SUBMISSION)
         kept = [self._submitted(blob) for blob in request.blobs]
-        rounds = submission.get("fields", {}).get("rounds") if isinstance(submission, dict) else None
         app = request.app
         if app.HasField("wheel"):
-            wire.check_app(app)
             kept.append(self._submitted(app.wheel))
         row = RunRow(
             id=secrets.token_hex(16),
             key=request.key or secrets.token_hex(8),
             name=request.name or "run",
             owner=person.name,
-            rounds=rounds if isinstance(rounds, int) else None,
+            rounds=_rounds(submission),
             submitted=time.time(),
             submission=request.submission,
             nodes=tuple(request.nodes),
@@ -287,6 +287,36 @@ class ControlDesk:
         del person
         received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
         return wire.WriteRunBlobResponse(received=received, complete=complete)
+
+
+def _check_submitted(request: wire.SubmitRunRequest) -> None:
+    """Refuse words that no node accepts in a task, and that people could not read.
+
+    Raises:
+        FormatError: names the field.
+    """
+    words = {"name": request.name, "key": request.key, "dataset": request.dataset}
+    for label in request.labels:
+        words |= {"labels.name": label.name, f"labels[{label.name[:40]!r}]": label.value}
+    for field, text in words.items():
+        if len(text) > TEXT or not text.isprintable():
+            raise FormatError(
+                f"{field} is {text[:80]!r}", advice=f"take at most {TEXT} characters, and none that cannot be printed"
+            )
+    for node in request.nodes:
+        wire.check_name(node, "nodes")
+    wire.check_app(request.app)
+
+
+def _rounds(submission: Mapping[str, Any]) -> int | None:
+    """How many rounds the run is to have, as far as what was submitted says that."""
+    fields = submission.get("fields")
+    rounds = fields.get("rounds") if isinstance(fields, dict) else None
+    if not isinstance(rounds, int):
+        return None
+    if not 0 <= rounds < FUTURE:
+        raise FormatError(f"rounds is {str(rounds)[:40]}", advice=f"give a number below {FUTURE:,}")
+    return rounds
 
 
 async def _kept(future: Future[T]) -> T:

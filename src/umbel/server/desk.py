@@ -19,17 +19,18 @@ from typing import Any, final
 
 from umbel.engine.exchange import Arrived, Event, Failed, Lost
 from umbel.engine.question import Question
-from umbel.errors import DiskFull, Failure
+from umbel.errors import DiskFull, Failure, FormatError
 from umbel.sample import Population
 from umbel.server.answers import Answer, answer_of
 from umbel.server.hub import Hub, OpenExchange
 from umbel.server.wanted import Wanted
 from umbel.store.sql import Kept, RunRow, ServerStore
 from umbel.store.sql import OpenExchange as OpenRow
-from umbel.wire import Task, TaskId
+from umbel.wire import MESSAGE, Task, TaskId, check_task
 
 _SPARE = 64 << 20  # bytes that stay free on the disk, for the database and its log
 _ATTEMPTS_SHOWN = 3
+_ROOM = 4096  # bytes of a message around a task that is the same for all clients
 
 
 @final
@@ -219,6 +220,7 @@ class Desk:
 
         Raises:
             DiskFull: there is no room for the answers.
+            FormatError: no node would accept the task; names the field.
         """
         self._fill(template, question.sequence)
         self._check_room(question)
@@ -247,6 +249,11 @@ class Desk:
         task.run_name, task.submitter, task.dataset = self._run.name, self._run.owner, self._run.dataset
         task.app.CopyFrom(self._wanted.app)
         task.threads = self._threads
+        if task.ByteSize() > MESSAGE // 2:  # then nodes read what could be inside on its own
+            model = [task.model] if task.HasField("model") else []
+            for blob in (*model, *(named.blob for named in task.extra), *task.attachments):
+                blob.ClearField("content")
+        _check_accepted(task)
 
     def _check_room(self, question: Question) -> None:
         """Is there room for what the nodes will send?"""
@@ -324,6 +331,22 @@ class Desk:
         """The new states of these count."""
         self.counted = tuple(clients)
         self._begin_with |= dict.fromkeys(clients, self._tray.sequence)
+
+
+def _check_accepted(task: Task) -> None:
+    """Refuse a task that nodes would not accept: it would end their sessions, again and again.
+
+    Raises:
+        FormatError: names the field.
+    """
+    task.id.client, task.id.attempt = "client", 1
+    check_task(task)
+    task.id.ClearField("client")
+    task.id.ClearField("attempt")
+    if task.ByteSize() > MESSAGE - _ROOM:
+        raise FormatError(
+            f"the task has {task.ByteSize():,} bytes, {MESSAGE - _ROOM:,} travel", advice="send less config"
+        )
 
 
 __all__ = ["Desk", "Interrupted"]

@@ -21,6 +21,7 @@ from typing import Final, Literal, final, get_args
 from umbel.arguments import number, whole
 from umbel.errors import NotAllowed, UsageError
 from umbel.store.sql.values import TicketRow, TokenRow
+from umbel.wire.limits import TEXT
 
 Role = Literal["operator", "runner", "viewer"]
 ORDER: Final[tuple[Role, ...]] = get_args(Role)
@@ -174,8 +175,8 @@ def new_token(name: str, role: str, *, seconds: float, now: float) -> tuple[str,
     """
     if role not in ORDER:
         raise UsageError(f"there is no role {role!r}", advice=f"take one of {', '.join(ORDER)}")
-    if not name.strip() or not name.isprintable():
-        raise UsageError(f"a token is called {name!r}", advice="give the name of a person")
+    if not name.strip() or not name.isprintable() or len(name) > TEXT:
+        raise UsageError(f"a token is called {name[:80]!r}", advice=f"give a name of at most {TEXT} characters")
     seconds = number(seconds, "the token's time", least=0)
     secret = new_secret()
     expires = now + seconds if seconds else 0.0

@@ -1,0 +1,126 @@
+"""Nodes that send what nobody can use, and runners who submit it: nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.simulation.hands import PATIENCE, blob_of, one_node, plain, trained
+from tests.simulation.network import Place
+from umbel import wire
+from umbel.arrays import Arrays
+from umbel.errors import FormatError, Rejected
+from umbel.link.tasks import task_of
+from umbel.server.control import ControlDesk
+from umbel.server.counts import Counts
+from umbel.server.people import Person
+from umbel.server.uploads import Uploads
+
+
+def test_a_large_blob_that_is_no_arrays_fails_this_client_and_nothing_else(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(50_000, quorum=0.0))
+            task = await hand.task()
+            junk = b"junk" * 50_000
+            assert (await hand.write(junk)).complete
+            with pytest.raises(Rejected, match="are no arrays"):
+                await hand.report(task, blob_of(junk, inside=False))
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+def control_of(place: Place) -> ControlDesk:
+    assert place.store is not None
+    assert place.hub is not None
+    assert place.runs is not None
+    assert place.desk is not None
+    return ControlDesk(place.store, place.hub, place.runs, Uploads(place.store, Counts()), nodes=place.desk)
+
+
+BOB = Person("bob", "runner")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "x" * 201}, "name is 'xxx"),
+        ({"name": "\x1b]0;mine\x07"}, "name is '\\x1b"),
+        ({"key": "k" * 201}, "key is 'kkk"),
+        ({"dataset": "zero\0"}, "dataset is 'zero"),
+        ({"labels": [wire.Label(name="country", value="d" * 201)]}, "labels"),
+        ({"nodes": ["../berlin"]}, "nodes is '../berlin'"),
+        ({"app": wire.App(name="app", digest=bytes(32), version="1" * 201)}, "app.version has 201 characters"),
+        ({"app": wire.App(name="app", digest=bytes(31))}, "app.digest has 31 bytes"),
+        ({"submission": json.dumps({"fields": {"rounds": 1 << 70}})}, "rounds is 1180591620717411303424"),
+        ({"submission": json.dumps({"fields": {"rounds": -1}})}, "rounds is -1"),
+    ],
+)
+def test_what_no_node_accepts_is_not_taken_in(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, _):
+            app = wire.App(name="app", digest=bytes(32))
+            request = wire.SubmitRunRequest(**{"submission": "{}", "app": app, **changes})
+            with pytest.raises(FormatError) as caught:
+                await control_of(place).submit_run(BOB, request)
+            assert words in caught.value.what
+            assert place.store is not None
+            assert place.store.runs() == []
+
+    asyncio.run(story())
+
+
+def test_a_task_that_no_node_accepts_ends_its_run_and_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def many(question: Any, place: Any) -> wire.Task:
+        task = task_of(question, place)
+        task.needs.extend("x" for _ in range(257))
+        return task
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            with monkeypatch.context() as patched:
+                patched.setattr("umbel.server.runner.task_of", many)
+                async with asyncio.timeout(PATIENCE):
+                    row = await place.ended(await place.submit(plain()))
+            assert row.status == "failed"
+            assert "needs has 257 entries" in row.reason
+            run = await place.submit(plain(), key="another")
+            task = await hand.task()
+            await hand.report(task, blob_of(trained(task)))
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+def test_many_small_arrays_travel_beside_a_task_that_they_would_make_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {f"array {n}": Arrays({"w": np.full(8000, float(n))}) for n in range(100)}  # 6.4 MB
+
+    def large(question: Any, place: Any) -> wire.Task:
+        task = task_of(question, place)
+        for name, arrays in more.items():
+            task.extra.add(name=name).blob.CopyFrom(place(arrays))
+        return task
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            monkeypatch.setattr("umbel.server.runner.task_of", large)
+            await place.submit(plain())
+            task = await hand.task()
+            assert task.ByteSize() < wire.MESSAGE
+            for named in task.extra:
+                pieces = [p async for p in hand.link.read_blob(wire.ReadBlobRequest(digest=named.blob.digest))]
+                assert Arrays.from_bytes(b"".join(map(bytes, pieces))).digest() == more[named.name].digest()
+
+    asyncio.run(story())
