@@ -94,6 +94,22 @@ def test_a_ticket_that_is_used_up(fed: Federation, tmp_path: Path) -> None:
     assert "used" in join(fed, once["address"], tmp_path / "two")
 
 
+def test_a_token_that_is_not_good(fed: Federation, tmp_path: Path) -> None:
+    expired = fed.records("token", "create", "eve", "--expires", "0.01s")[0]["address"]
+    assert "token 'eve' has expired" in fed("login", expired, status=1).stderr
+    assert "bad      token: token 'eve' has expired" in diagnosis(fed, expired)
+    revoked = fed.records("token", "create", "bob")[0]["address"]
+    fed("token", "revoke", "bob")
+    assert "bad      token: token 'bob' was revoked" in diagnosis(fed, revoked)
+
+
+def test_a_ticket_and_a_token_are_taken_for_each_other(fed: Federation, tmp_path: Path) -> None:
+    assert "umbel login" in join(fed, fed.token, tmp_path / "node")
+    said = fed("login", fed.ticket, status=1).stderr
+    assert "umbel node" in said
+    assert "Traceback" not in said
+
+
 def test_the_wrong_authority(fed: Federation, tmp_path: Path) -> None:
     other = Authority.open(tmp_path / "other", ["localhost"], time.time())
     wrong = str(replace(Address.parse(fed.ticket), authority=other.authority_der))

@@ -148,8 +148,8 @@ def look_at_secret(address: Address) -> tuple[list[Finding], Any]:
     try:
         with Line(address, deadline=_PATIENCE) as line:
             said = line.call("GetServer", greeting())
-    except Unauthenticated:
-        return _as_ticket(address), None
+    except Unauthenticated as error:
+        return _as_ticket(address, error), None
     except UmbelError as error:
         return [failed("token", error)], None
     found = [
@@ -168,13 +168,17 @@ def look_at_secret(address: Address) -> tuple[list[Finding], Any]:
     return found, said
 
 
-def _as_ticket(address: Address) -> list[Finding]:
+def _as_ticket(address: Address, no_token: Unauthenticated) -> list[Finding]:
+    """Is the secret a ticket? If it is not known as that either, a token that was good once is told."""
     before = time.time()
     try:
         answer = asyncio.run(_tried_ticket(address))
     except UmbelError as error:
-        text = f"neither a token nor a ticket that is good: {error.what}"
-        return [bad("ticket", text, error.advice or "ask the operator for a new one: umbel ticket create")]
+        if "unknown here" not in error.what:
+            return [failed("ticket", error)]
+        if "not known here" not in no_token.what:
+            return [failed("token", no_token)]
+        return [bad("ticket", "the server knows neither a ticket nor a token like this", error.advice)]
     return [ok("ticket", "a node can join with this address"), look_at_clock(answer.time, before, time.time())]
 
 

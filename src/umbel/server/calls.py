@@ -132,7 +132,9 @@ class NodeDesk:
         node = self._nodes.get(name)
         if node is None:
             raise NotAllowed(
-                f"no node {name!r} is enrolled here", advice="join again with a ticket: umbel ticket, on the server"
+                f"no node {name!r} is enrolled here",
+                advice="start it with the --name that it has there now; "
+                "or join again, with a new ticket: umbel ticket create",
             )
         if node.revoked:
             raise NotAllowed(f"node {name!r} was revoked", advice="ask the operator of the server")

@@ -170,7 +170,11 @@ class Server:
         """
         row = self.store.token(hashed(token)) if token else None  # refuses what has expired, or was revoked
         if row is None:
-            raise Unauthenticated("this token is not known here", advice="umbel login, with a token of this server")
+            raise Unauthenticated(
+                "this token is not known here",
+                advice="umbel login, with the address that this server printed behind `umbel login`, not the one behind "
+                "`umbel node`; or ask its operator for a new one: umbel token create",
+            )
         person = Person(row.name, row.role)
         permit(person, method)
         return person

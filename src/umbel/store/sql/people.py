@@ -12,7 +12,7 @@ from umbel.store.sql import tables
 from umbel.store.sql.rows import dumped, node_of, node_values, plain, ticket_of, token_of
 from umbel.store.sql.values import NodeRow, TicketRow, TokenRow
 
-_ANOTHER = "ask the operator of the server for a new one: umbel ticket"
+_ANOTHER = "ask the operator of the server for a new one: umbel ticket create"
 
 
 def note(connection: Connection, now: float, who: str, action: str, *, target: str, details: Mapping[str, Any]) -> None:
@@ -41,7 +41,10 @@ def enrol(connection: Connection, now: float, secret: bytes, node: NodeRow) -> N
 def _ticket(connection: Connection, secret: bytes) -> TicketRow:
     row = connection.execute(select(tables.ticket).where(tables.ticket.c.secret == secret)).first()
     if row is None:
-        raise Unauthenticated("this ticket is unknown here", advice=f"copy the whole address, or {_ANOTHER}")
+        raise Unauthenticated(
+            "this ticket is unknown here",
+            advice=f"take the address behind `umbel node`, not the one behind `umbel login`; or {_ANOTHER}",
+        )
     return ticket_of(row)
 
 
@@ -179,11 +182,13 @@ def token(connection: Connection, now: float, secret: bytes) -> TokenRow | None:
         return None
     found = token_of(row)
     if found.revoked:
-        raise Unauthenticated(f"token {found.name!r} was revoked", advice="ask the operator for another: umbel token")
+        raise Unauthenticated(
+            f"token {found.name!r} was revoked", advice="ask the operator for another: umbel token create"
+        )
     if found.expires and found.expires <= now:
         raise Unauthenticated(
             f"token {found.name!r} has expired {_ago(now - found.expires)} ago",
-            advice="ask the operator for another: umbel token",
+            advice="ask the operator for another: umbel token create",
         )
     return found
 
