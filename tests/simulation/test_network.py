@@ -17,12 +17,18 @@ from umbel.server.results import pages_of
 SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
 
 
-def stateful() -> umbel.ClientApp:
-    """Trains on what its site says, and counts in its state how often its answer was counted."""
+def stateful(unlucky: float = 0.0) -> umbel.ClientApp:
+    """Trains on what its site says, and counts in its state how often its answer was counted.
+
+    Args:
+        unlucky: how often one of the clients fails.
+    """
     client = umbel.ClientApp()
 
     @client.train
     def train(model: umbel.Arrays, ctx: Any) -> umbel.Update:
+        if unlucky and ctx.client.name == "lyon" and ctx.rng.random() < unlucky:
+            raise OSError("no luck")
         ctx.state["times"] = ctx.state.get("times", 0) + 1
         noise = ctx.rng.normal(size=3) / ctx.state["times"]
         return umbel.Update(
@@ -37,7 +43,7 @@ def stateful() -> umbel.ClientApp:
 
 
 def strategy(**changes: Any) -> Any:
-    return umbel.fed_adam(lr=0.1, rounds=umbel.rounds(min_nodes=3), **changes)
+    return umbel.fed_adam(lr=0.1, rounds=umbel.rounds(min_nodes=3, retries=30), **changes)
 
 
 def submission(seed: int, rounds: int) -> Submission:
@@ -50,10 +56,10 @@ def submission(seed: int, rounds: int) -> Submission:
     )
 
 
-def simulated(seed: int, rounds: int) -> umbel.Result:
+def simulated(seed: int, rounds: int, unlucky: float = 0.0) -> umbel.Result:
     server = umbel.ServerApp(model={"w": np.zeros(3)}, strategy=strategy(), rounds=rounds)
     on = umbel.Simulation(clients=SITES, engine="inline")
-    return umbel.run(server, stateful(), on=on, seed=seed)
+    return umbel.run(server, stateful(unlucky), on=on, seed=seed)
 
 
 def bits(result: umbel.Result) -> str:
@@ -118,3 +124,35 @@ def test_a_killed_server_goes_on_to_the_same_bits(tmp_path: Path, seed: int) -> 
 
     found = asyncio.run(story())
     assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(seed, 4))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_killed_server_asks_no_cohort_again_that_has_missed_its_quorum(tmp_path: Path, seed: int) -> None:
+    unlucky = 0.6
+
+    async def story() -> Any:
+        async with federation(tmp_path, stateful(unlucky), SITES, seed=seed) as (place, nodes):
+            run = await place.submit(submission(seed, 3))
+            draw = np.random.default_rng(seed)
+            for _ in range(4):
+                for _ in range(int(draw.integers(1, 120))):
+                    await asyncio.sleep(0)
+                await place.stop()
+                before = max([0, *(exchange for node in nodes.values() for _, exchange in node.trained)])
+                for node in nodes.values():
+                    node.trained.clear()
+                place.start()
+                await asyncio.sleep(0.01)
+                again = {exchange for node in nodes.values() for _, exchange in node.trained if exchange < before}
+                assert not again, f"asked again, though {before} was asked: {again}"
+            row = await place.ended(run)
+            assert row.status == "finished", row.reason
+            assert place.store is not None
+            return pages_of(place.store, row, models=True)[0]
+
+    found, expected = asyncio.run(story()), simulated(seed, 3, unlucky)
+    assert found["state"]["fields"]["model"]["$arrays"] == bits(expected)
+    failures = [failure["fields"] for failure in found["failures"]["$tuple"]]
+    assert [(f["client"], f["round"], f["code"]) for f in failures] == [
+        (f.client, f.round, f.code) for f in expected.failures
+    ]
