@@ -124,16 +124,21 @@ def test_the_server_may_be_killed_meanwhile(fed: Federation, apps: Any) -> None:
     same(result, umbel.run(*apps, on=umbel.Simulation(NAMES), seed=9, rounds=rounds))
 
 
-def test_ctrl_c_lets_the_run_go_on_and_it_says_for_whom_it_waits(fed: Federation) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_lets_the_run_go_on_and_it_says_for_whom_it_waits(
+    fed: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with fed.program("run", str(fed.app), "--on", "localhost", "--nodes", "ghost") as program:
         waits = program.wait_for(r"run-waits: .*")[0]
         assert "never seen: ghost" in waits
         assert "until" in waits
         run = program.wait_for(r"Run ([0-9a-f]{8})")[1]
-        program.process.send_signal(signal.SIGINT)
-        assert program.ended() == 130
+        program.process.send_signal(number)
+        assert program.ended() == status
         program.wait_for(f"goes on at the server as {run}")
         assert f"umbel stop {run}" in program.text
+        assert list(tmp_path.iterdir()) == []
     shown = next(record for record in fed.records("ls") if record["id"].startswith(run))
     assert shown["status"] == "waiting"
     fed("stop", run)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -43,13 +45,41 @@ for command in _COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. What goes wrong is said in words: exit status 1, or 2 where the command makes no sense."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        sys.exit(_done(list(sys.argv[1:] if arguments is None else arguments)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _done(words: Sequence[str]) -> int:
+    """The exit status of a command, from its words."""
     try:
         command, bound, *_ = app.parse_args(words, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         _complain(str(error).rstrip("."), f"umbel {' '.join(_words(words))} --help".replace("  ", " "))
-        sys.exit(2)
-    sys.exit(_status(command, *bound.args, **bound.kwargs))
+        return 2
+    return _status(command, *bound.args, **bound.kwargs)
+
+
+@final
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. What tidies up after Ctrl-C does so after this, too."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise _Terminated
+
+
+def _open_streams() -> None:
+    """Write to nowhere where a stream is closed, as by `umbel ls >&-`.
+
+    Else what is opened next would get the number of the closed one, and with it what others write there.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the program runs
 
 
 def _words(words: Sequence[str]) -> list[str]:
@@ -74,7 +104,7 @@ def _status(command: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     except KeyboardInterrupt as interrupt:
         for note in getattr(interrupt, "__notes__", ()):
             sys.stderr.write(f"\n{note}\n")
-        return 130
+        return 143 if isinstance(interrupt, _Terminated) else 130
     except BrokenPipeError:  # who reads has gone, as `head` does
         sys.stderr.close()
         return 0

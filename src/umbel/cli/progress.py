@@ -27,9 +27,13 @@ class RoundLines:
         self._json, self._rounds = json, rounds
         self.wanted = json or not sys.stderr.isatty()
 
-    def after_round(self, result: Result) -> None:
-        """A callback of a simulation."""
-        self._print(dict(result.history[-1]))
+    def after_round(self, result: Result) -> str:
+        """A callback of a simulation, which ends when nobody reads any more: `umbel run | head -1`."""
+        try:
+            self._print(dict(result.history[-1]))
+        except BrokenPipeError:
+            return "nobody reads what it prints"
+        return ""
 
     def heard(self, event: Event) -> None:
         """An event of a run on a server."""

@@ -1,4 +1,4 @@
-"""Ending a long-running program: the first signal asks it to end, the second ends it at once."""
+"""Ending a long-running program: the first signal asks it to end, a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _KILLED = 130  # the status of a program that Ctrl-C has ended
 
 
 def on_signal(stop: Callable[[], object]) -> None:
-    """Call this on the first SIGTERM or SIGINT; at the second the process is gone. In a running event loop.
+    """Call this on the first SIGTERM or SIGINT; at a SIGINT after that the process is gone. In a running event loop.
+
+    SIGTERM may come twice by itself: `timeout`, for one, sends it to its child and to its group.
 
     Args:
         stop: asks the program to end.
@@ -21,7 +23,9 @@ def on_signal(stop: Callable[[], object]) -> None:
 
     def take(number: int) -> None:
         if asked:
-            os._exit(_KILLED)
+            if number == signal.SIGINT:
+                os._exit(_KILLED)
+            return
         asked.append(number)
         stop()
 

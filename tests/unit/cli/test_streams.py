@@ -1,0 +1,48 @@
+"""Who reads the output may go away, or never have been there: nothing ends in a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umbel.apps.new import new_project
+
+PROGRAM = "from umbel.cli import main; main()"
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("UMBEL_ON", raising=False)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    new_project(tmp_path / "streamed")
+    return tmp_path / "streamed"
+
+
+def shell(line: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a line of the shell does; "$@" in it is the command."""
+    words = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.run(["/bin/sh", "-c", line, "sh", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [["config", "APP"], ["run", "APP", "--rounds", "1"], ["doctor", "--app", "APP"]])
+def test_standard_output_is_closed(app: Path, words: list[str]) -> None:
+    done = shell('"$@" >&-', *(str(app) if word == "APP" else word for word in words))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_both_streams_are_closed(tmp_path: Path) -> None:
+    done = shell('"$@" >&- 2>&-', "config", str(tmp_path / "nothing"))
+    assert done.returncode == 1
+
+
+def test_a_simulation_ends_where_nobody_reads_any_more(app: Path) -> None:
+    done = shell('"$@" | head -n 1', "run", str(app), "--rounds", "5000", "--simulation-engine", "inline")
+    assert done.stdout.startswith("round 1/5000 ")
+    assert done.stderr == ""
