@@ -128,7 +128,6 @@ class LightNode:
     site: Mapping[str, Any]
     draw: Random
     losses: float = 0.0
-    silent: bool = False  # it takes tasks and does nothing
     identity: Identity = field(default_factory=Identity.make)
     states: dict[str, dict[int, Any]] = field(default_factory=dict)
     trained: list[tuple[str, int]] = field(default_factory=list)
@@ -151,8 +150,6 @@ class LightNode:
         async for notice in link.subscribe():
             if self.draw.random() < self.losses:
                 return  # the connection breaks
-            if self.silent:
-                return
             if notice.WhichOneof("notice") == "task":
                 await self._do(link, notice.task)
 

@@ -12,7 +12,6 @@ import pytest
 import umbel
 from tests.simulation.network import federation
 from umbel.engine.submission import Submission
-from umbel.server.answers import Answer, row_of
 from umbel.server.results import pages_of
 
 SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
@@ -96,28 +95,6 @@ def test_with_messages_lost_and_nodes_away(tmp_path: Path, seed: int) -> None:
 
     found = asyncio.run(story())
     assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(seed, 3))
-
-
-def test_an_answer_that_came_when_nobody_was_asked_counts_when_it_comes_again(tmp_path: Path) -> None:
-    """Between two attempts nobody awaits an answer; it is kept, and what is kept is what counts."""
-
-    async def story() -> Any:
-        async with federation(tmp_path, stateful(), SITES) as (place, nodes):
-            nodes["turin"].silent = True
-            run = await place.submit(submission(7, 1))
-            while len(nodes["berlin"].acknowledged) < 1 or len(nodes["lyon"].acknowledged) < 1:
-                await asyncio.sleep(0)
-            early = Answer("turin", 1, umbel.Update(delta={"w": np.ones(3)}, weight=1.0, metrics={"times": 1}))
-            assert place.store is not None
-            kept = [place.store.blobs.keep(arrays) for arrays in early.arrays]
-            await asyncio.wrap_future(place.store.accept(run, 1, row_of(early, 0.0), kept))
-            nodes["turin"].silent = False
-            row = await place.ended(run)
-            return row, pages_of(place.store, row, models=True)[0]
-
-    row, found = asyncio.run(story())
-    assert (row.status, row.reason) == ("finished", "")
-    assert found["state"]["fields"]["model"]["$arrays"] != bits(simulated(7, 1)), "what came first counts"
 
 
 @pytest.mark.parametrize("seed", range(12))

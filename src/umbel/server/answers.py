@@ -35,10 +35,6 @@ class Answer:
     state: bool = False
     retryable: bool = False
 
-    def counts_for(self, attempt: int) -> bool:
-        """Does it answer this attempt, too? All but a failure of an earlier one that may work now."""
-        return self.attempt >= attempt or not self.retryable
-
     @property
     def arrays(self) -> Sequence[Arrays]:
         """All that it brought along."""

@@ -16,7 +16,7 @@ from umbel.errors import BadUpdate, CorruptFile, Failure, FormatError, NotAllowe
 from umbel.link.base import Data
 from umbel.link.sessions import Sessions
 from umbel.link.tasks import result_of
-from umbel.server.answers import Answer, Done, answer_of, row_of
+from umbel.server.answers import Answer, Done, row_of
 from umbel.server.counts import Counts
 from umbel.server.hub import Hub
 from umbel.server.people import hashed
@@ -180,22 +180,9 @@ class NodeDesk:
         self._counts.answers[verdict] += 1
         if verdict == "accepted":
             self._runs.arrived(request.id.run, request.id.exchange, answer)
-        elif verdict == "repeated":
-            await self._count_kept(request.id, question)
         if isinstance(answer.done, Failure) and request.WhichOneof("outcome") != "failure":
             raise Rejected(answer.done.message)
         return wire.ReportResponse(verdict=_VERDICTS[verdict])
-
-    async def _count_kept(self, id: wire.TaskId, question: Question) -> None:  # the field's word
-        """Let an answer count that was kept when nobody awaited one: between two attempts."""
-        attempt = self._hub.awaited(id.run, id.exchange, id.client)
-        if not attempt:
-            return
-        rows = await asyncio.to_thread(self._store.answers, id.run, id.exchange)
-        kept = next((row for row in rows if row.client == id.client), None)
-        answer = None if kept is None else answer_of(kept, question, self._store.blobs.fetch)
-        if answer is not None and answer.counts_for(attempt):
-            self._runs.arrived(id.run, id.exchange, answer)
 
     def _name(self, session: bytes) -> str:
         """Whose session it is."""

@@ -291,27 +291,17 @@ class Hub:
             node.served[exchange.run] = self._count
             node.outbox.put_nowait(SubscribeResponse(task=exchange.task(name, attempt)))
 
-    def awaited(self, run: str, sequence: int, client: str) -> int:
-        """The attempt that a client's answer in this exchange would count for; 0: none.
-
-        The run may have gone on to another exchange, in which the client is asked, too.
-        """
-        exchange = self._open(run, sequence)
-        return (exchange.handed.get(client, 0) or exchange.waiting.get(client, 0)) if exchange is not None else 0
-
     def answered(self, run: str, sequence: int, client: str) -> int:
-        """A client's answer in this exchange is durable: its slot is free. Gives the attempt it counts for; 0: none."""
-        exchange = self._open(run, sequence)
-        if exchange is None:
+        """A client's answer in this exchange is durable: its slot is free. Gives the attempt it counts for; 0: none.
+
+        While it was written down the run may have gone on to another exchange, in which the client is asked, too.
+        """
+        exchange = self.exchanges.get(run)
+        if exchange is None or exchange.sequence != sequence:
             return 0
         attempt = exchange.handed.pop(client, 0) or exchange.waiting.pop(client, 0)
         self._free(run, client)
         return attempt
-
-    def _open(self, run: str, sequence: int) -> OpenExchange | None:
-        """A run's open exchange, if it is this one."""
-        exchange = self.exchanges.get(run)
-        return exchange if exchange is not None and exchange.sequence == sequence else None
 
     def names(self, client: str, digest: str) -> bool:
         """Does a task that this client works on name this blob?"""
