@@ -116,6 +116,7 @@ def test_the_wrong_authority(fed: Federation, tmp_path: Path) -> None:
     said = join(fed, wrong, tmp_path / "node")
     assert "authority" in said
     assert "address that the server printed" in said
+    assert said.startswith("umbel: "), "gRPC says nothing of its own"
     assert "another authority" in diagnosis(fed, wrong)
 
 
@@ -232,6 +233,20 @@ def test_a_key_that_others_may_read(fed: Federation, tmp_path: Path) -> None:
     said = fed("node", "--name", "wien", "--app", str(fed.app), "--dir", str(directory), status=1).stderr
     assert "chmod 600" in said
     assert "chmod 600" in diagnosis(fed, "--dir", str(directory))
+
+
+def test_a_second_server(fed: Federation, tmp_path: Path) -> None:
+    same = fed("server", "--dir", str(fed.root / "server"), "--port", "0", "--pages", "", status=1)
+    assert "is in use by another server" in same.stderr
+    new = ("server", "--dir", str(tmp_path / "new"), "--host", "127.0.0.1")
+    port = fed(*new, "--port", str(fed.port), "--pages", "", status=1)
+    pages = fed(*new, "--port", "0", "--pages", f"127.0.0.1:{fed.port}", status=1)
+    assert "another program listens at 127.0.0.1" in port.stderr
+    assert f"cannot be served on 127.0.0.1:{fed.port}: Address already in use" in pages.stderr
+    for done in (same, port, pages):
+        happened, advice = done.stderr.splitlines()
+        assert happened.startswith("umbel: ")
+        assert advice.startswith("What to do: ")
 
 
 def test_the_server_is_down(fed: Federation) -> None:

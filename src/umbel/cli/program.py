@@ -46,6 +46,7 @@ for command in _COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. What goes wrong is said in words: exit status 1, or 2 where the command makes no sense."""
     _open_streams()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own words would stand on standard error beside ours
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(_done(list(sys.argv[1:] if arguments is None else arguments)))

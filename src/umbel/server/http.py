@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import final
 
 import uvicorn
@@ -111,7 +110,7 @@ class Pages:
     def __init__(self, app: Starlette, host: str, port: int) -> None:
         config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
         self._server = _Quiet(config)
-        self._where = f"{host}:{port}"
+        self._host, self._port = host, port
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
@@ -120,29 +119,33 @@ class Pages:
         Raises:
             Unreachable: the port is taken.
         """
-        self._task = asyncio.create_task(self._serve(), name="umbel-pages")
+        listening = self._listen()
+        self._task = asyncio.create_task(self._server.serve([listening]), name="umbel-pages")
         started = asyncio.create_task(self._server.up.wait())
         await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
         if self._task.done():
             self._task.result()
-        port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        port: int = listening.getsockname()[1]
         return port
 
-    async def _serve(self) -> None:
+    def _listen(self) -> socket.socket:
+        """The socket; uvicorn itself would log that a port is taken, and end the process."""
         try:
-            await self._server.serve()
-        except SystemExit:  # what uvicorn makes of a port that is taken
+            return socket.create_server(
+                (self._host, self._port), family=socket.AF_INET6 if ":" in self._host else socket.AF_INET
+            )
+        except OSError as error:
             raise Unreachable(
-                f"the pages for operators cannot be served on {self._where}", advice="choose another: --pages HOST:PORT"
-            ) from None
+                f"the pages for operators cannot be served on {self._host}:{self._port}: {error.strerror}",
+                advice="choose another place: --pages HOST:PORT",
+            ) from error
 
     async def close(self) -> None:
         """Stop serving."""
         self._server.should_exit = True
         if self._task is not None:
-            with suppress(Unreachable):
-                await self._task
+            await self._task
 
 
 @final
