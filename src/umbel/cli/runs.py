@@ -176,8 +176,8 @@ def event_line(kind: str, content: dict[str, Any]) -> str:
         case "exchange":
             return f"round {content['round']} asks {content['cohort']} clients"
         case "failure":
-            again = "; it is asked again" if content.get("again") else ""
-            return f"{content['client']} failed: {content['message']}{again}"
+            again = ", and is asked again" if content.get("again") else ""
+            return f"{content['client']} failed{again}: {content['message']}"
         case "output":
             return f"{content.get('client', '')}: {content.get('text', content.get('output', ''))}".rstrip()
         case "log":

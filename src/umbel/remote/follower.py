@@ -87,7 +87,7 @@ class Follower:
     ) -> None:
         self._line, self._run, self._shown = line, run, shown or Quiet()
         self._after_round, self._heard, self._quiet = after_round, heard, quiet
-        self._since, self._answered, self._reported = 0, 0, 0
+        self._since, self._answered, self._reported, self._lost = 0, 0, 0, 0
         self._history = History()
         self._waiting = ""
         self._open: list[Failure] = []  # of the round that is not committed yet
@@ -162,10 +162,13 @@ class Follower:
     def _failed(self, content: Mapping[str, Any]) -> None:
         failure = failure_of(content, self.round + 1)
         if content.get("again"):
-            logger.info("client-lost: %s; it is asked again", failure)
+            self._lost += 1
+            if self._lost <= _SHOWN_FAILURES and not self._quiet:
+                logger.warning("client-lost: asked again: %s", failure)
             return
+        known = failure in self._open  # the round was asked again, and failed in the same way
         self._open.append(failure)
-        if self._quiet:
+        if self._quiet or known:
             return
         self._reported += 1
         if self._reported <= _SHOWN_FAILURES:

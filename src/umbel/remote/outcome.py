@@ -134,7 +134,8 @@ def error_of(reason: str, code: str, failures: Sequence[Failure]) -> UmbelError:
         code: of the error; "" if the server does not say.
         failures: who failed in the round that could not be closed.
     """
-    what, _, advice = reason.partition(_ADVICE)
+    what, marked, advice = reason.rpartition(_ADVICE)  # what happened may quote failures, with advice of their own
+    what, advice = (what, advice) if marked else (reason, "")
     kind = _KINDS.get(code) or _guessed(what)
     if issubclass(kind, RunError):
         return kind(what, failures=failures, advice=advice)

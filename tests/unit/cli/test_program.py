@@ -104,7 +104,7 @@ def test_labels_are_pairs() -> None:
             "round 1  2 of 2 clients  loss 0.5000",
         ),
         ("exchange", {"round": 1, "cohort": 2}, "round 1 asks 2 clients"),
-        ("failure", {"client": "a", "message": "it raised", "again": True}, "a failed: it raised; it is asked again"),
+        ("failure", {"client": "a", "message": "it raised", "again": True}, "a failed, and is asked again: it raised"),
         ("answers", {"done": 1, "cohort": 2}, ""),
     ],
 )

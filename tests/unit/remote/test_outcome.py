@@ -71,6 +71,13 @@ def test_an_error_is_of_the_class_that_a_simulation_raises(what: str, code: str,
         assert error.failures == (FAILURE,)
 
 
+def test_what_happened_may_quote_failures_with_their_advice() -> None:
+    what = "round 1, train: 0 of 2 clients answered.\n  lyon: it returned nothing\n  What to do: return an Update"
+    error = error_of(f"{what}\n  What to do: mend the clients", "quorum-missed", [FAILURE])
+    assert (error.what, error.advice) == (what, "mend the clients")
+    assert error_of("it broke", "", []).what == "it broke"
+
+
 def test_events_may_leave_things_out() -> None:
     assert failure_of({"client": "lyon", "message": "it raised"}, 1) == FAILURE
     assert failure_of({"client": "lyon", "message": str(FAILURE)}, 7) == FAILURE
