@@ -212,6 +212,25 @@ def test_a_failure_names_handler_client_round_and_shows_the_users_lines_only() -
     assert isinstance(refused, Failure)
 
 
+def test_a_failure_to_load_shows_the_users_lines_only() -> None:
+    client = umbel.ClientApp()
+
+    @client.data
+    def load(ctx: Any) -> Any:
+        raise FileNotFoundError(ctx.client.name)
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        return umbel.Update(model=model, weight=len(ctx.data))
+
+    failure = Bench(client, 1).do(question(round=7), ClientInfo(name="a"), {})
+    assert isinstance(failure, Failure)
+    assert "its data handler raised FileNotFoundError" in failure.message
+    files = [line for line in failure.traceback.splitlines() if line.strip().startswith('File "')]
+    assert files[-1].endswith("in load")
+    assert all(__file__ in line for line in files)
+
+
 def test_ctrl_c_is_the_users_and_ends_the_run() -> None:
     client = umbel.ClientApp()
 
