@@ -8,6 +8,7 @@ node has been away for longer than `PATIENCE`; who comes back sooner gets it aga
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -53,6 +54,45 @@ class OpenExchange:
 
 
 @final
+class Notices:
+    """What a node is to be told, for one stream; None ends it.
+
+    Attributes:
+        again: runs whose task it may have had on an earlier stream.
+    """
+
+    def __init__(self) -> None:
+        self._unsent: deque[SubscribeResponse | None] = deque()
+        self._some = asyncio.Event()
+        self.again: set[str] = set()
+
+    def put(self, notice: SubscribeResponse | None) -> None:
+        """Tell it this, behind what is not sent yet."""
+        self._unsent.append(notice)
+        self._some.set()
+
+    async def get(self) -> SubscribeResponse | None:
+        """The next to send; waits for it."""
+        while self.empty():
+            self._some.clear()
+            await self._some.wait()
+        return self._unsent.popleft()
+
+    def empty(self) -> bool:
+        """Is all sent?"""
+        return not self._unsent
+
+    def revoke(self, task: TaskId, reason: str) -> None:
+        """Tell the node to stop. A task that has not left yet does not leave: who reads nothing costs no memory."""
+        unsent = next((n for n in self._unsent if n is not None and n.HasField("task") and n.task.id == task), None)
+        if unsent is not None:
+            self._unsent.remove(unsent)
+        if unsent is None or task.run in self.again:
+            self.put(SubscribeResponse(revoke=Revoke(tasks=[task], reason=reason)))
+        self.again.discard(task.run)
+
+
+@final
 @dataclass(slots=True, eq=False)
 class HubNode:
     """A node, connected or not.
@@ -66,7 +106,7 @@ class HubNode:
     """
 
     offer: Offer
-    outbox: asyncio.Queue[SubscribeResponse | None] | None = None
+    outbox: Notices | None = None
     working: set[str] = field(default_factory=set)
     served: dict[str, int] = field(default_factory=dict)
     clock: float = 0.0
@@ -106,18 +146,19 @@ class Hub:
 
     # --- nodes -------------------------------------------------------------------------------
 
-    def connect(self, offer: Offer, clock: float = 0.0) -> tuple[HubNode, asyncio.Queue[SubscribeResponse | None]]:
+    def connect(self, offer: Offer, clock: float = 0.0) -> tuple[HubNode, Notices]:
         """A node has subscribed; what it had before comes again."""
         node = self.nodes.setdefault(offer.name, HubNode(offer))
         if node.outbox is not None:
-            node.outbox.put_nowait(None)  # its stream before ends
+            node.outbox.put(None)  # its stream before ends
         if node.gone is not None:
             node.gone.cancel()
             node.gone = None
-        outbox: asyncio.Queue[SubscribeResponse | None] = asyncio.Queue()
+        outbox = Notices()
         node.offer, node.outbox, node.clock, node.present = offer, outbox, clock, True
         node.working = {run for run, exchange in self.exchanges.items() if offer.name in exchange.handed}
         for run in node.working:
+            outbox.again.add(run)
             exchange = self.exchanges[run]
             self._tell(node, SubscribeResponse(task=exchange.task(offer.name, exchange.handed[offer.name])))
         self._expected.discard(offer.name)
@@ -125,7 +166,7 @@ class Hub:
         self._nodes_changed()
         return node, outbox
 
-    def disconnect(self, node: HubNode, outbox: asyncio.Queue[SubscribeResponse | None]) -> bool:
+    def disconnect(self, node: HubNode, outbox: Notices) -> bool:
         """A stream has ended; gives False if the node has another one by now."""
         if node.outbox is not outbox:
             return False
@@ -166,7 +207,7 @@ class Hub:
             node.gone.cancel()
         self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=reason)))
         if node.outbox is not None:
-            node.outbox.put_nowait(None)
+            node.outbox.put(None)
         for exchange in list(self.exchanges.values()):
             self._lose(exchange, name)
         self._nodes_changed()
@@ -176,11 +217,11 @@ class Hub:
         for node in self.nodes.values():
             self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=reason, wait=wait)))
             if node.outbox is not None:
-                node.outbox.put_nowait(None)
+                node.outbox.put(None)
 
     def _tell(self, node: HubNode, notice: SubscribeResponse) -> None:
         if node.outbox is not None:
-            node.outbox.put_nowait(notice)
+            node.outbox.put(notice)
 
     def _nodes_changed(self) -> None:
         self.version += 1
@@ -289,7 +330,7 @@ class Hub:
             node.working.add(exchange.run)
             self._count += 1
             node.served[exchange.run] = self._count
-            node.outbox.put_nowait(SubscribeResponse(task=exchange.task(name, attempt)))
+            node.outbox.put(SubscribeResponse(task=exchange.task(name, attempt)))
 
     def answered(self, run: str, sequence: int, client: str) -> int:
         """A client's answer in this exchange is durable: its slot is free. Gives the attempt it counts for; 0: none.
@@ -328,8 +369,8 @@ class Hub:
             if not attempt:
                 continue
             which = TaskId(run=run, exchange=exchange.sequence, client=client, attempt=attempt)
-            if (node := self.nodes.get(client)) is not None:
-                self._tell(node, SubscribeResponse(revoke=Revoke(tasks=[which], reason=reason)))
+            if (node := self.nodes.get(client)) is not None and node.outbox is not None:
+                node.outbox.revoke(which, reason)
             self._free(run, client)
 
     def close(self, run: str, reason: str) -> None:
@@ -346,4 +387,4 @@ class Hub:
             node.served.pop(run, None)
 
 
-__all__ = ["PATIENCE", "RETURN", "Hub", "HubNode", "OpenExchange"]
+__all__ = ["PATIENCE", "RETURN", "Hub", "HubNode", "Notices", "OpenExchange"]
