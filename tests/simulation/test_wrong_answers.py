@@ -124,3 +124,38 @@ def test_many_small_arrays_travel_beside_a_task_that_they_would_make_too_large(
                 assert Arrays.from_bytes(b"".join(map(bytes, pieces))).digest() == more[named.name].digest()
 
     asyncio.run(story())
+
+
+def test_failures_that_are_as_long_as_they_may_be_keep_nobody_from_the_result(tmp_path: Path) -> None:
+    """In JSON each of these characters takes six."""
+    failure = wire.Failure(code="x", message="\x01" * 8000, traceback="\u20ac" * 60_000)
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(rounds=40, quorum=0.0))
+            for _ in range(40):
+                await hand.link.report(wire.ReportRequest(id=(await hand.task()).id, failure=failure))
+            async with asyncio.timeout(PATIENCE):
+                await place.ended(run)
+            desk, failures, pages = control_of(place), 0, 1
+            for page in range(100):
+                if page == pages:
+                    break
+                got = await desk.get_run(Person("alice", "runner"), wire.GetRunRequest(run=run, page=page))
+                assert got.ByteSize() < wire.MESSAGE
+                pages = got.pages
+                failures += len(json.loads(got.result)["failures"]["$tuple"])
+            assert failures == 40
+            assert pages > 1
+
+    asyncio.run(story())
+
+
+def test_a_node_that_says_too_much_of_itself_gets_no_session(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (_, hand):
+            labels = [wire.Label(name=f"label {n}", value="x" * 200) for n in range(256)]
+            with pytest.raises(Rejected, match="says of itself has"):
+                await hand.connect(labels=labels, datasets=["d" * 200] * 256)
+
+    asyncio.run(story())

@@ -29,6 +29,7 @@ from umbel.version import __version__
 
 logger = logging.getLogger("umbel")
 _QUICK = 1 << 18  # bytes of an answer that is checked on the spot; a millisecond or so
+_OFFER = 64 << 10  # bytes that a node may say of itself: they are kept, and shown to people
 _VERDICTS = {
     "accepted": wire.ReportResponse.VERDICT_ACCEPTED,
     "repeated": wire.ReportResponse.VERDICT_REPEATED,
@@ -103,6 +104,12 @@ class NodeDesk:
     async def open_session(self, request: wire.OpenSessionRequest) -> wire.OpenSessionResponse:
         """Open a session for who holds the key."""
         node = self._node(request.name)
+        if request.ByteSize() > _OFFER:
+            raise Rejected(
+                f"what node {request.name!r} says of itself has {request.ByteSize():,} bytes, at most {_OFFER:,} are "
+                "accepted",
+                advice="offer fewer apps and labels",
+            )
         version = wire.agree(request.versions, who=f"node {request.name}", program=request.program)
         now = time.time()
         session = self._sessions.open(request.name, request.challenge, request.signature, node.public_key, now)

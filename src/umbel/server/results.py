@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from math import ceil
+from itertools import zip_longest
 from typing import Any
 
 from umbel.arrays import Arrays
@@ -15,7 +16,7 @@ from umbel.engine.question import EVALUATED, Answer
 from umbel.engine.totals import Totals, totals_of
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
-_ROWS, _FAILURES = 1000, 100  # on a page, which is to fit into a message of 4 MiB
+_PAGE = 1 << 20  # characters of rows on a page, and as many of failures; all is to fit into a message of 4 MiB
 _TRACE = 8 << 10  # characters of a failure's traceback; what broke stands at its end
 
 
@@ -38,25 +39,36 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
     totals = totals_of(commits, best)
     if run.status == "finished":  # else a round is under way
         _add_behind(totals, records, store)
-    rows = [row for commit in commits for row in commit.rows]
     failures = [replace(failure, traceback=failure.traceback[-_TRACE:]) for failure in totals.failures]
     first: dict[str, Any] = {
         "counted": dict(totals.counted),
         "clients": dict(totals.clients),
         "best": best,
     }
-    count = max(1, ceil(len(rows) / _ROWS), ceil(len(failures) / _FAILURES))
-    pages = [
-        {
-            "rows": tuple(rows[i * _ROWS : (i + 1) * _ROWS]),
-            "failures": tuple(failures[i * _FAILURES : (i + 1) * _FAILURES]),
-            **(first if i == 0 else {}),
-        }
-        for i in range(count)
+    none: list[Json] = []
+    rows = _packed(row for commit in commits for row in commit.rows)
+    made: list[Json] = [
+        {"rows": {"$tuple": some}, "failures": {"$tuple": failed}}
+        for some, failed in zip_longest(rows, _packed(failures), fillvalue=none)
     ]
-    made = [encode(page, Arrays.digest) for page in pages]
+    made[0] |= encode(first, Arrays.digest)
     made[0]["state"] = written[-1]["state"] if written and models else None
     return made
+
+
+def _packed(items: Iterable[Any]) -> list[list[Json]]:
+    """The items as JSON, on each page as many as fit; a node may have made them as large as it could."""
+    packed: list[list[Json]] = [[]]
+    size = 0
+    for item in items:
+        data = encode(item, Arrays.digest)
+        length = len(json.dumps(data))
+        if packed[-1] and size + length > _PAGE:
+            packed.append([])
+            size = 0
+        packed[-1].append(data)
+        size += length
+    return packed
 
 
 def _add_behind(totals: Totals, records: Sequence[Mapping[str, Json]], store: ServerStore) -> None:

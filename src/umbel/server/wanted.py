@@ -87,7 +87,7 @@ class Wanted:
         """Why a node does not have the app, in words; "" if it has it."""
         named = [app for app in offer.apps if app.name == self.app.name]
         if not named:
-            there = ", ".join(app.name for app in offer.apps) or "none"
+            there = ", ".join(app.name for app in offer.apps[:10]) or "none"
             return f"does not have the app {self.app.name!r}, or its owner does not let it run; it has {there}"
         if not any(app.digest in (b"", self.app.digest) for app in named):
             mine, its = (shown(app) for app in (self.app, named[0]))
