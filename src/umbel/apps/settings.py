@@ -263,6 +263,7 @@ def flat(table: Mapping[str, Any], settings: Sequence[Setting], file: str) -> di
         if name not in known:
             place, key = place_of(name), _key(name)
             near = [_key(other) for other in sorted(known) if place_of(other) == place]
+            near += sorted(groups) if "." not in name else []
             raise UsageError(f"{file}: {place} has a key {key!r}, which is no setting", advice=nearest(key, near))
     return found
 

@@ -33,7 +33,7 @@ def doctor(
         address: of a server, with a ticket or a token.
         dir: the directory of a node or of a server on this machine.
         config: a node.toml.
-        app: an app: its directory, its wheel, or its name; is it the one that the nodes have?
+        app: an app: its directory, its wheel, or its name; can it be imported, and have the nodes the same?
         name: of a node on this machine, whose directory is the usual one.
         run: a run at the server: would the node of this config, with this app, do it?
         on: the name of a login, or an address; the default login if nothing else is given.
@@ -138,8 +138,8 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
 
     mine = []
     for app in apps:
-        finding, name, digest = look_at_app(app)
-        yield finding
+        found, name, digest = look_at_app(app)
+        yield from found
         mine += [(name, digest)] if name else []
     if target is None:
         return
@@ -155,8 +155,8 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
         if node.status == "connected" and abs(node.clock) > CLOCK:
             yield bad("clock", f"the clock of node {node.name} is {node.clock:+.0f} s off", "set it, as with NTP")
         for name, digest in mine if node.status == "connected" else ():
-            its = [found for found in node.apps if found.name == name]
-            if node.takes_code and not any(found.digest.hex() in ("", digest) for found in its):
+            its = [other for other in node.apps if other.name == name]
+            if node.takes_code and not any(other.digest.hex() in ("", digest) for other in its):
                 yield ok(
                     "app", f"node {node.name} does not have {name}, and takes it from the server if its owner trusts it"
                 )
@@ -166,7 +166,7 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
                     f"node {node.name} does not have {name}, or its owner does not let it run",
                     "install it there, and start the node with --app; `umbel policy` shows what its owner permits",
                 )
-            elif not any(found.digest.hex() in ("", digest) for found in its):
+            elif not any(other.digest.hex() in ("", digest) for other in its):
                 yield bad(
                     "app",
                     f"node {node.name} has {name} {its[0].version} with the digest {its[0].digest.hex()}, not {digest}",
@@ -178,6 +178,7 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
 
 def _look_at_policy(config: Path | None, apps: list[str], run: str, target: Address | None) -> Iterator[Finding]:
     from umbel.cli.finding import bad, failed, ok
+    from umbel.cli.localchecks import look_at_config
     from umbel.cli.node import node_config
     from umbel.cli.policy import judged
     from umbel.errors import UmbelError
@@ -188,8 +189,13 @@ def _look_at_policy(config: Path | None, apps: list[str], run: str, target: Addr
         return
     try:
         settings = node_config(config)
-        if config is not None:
-            yield ok("node.toml", f"{config} makes sense")
+    except UmbelError as error:
+        yield failed("node.toml", error)
+        return
+    if config is not None:
+        yield ok("node.toml", f"{config} makes sense")
+        yield from look_at_config(settings)
+    try:
         if not run or target is None:
             return
         with Line(target) as line:

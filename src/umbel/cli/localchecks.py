@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from umbel.cli.finding import Finding, bad, failed, ok, warning
 from umbel.cli.joined import FILE, KEY
 from umbel.cli.printing import clock, span
 from umbel.errors import UmbelError
+
+if TYPE_CHECKING:
+    from umbel.apps.project import Project
+    from umbel.node.config import NodeConfig
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
 _NEVER = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
@@ -109,7 +115,7 @@ def _ending(end: float, what: str) -> Finding:
     return warning("certificate", f"{what} expires in {span(left)}", advice)
 
 
-def look_at_app(app: str) -> tuple[Finding, str, str]:
+def look_at_app(app: str) -> tuple[list[Finding], str, str]:
     """An app as it lies here; with its name and digest, which are "" if there is none."""
     from umbel.apps.project import Project
 
@@ -117,9 +123,59 @@ def look_at_app(app: str) -> tuple[Finding, str, str]:
         project = Project.find(app)
         digest = project.digest.hex()
     except UmbelError as error:
-        return failed("app", error), "", ""
+        return [failed("app", error)], "", ""
     said = f"{project.package} {project.version}".rstrip()
-    return ok("app", f"{said} is here, with the digest {digest}"), project.package, digest
+    found = [ok("app", f"{said} is here, with the digest {digest}"), *_look_into(project)]
+    return found, project.package, digest
 
 
-__all__ = ["SOON", "look_at_app", "look_at_directory", "look_at_proxies", "look_at_secret", "through_directly"]
+def _look_into(project: Project) -> Iterator[Finding]:
+    """Can the app be imported, and do its settings make sense?"""
+    from umbel.apps.load import load_client, load_server
+    from umbel.apps.settings import resolve
+
+    try:
+        resolve(project.table, os.environ, file=project.file or "pyproject.toml")
+        with tempfile.TemporaryDirectory(prefix="umbel-app-") as place:
+            ready = project.unpacked(Path(place))
+            load_client(ready.object("client"), path=ready.source)
+            if ready.server:
+                load_server(ready.server, path=ready.source)
+    except UmbelError as error:
+        yield failed("app", error)
+
+
+def look_at_config(config: NodeConfig) -> Iterator[Finding]:
+    """A node.toml that makes sense: is all there that it refers to?"""
+    from umbel.node.secrets import resolved
+
+    for name, data in config.data.items():
+        try:
+            resolved(data.settings, os.environ)
+        except UmbelError as error:
+            yield bad("node.toml", f"data set {name!r}: {error.what}", error.advice)
+    if config.run_as and not _is_user(config.run_as):
+        yield bad("node.toml", f"this system has no user {config.run_as!r}", "name one that it has in run_as")
+
+
+def _is_user(name: str) -> bool:
+    if os.name != "posix":
+        return False
+    import pwd
+
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+__all__ = [
+    "SOON",
+    "look_at_app",
+    "look_at_config",
+    "look_at_directory",
+    "look_at_proxies",
+    "look_at_secret",
+    "through_directly",
+]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,56 @@ def test_a_clock_may_be_off_by_five_minutes(off: float, status: str) -> None:
 )
 def test_who_is_excepted_from_a_proxy(exceptions: str, host: str, direct: bool) -> None:
     assert through_directly(exceptions, host) is direct
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("{0}/app.py", ("client =", 'raise OSError("no luck")\nclient ='), "raised OSError: no luck"),
+        ("{0}/app.py", ("import numpy", "import no_such_thing\nimport numpy"), "no module 'no_such_thing'"),
+        ("pyproject.toml", (":client", ":cilent"), "has no 'cilent'"),
+        ("pyproject.toml", ("seed = 1", 'seed = "one"'), "seed is 'one'"),
+        ("pyproject.toml", ("seed = 1", "sede = 1"), "a key 'sede'"),
+    ],
+)
+def test_the_doctor_looks_into_the_app(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, change: tuple[str, str], said: str
+) -> None:
+    name = f"looked{uuid.uuid4().hex[:8]}"
+    new_project(tmp_path / name)
+    assert doctor(app=[str(tmp_path / name)]) == 0
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        del sys.modules[module]
+    broken = tmp_path / name / file.format(name)
+    text = broken.read_text(encoding="utf-8")
+    broken.write_text(text.replace(*change), encoding="utf-8")
+    assert broken.read_text(encoding="utf-8") != text
+    capsys.readouterr()
+    assert doctor(app=[str(tmp_path / name)]) == 1
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "What to do: " in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('nmae = "berlin"', "no key 'nmae'"),
+        ('[data.heart]\npassword = "env:NO_SUCH_VARIABLE"', "data set 'heart': setting 'password' refers to"),
+        ('[data.heart]\npassword = "file:/no/such/file"', "cannot be read: No such file"),
+        ('run_as = "no-such-user"', "no user 'no-such-user'"),
+    ],
+)
+def test_the_doctor_looks_into_a_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    (tmp_path / "node.toml").write_text(text, encoding="utf-8")
+    assert doctor(config=tmp_path / "node.toml", json=True) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    wrong = [record for record in found if record["status"] == "bad"]
+    assert [record["check"] for record in wrong] == ["node.toml"]
+    assert said in wrong[0]["what"]
+    assert wrong[0]["advice"]
 
 
 def test_the_doctor_looks_at_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
