@@ -31,7 +31,7 @@ def plain(size: int = 3, rounds: int = 1, **changes: Any) -> Submission:
         rounds=rounds,
         initial=Arrays({"w": np.zeros(size)}),
         handlers=("train",),
-        strategy=umbel.fed_avg(rounds=umbel.rounds(min_nodes=1, **changes)),
+        strategy=umbel.fed_avg(rounds=umbel.rounds(**{"min_nodes": 1, **changes})),
     )
 
 

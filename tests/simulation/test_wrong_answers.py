@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.simulation.hands import PATIENCE, blob_of, one_node, plain, trained
+from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, trained
 from tests.simulation.network import Place
 from umbel import wire
 from umbel.arrays import Arrays
@@ -147,6 +147,57 @@ def test_failures_that_are_as_long_as_they_may_be_keep_nobody_from_the_result(tm
                 failures += len(json.loads(got.result)["failures"]["$tuple"])
             assert failures == 40
             assert pages > 1
+
+    asyncio.run(story())
+
+
+def test_what_a_node_sends_and_never_names_is_bounded(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(50_000))
+            task = await hand.task()
+            assert place.store is not None
+            blobs = place.store.blobs
+            before = sum(path.stat().st_size for path in tmp_path.glob("*/*"))
+            for n in range(30):
+                assert (await hand.write(n.to_bytes(1, "big") * 1_000_000)).complete
+                assert (await hand.write(n.to_bytes(1, "big") * 60_000)).complete
+                assert not (await hand.write(n.to_bytes(1, "big") * 400_000, size=900_000)).complete
+            after = sum(path.stat().st_size for path in tmp_path.glob("*/*"))
+            assert after - before < 5_000_000
+            assert len(blobs.fresh(3600.0)) < 10
+            with pytest.raises(Rejected, match=r"3,000,000 bytes, and 1,[0-9,]* may be in what node 'berlin' is asked"):
+                await hand.write(bytes(3_000_000))
+            data = trained(task, 50_000)
+            assert (await hand.write(data)).complete
+            await hand.report(task, blob_of(data, inside=False))
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+def test_what_is_let_go_stays_for_whom_names_it(tmp_path: Path) -> None:
+    """Two nodes send the same bytes; one has named them, and the other sends more and more."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            other = Hand(place, "lyon")
+            await place.enrol(other.name, other.identity)
+            await other.connect()
+            run = await place.submit(plain(50_000, min_nodes=2))
+            task, its = await hand.task(), await other.task()
+            data = trained(task, 50_000)
+            assert (await other.write(data)).complete
+            assert (await hand.write(data)).complete
+            await hand.report(task, blob_of(data, inside=False))
+            for n in range(10):
+                assert (await other.write(n.to_bytes(1, "big") * 1_000_000)).complete
+            assert (await other.link.stat_blob(wire.StatBlobRequest(digest=blob_of(data).digest))).complete
+            await other.report(its, blob_of(data, inside=False))
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+            await other.away()
 
     asyncio.run(story())
 

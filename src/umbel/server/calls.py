@@ -21,6 +21,7 @@ from umbel.server.counts import Counts
 from umbel.server.hub import Hub
 from umbel.server.people import hashed
 from umbel.server.runs import Runs
+from umbel.server.unnamed import Unnamed
 from umbel.server.uploads import Uploads
 from umbel.server.wanted import Offer
 from umbel.store.sql import Kept, NodeRow, ServerStore
@@ -68,6 +69,7 @@ class NodeDesk:
         self._store, self._sessions, self._hub, self._runs, self._uploads = store, sessions, hub, runs, uploads
         self._allowed, self._counts = allowed, counts
         self.ending = False
+        self._unnamed = Unnamed(store.blobs.let_go)
         self._offers: dict[str, tuple[Offer, float]] = {}
         self._nodes = {node.name: node for node in store.nodes()}
 
@@ -186,6 +188,7 @@ class NodeDesk:
         verdict = await asyncio.wrap_future(self._store.accept(request.id.run, request.id.exchange, row, kept))
         self._counts.answers[verdict] += 1
         if verdict == "accepted":
+            self._unnamed.named(request.id.client, row.blobs)
             self._runs.arrived(request.id.run, request.id.exchange, answer)
         if isinstance(answer.done, Failure) and request.WhichOneof("outcome") != "failure":
             raise Rejected(answer.done.message)
@@ -264,8 +267,19 @@ class NodeDesk:
     ) -> wire.WriteBlobResponse:
         """Take a blob's bytes, straight into a file."""
         await self._check_works(session)
+        self._check_fits(self._name(session), head)
         received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
         return wire.WriteBlobResponse(received=received, complete=complete)
+
+    def _check_fits(self, name: str, head: wire.BlobHead) -> None:
+        """It is no larger than the answers that are expected of this node."""
+        digest, room = head.digest.hex(), self._runs.room(name)
+        if head.size > room:
+            raise Rejected(
+                f"blob {digest[:12]} has {head.size:,} bytes, and {room:,} may be in what node {name!r} is asked for",
+                advice="send what the task asks for; what is expected stands in its details",
+            )
+        self._unnamed.add(name, digest, head.size, room)
 
     async def _check_works(self, session: bytes) -> None:
         """Only who has a task has something to send."""

@@ -24,6 +24,7 @@ from umbel.server.hub import Hub
 from umbel.server.installed import Installed
 from umbel.server.news import News, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
+from umbel.server.unnamed import room_of
 from umbel.server.wanted import Wanted
 from umbel.simulation.recycler import Recycler
 from umbel.store.sql import RunRow, ServerStore
@@ -255,6 +256,11 @@ class Runs:
                 return False
             await self._hub.change(left)
         return True
+
+    def room(self, client: str) -> int:
+        """Bytes that a client's answers to what it is asked now may have together."""
+        asking = [(self._hub.exchanges.get(run), active.desk.checking) for run, active in self.active.items()]
+        return sum(room_of(question) for open, question in asking if open and question and open.awaits(client))
 
     def arrived(self, run: str, sequence: int, answer: Answer) -> None:
         """A client's answer in an exchange is durable."""

@@ -9,6 +9,7 @@ A blob that nothing names is removed by a sweep, unless somebody has kept it wit
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -298,6 +299,15 @@ class ServerBlobs:
                 fresh = self._fresh.pop(digest, None)
                 if fresh is not None and fresh.times > 1:  # somebody else is about to name it
                     self._fresh[digest] = fresh._replace(times=fresh.times - 1)
+
+    def let_go(self, digest: str) -> None:
+        """Whoever has sent this needs it no more. It goes, if nobody else has kept it and nothing names it."""
+        self._give_up(digest, math.inf)
+        self.named([digest])
+        with self._lock, self._alone(digest):
+            if not self._pins and digest not in self._fresh and self._row(_SIZE, digest) is None:
+                self._remove(self.path(digest))
+                self._forget(digest)
 
     def fresh(self, age: float) -> frozenset[str]:
         """What was kept within so many seconds, or is being sent; what is older is forgotten."""
