@@ -36,6 +36,7 @@ GROUP = "umbel.apps"
 """The group of entry points in which a distribution says what its app is."""
 _LARGEST = 1 << 30  # bytes unpacked, above which a wheel is no app but an accident or an attack
 _MANY = 50_000  # files, likewise
+_TEXT = 16 << 20  # bytes of a file that describes it, likewise: RECORD has some 100 for each file
 _CHUNK = 1 << 20
 # What a damaged archive makes zipfile raise: RuntimeError where it seems encrypted, NotImplementedError (one of these)
 # where it seems new, ValueError where names or numbers cannot be.
@@ -90,9 +91,9 @@ class Wheel:
                 files[inside] = found
             if lost := sorted(record.keys() - set(archive.namelist())):
                 raise _damaged(called, f"{lost[0]} is in its RECORD, and not there")
-            head = HeaderParser().parsestr(archive.read(f"{info}/METADATA").decode(errors="replace"))
+            head = HeaderParser().parsestr(_text(called, archive, f"{info}/METADATA"))
             points = f"{info}/entry_points.txt"
-            objects = _objects(called, archive.read(points).decode(errors="replace")) if points in record else {}
+            objects = _objects(called, _text(called, archive, points)) if points in record else {}
         requires = tuple(map(str, head.get_all("Requires-Dist") or []))
         return cls(path, called, str(head["Name"] or ""), str(head["Version"] or ""), objects, requires, files)
 
@@ -228,7 +229,7 @@ def _record(called: str, archive: zipfile.ZipFile, info: str) -> Mapping[str, by
     record: dict[str, bytes | None] = {}
     free = {f"{info}/{name}" for name in ("RECORD", "RECORD.jws", "RECORD.p7s")}
     try:
-        for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
+        for row in csv.reader(io.StringIO(_text(called, archive, f"{info}/RECORD", "strict"))):
             name, how = row[0], row[1]
             kind, _, text = how.partition("=")
             if name not in free and kind != "sha256":
@@ -237,6 +238,14 @@ def _record(called: str, archive: zipfile.ZipFile, info: str) -> Mapping[str, by
     except (csv.Error, IndexError, *_DAMAGE) as error:
         raise _damaged(called, f"its RECORD cannot be read: {error}") from error
     return record
+
+
+def _text(called: str, archive: zipfile.ZipFile, name: str, errors: str = "replace") -> str:
+    """A file that describes the wheel; no digest covers it, so it may be anything."""
+    size = archive.getinfo(name).file_size
+    if size > _TEXT:
+        raise _damaged(called, f"{name} unpacks to {size >> 20:,} MiB, more than {_TEXT >> 20:,} MiB")
+    return archive.read(name).decode(errors=errors)
 
 
 def _members(called: str, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[str, zipfile.ZipInfo]]:

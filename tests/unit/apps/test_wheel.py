@@ -163,3 +163,16 @@ def test_a_wheel_that_changes_meanwhile(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="has changed while it was unpacked"):
         install(wheel, NAME, tmp_path / "apps")
     assert list((tmp_path / "apps").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["METADATA", "entry_points.txt", "RECORD"])
+def test_what_describes_it_is_not_as_large_as_it_likes(tmp_path: Path, name: str) -> None:
+    """No digest covers it: whoever sends a signed app can make it anything. Packed it has a few KiB."""
+    path = f"myfed_dist-1.0.dist-info/{name}"
+    files = contents("myfed")
+    if name == "RECORD":
+        wheel = write_wheel(tmp_path, "myfed", files, record="\n" * (17 << 20))
+    else:
+        wheel = write_wheel(tmp_path, "myfed", {**files, path: files[path] + b"\n" * (17 << 20)})
+    with pytest.raises(FormatError, match=f"{name} unpacks to 17 MiB, more than 16 MiB"):
+        Wheel.read(wheel)
