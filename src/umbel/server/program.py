@@ -172,8 +172,8 @@ class Server:
         if row is None:
             raise Unauthenticated(
                 "this token is not known here",
-                advice="umbel login, with the address that this server printed behind `umbel login`, not the one behind "
-                "`umbel node`; or ask its operator for a new one: umbel token create",
+                advice="take the address that this server printed behind `umbel login`, not the one behind `umbel node`; "
+                "or ask its operator for a new one: umbel token create",
             )
         person = Person(row.name, row.role)
         permit(person, method)

@@ -59,9 +59,15 @@ class Wanted:
 
     def wants(self, offer: Offer) -> bool:
         """Is it one of those that were named, whatever it has?"""
-        return (not self.names or offer.name in self.names) and all(
-            offer.labels.get(name) == value for name, value in self.labels.items()
-        )
+        return self.names_it(offer.name) and self.lacking(offer) == {}
+
+    def names_it(self, name: str) -> bool:
+        """Is it one of those that were named? Where nobody was, all are."""
+        return not self.names or name in self.names
+
+    def lacking(self, offer: Offer) -> dict[str, str]:
+        """The labels that a node should have, and has not."""
+        return {name: value for name, value in self.labels.items() if offer.labels.get(name) != value}
 
     def refusal(self, offer: Offer) -> str:
         """Why a node that is wanted cannot be asked, in words; "" if it can.
@@ -102,14 +108,19 @@ def shown(app: App) -> str:
 
 def waiting_for(wanted: Wanted, offers: Iterable[Offer], away: Iterable[str], there: int, at_least: int) -> str:
     """For whom a run waits, in one sentence."""
+    offers = list(offers)
     parts = [f"waits for {at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"]
     unfit = [f"{o.name} {wanted.refusal(o)}" for o in offers if wanted.wants(o) and wanted.refusal(o)]
-    gone = sorted(name for name in away if not wanted.names or name in wanted.names)
+    unlike = sorted(o.name for o in offers if wanted.names_it(o.name) and wanted.lacking(o))
+    gone = sorted(name for name in away if wanted.names_it(name))
     missing = sorted(wanted.names - {o.name for o in offers} - set(gone))
     if gone:
         parts.append(f"away: {', '.join(gone[:10])}")
     if missing:
         parts.append(f"never seen: {', '.join(missing[:10])}")
+    if unlike:
+        labels = ", ".join(f"{name}={value}" for name, value in sorted(wanted.labels.items()))
+        parts.append(f"not labelled {labels}: {', '.join(unlike[:10])}")
     return "; ".join([*parts, *unfit[:5]])
 
 

@@ -15,7 +15,7 @@ from umbel import wire
 from umbel.engine.exchange import Lost
 from umbel.sample import Population
 from umbel.server.hub import Hub, Notices, OpenExchange
-from umbel.server.wanted import Offer, Wanted
+from umbel.server.wanted import Offer, Wanted, waiting_for
 
 APP = wire.App(name="app", version="1", digest=bytes(32))
 RUN, OTHER = "a" * 32, "b" * 32
@@ -164,6 +164,8 @@ async def test_a_run_waits_for_its_nodes_and_says_for_whom() -> None:
         await asyncio.sleep(0)
     assert said[0].startswith("waits for 2 nodes; 1 is there; never seen: turin; lyon does not have the app 'app'")
     hub.connect(offer("turin", labels={"country": "it"}))
+    italian = Wanted(app=APP, names=frozenset({"berlin", "turin"}), labels={"country": "it"})
+    assert waiting_for(italian, [offer("berlin"), offer("lyon")], [], 0, 1).endswith("not labelled country=it: berlin")
     assert await gathering == Population(("berlin", "turin"), {"turin": {"country": "it"}})
 
 
