@@ -168,8 +168,10 @@ def test_what_speaks_no_tls(fed: Federation, tmp_path: Path) -> None:
 def test_a_clock_that_is_off_by_an_hour(fed: Federation, tmp_path: Path) -> None:
     node = fed.node_command("rome", "--dir", str(tmp_path / "rome"))
     with fed.program(*node, program=AN_HOUR_AHEAD) as program:
-        assert "NTP" in program.wait_for("clock-off: .*")[0]
-        assert "clock of node rome" in diagnosis(fed)
+        said = program.wait_for("clock-off: .*")[0]
+        assert "1 hour ahead of that of the server" in said
+        assert "NTP" in said
+        assert "the clock of node rome is 1 hour ahead of that of the server" in diagnosis(fed)
     said = fed("doctor", program=AN_HOUR_AHEAD, status=1).stdout
     assert "1 hour ahead of that of the server" in said
 
@@ -205,10 +207,13 @@ def test_a_policy_that_refuses(fed: Federation, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HOME", str(fed.home))
     config = tmp_path / "node.toml"
     config.write_text('[policy]\nsubmitters = ["alice"]\n', encoding="utf-8")
-    fed.node("strict", "--config", str(config), "--dir", str(tmp_path / "node"))
+    node = fed.node("strict", "--config", str(config), "--dir", str(tmp_path / "node"))
     done = fed("run", str(fed.app), "--on", "localhost", "--nodes", "strict", "--name", "refused", status=1)
     assert "takes no runs of 'operator'" in done.stderr
     assert "submitters" in done.stderr
+    assert done.stderr.count("client-failed") == 1
+    assert node.text.count("task-refused: train in round 1 of 'refused' by operator") == 1
+    assert node.text.count("task-refused") == 1
     module = f"{fed.package}.app"
     server, client = load_server(f"{module}:server", path=fed.app), load_client(f"{module}:client", path=fed.app)
     with pytest.raises(QuorumMissed, match="takes no runs of 'operator'") as missed:

@@ -132,6 +132,7 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
     from umbel import wire
     from umbel.cli.finding import bad, failed, ok, warning
     from umbel.cli.localchecks import look_at_app
+    from umbel.cli.printing import span
     from umbel.cli.waychecks import CLOCK
     from umbel.errors import UmbelError
     from umbel.remote.line import Line
@@ -153,7 +154,9 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
         if node.status == "away":
             yield warning("node", f"{node.name} is away", "look at its output: does it run, and reach the server?")
         if node.status == "connected" and abs(node.clock) > CLOCK:
-            yield bad("clock", f"the clock of node {node.name} is {node.clock:+.0f} s off", "set it, as with NTP")
+            way = "ahead of" if node.clock > 0 else "behind"
+            text = f"the clock of node {node.name} is {span(abs(node.clock))} {way} that of the server"
+            yield bad("clock", text, "set the one that is wrong, for example with NTP")
         for name, digest in mine if node.status == "connected" else ():
             its = [other for other in node.apps if other.name == name]
             if node.takes_code and not any(other.digest.hex() in ("", digest) for other in its):

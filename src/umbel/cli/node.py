@@ -82,6 +82,9 @@ def node_config(
         name: of the node.
         slots: how many tasks at once.
         label: labels, each NAME=VALUE.
+
+    Raises:
+        UsageError: something of that makes no sense.
     """
     from umbel.cli.run import labels_of
     from umbel.errors import UsageError
@@ -102,6 +105,8 @@ def node_config(
         except ValueError as error:
             raise UsageError(str(error), advice="give another --name") from error
     if slots is not None:
+        if slots < 1:
+            raise UsageError(f"--slots is {slots}", advice="give a whole number of at least 1")
         found = found.with_(slots=slots)
     return found.with_(labels={**found.labels, **labels_of(label)}) if label else found
 

@@ -10,7 +10,7 @@ from typing import Any, final
 from umbel import wire
 from umbel.cli.joined import Joined
 from umbel.cli.lines import say
-from umbel.cli.printing import clock, number
+from umbel.cli.printing import clock, number, span
 from umbel.node.check import Checked
 from umbel.node.installed import InstalledApp
 from umbel.node.observer import Observer
@@ -55,8 +55,8 @@ class NodeLines(Observer):
         off = time.time() - opened.time if opened.time else 0.0
         if abs(off) > CLOCK:
             self._say(
-                f"clock-off: the clock of this machine is {off:+.0f} seconds off that of the server; set it, for "
-                "example with NTP",
+                f"clock-off: the clock of this machine is {span(abs(off))} {'ahead of' if off > 0 else 'behind'} that "
+                "of the server; set the one that is wrong, for example with NTP",
                 "warning",
             )
 
@@ -66,7 +66,7 @@ class NodeLines(Observer):
         if reason == self._away and now - self._told < _TWICE:
             return
         self._away, self._told = reason, now
-        self._say(f"disconnected: {reason.replace(chr(10), ' ')}; it is tried again in {wait:.1f} s", "warning")
+        self._say(f"disconnected: tried again in {wait:.1f} s: {reason}", "warning")
 
     def began(self, task: wire.Task) -> None:
         """Work on a task begins."""

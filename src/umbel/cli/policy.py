@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umbel.cli.node import Apps
+from umbel.cli.printing import span
 from umbel.cli.reach import Json, On
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def policy(
 def rows_of(settings: NodeConfig) -> list[tuple[str, str]]:
     """What is permitted, as rows of a table."""
     from umbel.apps.signature import show_key
+    from umbel.node.config import Limits
 
     made = settings.policy
     rows = [
@@ -76,11 +78,19 @@ def rows_of(settings: NodeConfig) -> list[tuple[str, str]]:
         ("output", "the end of it may be seen by the server" if made.output else "stays here"),
     ]
     rows += [
-        (f"data {data.name}", f"for {_names(data.allow)}, in runs called {_names(data.runs)}")
+        (f"data {data.name}", f"for {_names(data.allow)}, in runs called {_names(data.runs, 'anything')}")
         for data in settings.data.values()
     ]
-    limits = ((f.name, getattr(settings.limits, f.name)) for f in fields(settings.limits))
-    return rows + [(f"limit {name}", str(value) if value else "none") for name, value in limits]
+    return rows + [(f"limit {f.name}", _limit(f.name, getattr(settings.limits, f.name))) for f in fields(Limits)]
+
+
+def _limit(name: str, value: float) -> str:
+    """A limit in the unit that it has."""
+    if name == "warm":
+        return f"{value} processes"
+    if not value:
+        return "none"
+    return _bytes(int(value)) if name in ("max_memory", "cache", "journal") else span(value)
 
 
 def _coming(policy: Policy) -> str:
@@ -89,8 +99,8 @@ def _coming(policy: Policy) -> str:
     return "wheels that one of the signers has signed, and those whose digest is among the apps"
 
 
-def _names(names: Any) -> str:
-    return "anyone" if "*" in names else ", ".join(names) or "nobody"
+def _names(names: Any, everything: str = "anyone") -> str:
+    return everything if "*" in names else ", ".join(names) or "nobody"
 
 
 def _bytes(count: int) -> str:

@@ -175,7 +175,6 @@ class Workshop:
         app = installed.app if installed is not None else None
         refusal = judge(task, app, dataset, self._config.policy, abilities=_ABILITIES, node=self._config.name)
         if refusal is not None:
-            logger.warning("task-refused: run %s, round %d: %s", task.run_name or task.id.run, task.round, refusal)
             return Outcome(answers.failed(task, refusal.code, str(refusal)))
         assert dataset is not None
         try:

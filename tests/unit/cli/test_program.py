@@ -90,6 +90,28 @@ def test_who_is_simulated_must_be_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert "--simulation-clients" in capsys.readouterr().err
 
 
+def test_a_node_works_on_one_task_at_least(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("node", "--name", "berlin", "--app", "x", "--slots", "0") == 1
+    assert "--slots is 0" in capsys.readouterr().err
+
+
+def test_what_a_config_permits_is_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "node.toml").write_text('[data.heart]\nallow = ["alice"]\n[limits]\nmax_seconds = "2 h"\n')
+    assert command("policy", "--config", str(tmp_path / "node.toml"), "--json") == 0
+    permitted = json.loads(capsys.readouterr().out)
+    assert permitted["data heart"] == "for alice, in runs called anything"
+    said = {name.removeprefix("limit "): value for name, value in permitted.items() if name.startswith("limit ")}
+    assert said == {
+        "max_seconds": "2 hours",
+        "max_memory": "none",
+        "cache": "10.7 GB",
+        "journal": "67.1 MB",
+        "states": "90 days",
+        "warm": "2 processes",
+        "idle": "10 minutes",
+    }
+
+
 def test_labels_are_pairs() -> None:
     assert labels_of(["country=de", "size=a=b"]) == {"country": "de", "size": "a=b"}
     with pytest.raises(UsageError, match="country=de"):
