@@ -107,9 +107,9 @@ def trained(task: wire.Task, size: int = 3) -> bytes:
 
 
 @asynccontextmanager
-async def one_node(directory: Path) -> AsyncIterator[tuple[Place, Hand]]:
+async def one_node(directory: Path, patience: float = 30.0) -> AsyncIterator[tuple[Place, Hand]]:
     """A server, and a node that is connected."""
-    place = Place(directory)
+    place = Place(directory, patience)
     place.start()
     hand = Hand(place)
     await place.enrol(hand.name, hand.identity)

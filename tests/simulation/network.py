@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Place:
     store: ServerStore | None = None
 
     def start(self) -> None:
-        store = ServerStore(f"sqlite:///{self.directory / 'umbel.sqlite'}", self.directory, now=lambda: 0.0)
+        store = ServerStore(f"sqlite:///{self.directory / 'umbel.sqlite'}", self.directory, now=time.time)
         self.hub = hub = Hub(patience=self.patience, wait=0.05)
         runs, counts = Runs(store, hub, installed=self.installed), Counts()
         self.desk = desk = NodeDesk(store, sessions := Sessions(), hub, runs, Uploads(store, counts), counts=counts)
@@ -78,7 +79,7 @@ class Place:
     async def enrol(self, name: str, identity: Identity) -> None:
         """As if with a ticket."""
         assert self.store is not None
-        secret, ticket = new_ticket(uses=1, seconds=60.0, creator="test", now=0.0)
+        secret, ticket = new_ticket(uses=1, seconds=60.0, creator="test", now=time.time())
         await asyncio.wrap_future(self.store.keep_ticket(ticket, "test"))
         await asyncio.wrap_future(
             self.store.enrol(hashed(secret), NodeRow(name=name, public_key=identity.public, enrolled=0.0))

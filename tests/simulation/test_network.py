@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,37 @@ def simulated(seed: int, rounds: int, unlucky: float = 0.0) -> umbel.Result:
 def bits(result: umbel.Result) -> str:
     assert result.model is not None
     return result.model.digest()
+
+
+@pytest.mark.parametrize("policy", [{"retries": 2}, {"on_miss": "stop"}], ids=str)
+def test_a_run_that_failed_goes_on_when_its_clients_are_mended(tmp_path: Path, policy: dict[str, Any]) -> None:
+    broken, client = [True], stateful()
+
+    @client.use
+    def mendable(model: umbel.Arrays, ctx: Any, call: Any) -> Any:
+        if broken and ctx.round == 2 and ctx.client.name == "lyon":
+            raise OSError("the disk is not mounted")
+        return call(model, ctx)
+
+    asked = submission(7, 3)
+    assert asked.strategy is not None
+    asked = replace(asked, strategy=asked.strategy.with_(rounds=umbel.rounds(min_nodes=3, **policy)))
+
+    async def story() -> Any:
+        async with federation(tmp_path, client, SITES) as (place, _):
+            failed = await place.ended(await place.submit(asked))
+            assert (failed.status, failed.round) == ("failed", 1)
+            broken.clear()
+            assert place.runs is not None
+            await place.runs.resume(failed, 0, "alice")
+            row = await place.ended(failed.id)
+            assert (row.status, row.reason) == ("finished", "")
+            assert place.store is not None
+            return pages_of(place.store, row, models=True)[0]
+
+    found = asyncio.run(story())
+    assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(7, 3))
+    assert not found["failures"]["$tuple"]
 
 
 def test_without_faults(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.hands import PATIENCE, blob_of, one_node, plain, trained
+from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, trained
 from umbel import wire
 from umbel.server.desk import Desk
 
@@ -96,6 +96,43 @@ def test_a_large_answer_is_taken_while_its_run_goes_on(
 async def _read(link: Any, blob: wire.Blob) -> int:
     pieces: Sequence[Any] = [p async for p in link.read_blob(wire.ReadBlobRequest(digest=blob.digest))]
     return sum(map(len, pieces))
+
+
+def test_after_a_restart_nobody_is_waited_for_who_was_given_up_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One was away for too long, so that another cohort was asked; it stays so, though by now the one is back."""
+
+    async def story() -> None:
+        async with one_node(tmp_path, patience=0.0) as (place, berlin):
+            lyon = Hand(place, "lyon")
+            await place.enrol(lyon.name, lyon.identity)
+            await lyon.connect()
+            run = await place.submit(plain(min_nodes=2))
+            assert [(await hand.task()).id.exchange for hand in (berlin, lyon)] == [1, 1]
+            await lyon.away()
+            while "revoke" not in berlin.unheard():
+                await asyncio.sleep(0)
+            await lyon.connect()
+            assert [(await hand.task()).id.exchange for hand in (berlin, lyon)] == [2, 2]
+            await place.stop()
+            for hand in (berlin, lyon):
+                await hand.away()
+                hand.unheard()
+            gate = Gate("lease", monkeypatch)
+            place.start()
+            for hand in (berlin, lyon):
+                await hand.connect()
+            await gate.until_reached()
+            gate.open()
+            for hand in (berlin, lyon):
+                task = await hand.task()
+                assert task.id.exchange == 2
+                assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+            assert (await place.ended(run)).status == "finished"
+            await lyon.away()
+
+    asyncio.run(story())
 
 
 def test_an_answer_that_comes_before_the_runs_have_begun_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from umbel.wire import MESSAGE, Task, TaskId, check_task
 
 _SPARE = 64 << 20  # bytes that stay free on the disk, for the database and its log
 _ATTEMPTS_SHOWN = 3
+_LONG_AGO = 0.0  # all deadlines have passed since
 _ROOM = 4096  # bytes of a message around a task that is the same for all clients
 
 
@@ -124,6 +125,7 @@ class Desk:
         self._gathered = "{}"
         self._known: tuple[int, Population] | None = None  # who was there, by the hub's version
         self._stored: dict[str, Answer] = {}  # of this exchange, from before this process
+        self._over = False  # has an earlier process closed it?
         self._begin_with = dict(store.states(run.id))  # by client, the exchange whose state it begins with
         self.counted: tuple[str, ...] = ()
         self.checking: Question | None = None
@@ -213,6 +215,8 @@ class Desk:
     def open(self, question: Question, template: Task, blobs: Sequence[Kept]) -> float:
         """Begin an exchange, or go on with one; gives when it was opened.
 
+        One that another was opened after is over: what has come counts, and nobody is asked.
+
         Args:
             question: what is asked, as far as answers are checked against it.
             template: what all its tasks have in common, as `umbel.link.tasks.task_of` makes it.
@@ -242,7 +246,8 @@ class Desk:
         self.checking = question
         same = self._reopened[:1] and self._reopened[0].sequence == question.sequence
         self._reopened = self._reopened[1:] if same else ()  # else main asks for something else now
-        return opened.opened
+        self._over = bool(self._reopened)
+        return _LONG_AGO if self._over else opened.opened
 
     def _fill(self, task: Task, sequence: int) -> None:
         task.id.CopyFrom(TaskId(run=self._run.id, exchange=sequence))
@@ -282,11 +287,15 @@ class Desk:
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients; whose answer is there already has answered."""
-        ask = [task for task in tasks if not self._tray.takes(self._stored.get(task[0]), task[1])]
+        ask = dict(tasks)
+        came = [answer for answer in self._stored.values() if answer.client in ask]  # in the order in which they came
+        for answer in came:
+            if self._tray.takes(answer, ask[answer.client]):
+                del ask[answer.client]
         opening, self._opening = self._opening, None
         if opening is not None:
             self._tell(self._hub.open, opening)
-        self._tell(self._ask, self._tray, ask)
+        self._tell(self._ask, self._tray, () if self._over else [*ask.items()])
 
     def wait(self, until: float) -> list[Event]:
         """Wait for what happens."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umbel.errors import NotThere, Rejected, UmbelError, Unauthenticated
-from umbel.store.sql.values import INLINE, AnswerRow, Kept, NodeRow, OpenExchange, RunRow, TicketRow, TokenRow
+from umbel.store.sql.values import INLINE, AnswerRow, Kept, NodeRow, OpenExchange, RunRow, Status, TicketRow, TokenRow
 from umbel.testing.promise import Promise
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def check_server_store(make: Make, *, reopen: Reopen | None = None) -> None:
         _check_alone,
         _check_record,
         _check_overlap,
+        _check_resumed,
         _check_commit,
         _check_states,
         _check_blobs,
@@ -326,6 +327,27 @@ def _check_overlap(store: ServerStore, again: Reopen) -> None:
     _open(store, 3)
     _open(store, 2, "another")
     _promise.require(_accept(store, "b", 3) == "late", "drop what came after an exchange that is done anew")
+
+
+def _check_resumed(store: ServerStore, again: Reopen) -> None:
+    """A run goes on that has ended: after a failure with one cohort, after another with two, and after a stop."""
+    _with_run(store)
+    cases: list[tuple[Status, list[int], list[str]]] = [
+        ("failed", [1], ["a"]),
+        ("failed", [1, 2], []),
+        ("stopped", [1, 2], ["a", "b"]),
+    ]
+    for status, opened, kept in cases:
+        for sequence in opened:
+            _open(store, sequence)
+            _accept(store, "a", sequence)
+            _accept(store, "b", sequence, kind="failure")
+        store.set_status(_RUN, status).result()
+        store.set_status(_RUN, "queued", by="anna").result()
+        store = again(store)
+        found = [row.client for row in store.answers(_RUN, opened[-1])]
+        _promise.require(found == kept, f"keep the answers that count of a run that was {status}, and no others")
+        _promise.require(all(row.opened > 1.0 for row in store.unclosed(_RUN)), "give what goes on its time again")
 
 
 def _check_commit(store: ServerStore, again: Reopen) -> None:

@@ -12,7 +12,7 @@ from umbel.store.sql import references
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.people import note
 from umbel.store.sql.rows import dumped, plain, run_of, run_values
-from umbel.store.sql.tables import OF_A_RUN, event, record, round_commit, run, state
+from umbel.store.sql.tables import OF_A_RUN, answer, event, exchange, record, round_commit, run, state
 from umbel.store.sql.values import ACTIVE, Kept, RunRow, Status
 
 _IS_THERE = select(run.c.id).where(run.c.id == bindparam("id"))
@@ -58,6 +58,8 @@ def set_status(
     """Where a run stands now."""
     before = find(connection, id)
     changes: dict[str, Any] = {"status": status, "reason": plain(reason)}
+    if before.status not in ACTIVE and status in ACTIVE:
+        _ask_again(connection, id, now, failed=before.status == "failed")
     if status in ACTIVE:
         changes["ended"] = 0.0
         if status != "queued" and not before.started:
@@ -86,6 +88,22 @@ def _forget_behind(connection: Connection, id: str, rounds: int) -> None:
     connection.execute(delete(record).where(*behind))
     references.forget(connection, id, "record", since=first)
     connection.execute(delete(state).where(state.c.run == id, state.c.sequence >= first))
+
+
+def _ask_again(connection: Connection, id: str, now: float, *, failed: bool) -> None:
+    """A run goes on: what it had not closed has its whole time once more, and whoever made it fail is asked again.
+
+    If it had asked several cohorts, one after the other, all are asked again: nodes keep no states but those that
+    belong to their last answers.
+    """
+    connection.execute(update(exchange).where(exchange.c.run == id).values(opened=now))
+    if not failed:
+        return
+    several = len(connection.execute(select(exchange.c.sequence).where(exchange.c.run == id)).all()) > 1
+    if several:
+        connection.execute(delete(exchange).where(exchange.c.run == id))
+        references.forget(connection, id, "exchange", "answer")
+    connection.execute(delete(answer).where(answer.c.run == id, *([] if several else [answer.c.kind == "failure"])))
 
 
 def remove(connection: Connection, now: float, id: str, by: str) -> None:
