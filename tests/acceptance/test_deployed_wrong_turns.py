@@ -254,6 +254,14 @@ def test_a_second_server(fed: Federation, tmp_path: Path) -> None:
         assert advice.startswith("What to do: ")
 
 
+def test_a_second_node_in_the_directory(fed: Federation, tmp_path: Path) -> None:
+    command = fed.node_command("zwei", "--dir", str(tmp_path / "node"))
+    with fed.program(*command) as program:
+        program.wait_for("connected: ")
+        said = fed(*command, status=1).stderr
+    assert f"umbel: {tmp_path / 'node'} is in use by another node\nWhat to do: stop that node" in said
+
+
 def test_the_server_is_down(fed: Federation) -> None:
     directory = fed.root / "home" / ".local" / "state" / "umbel" / "nodes" / "berlin"
     assert "is running" in fed("doctor", "--name", "berlin").stdout

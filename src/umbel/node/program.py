@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, final
 
 from umbel import wire
-from umbel.errors import DiskFull, LinkError, NotAllowed, NotThere, Rejected, Unauthenticated, Unreachable
+from umbel.errors import DiskFull, InUse, LinkError, NotAllowed, NotThere, Rejected, Unauthenticated, Unreachable
 from umbel.link.base import Link
 from umbel.link.ending import ending
 from umbel.node import answers
@@ -41,6 +41,16 @@ _VERDICTS: Mapping[int, str] = {
 }
 _TRIM = 30.0  # seconds between two looks at processes that have nothing to do
 _STUBBORN = 5  # sessions that the server refuses in a row, after which that is no coincidence of a restart
+
+
+def _lock(directory: Path) -> DirectoryLock:
+    try:
+        return DirectoryLock(directory)
+    except InUse as error:
+        raise InUse(
+            f"{directory} is in use by another node",
+            advice="stop that node, or give this one a directory, and a name, of its own: --dir, --name",
+        ) from error
 
 
 @final
@@ -104,7 +114,7 @@ class Node:
             Incompatible: the server speaks other versions of the protocol.
         """
         self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        lock = DirectoryLock(self._directory)
+        lock = _lock(self._directory)
         try:
             shop = Workshop(self._config, self._apps, self._directory, environment=self._environment, now=self._now)
             try:

@@ -172,7 +172,7 @@ class Server:
         if row is None:
             raise Unauthenticated(
                 "this token is not known here",
-                advice="take the address that this server printed behind `umbel login`, not the one behind `umbel node`; "
+                advice="take the address that the server printed behind `umbel login`, not that behind `umbel node`; "
                 "or ask its operator for a new one: umbel token create",
             )
         person = Person(row.name, row.role)
