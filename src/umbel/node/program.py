@@ -217,17 +217,22 @@ class Node:
         key = answers.key_of(task.id)
         try:
             async with self._slots:
-                self._observer.began(task)
+                self._soon(self._observer.began, task)
                 answer = await shop.do(task, self._fetch)
             self._waiting[key] = answer
-            self._observer.finished(task, wire.ReportRequest.FromString(answer.report))
         except* DiskFull as errors:
             logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, errors.exceptions[0])
         finally:
             if key in self._work and self._work[key][0] is task:
                 del self._work[key]
         if key in self._waiting:
-            self._deliver(shop, self._waiting[key])
+            answer = self._waiting[key]
+            self._deliver(shop, answer)
+            self._soon(self._observer.finished, task, wire.ReportRequest.FromString(answer.report))
+
+    def _soon(self, tell: Callable[..., object], *args: Any) -> None:
+        """Tell the observer when what is next has been begun: the task, or its delivery, need not wait for that."""
+        asyncio.get_running_loop().call_soon(tell, *args)
 
     def _fetch(self, blob: wire.Blob) -> Read:
         """Reads a blob, also over several connections."""

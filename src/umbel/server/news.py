@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,6 +18,60 @@ logger = logging.getLogger("umbel")
 _PASSING = frozenset({"exchange", "answers"})  # for who watches at that moment; there are too many to keep them
 _PAUSE = 0.1  # seconds between two of these
 _BEHIND = 1000  # events that a slow watcher may be behind; then it reads them from the store, as many at a time
+
+
+@final
+class Saying:
+    """What a run says in its thread, on its way to the loop's. What passes goes at most each tenth of a second.
+
+    To wake the loop costs both threads some time, and a run of small models has little else to do.
+
+    Args:
+        loop: whose thread hears it.
+        hear: is told, there.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, hear: Callable[[str, Mapping[str, Any]], None]) -> None:
+        self._loop, self._hear = loop, hear
+        self._lock = threading.Lock()
+        self._passing: dict[str, Mapping[str, Any]] = {}  # the last of each kind that was not told yet
+        self._due = False  # will they be told soon?
+
+    def __call__(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Say a kind of event, and what it holds; in the run's thread."""
+        with self._lock:
+            if kind in _PASSING:
+                self._passing[kind] = content
+                told, self._due = self._due, True
+            else:
+                told = False
+        if told:
+            return
+        if kind in _PASSING:
+            self._loop.call_soon_threadsafe(self._tell_passing)
+        else:
+            self._loop.call_soon_threadsafe(self._tell, kind, content)
+
+    def _tell(self, kind: str, content: Mapping[str, Any]) -> None:
+        self._catch_up()  # which was said before
+        self._hear(kind, content)
+
+    def _tell_passing(self) -> None:
+        self._catch_up()
+        self._loop.call_later(_PAUSE, self._rest)
+
+    def _rest(self) -> None:
+        with self._lock:
+            self._due = bool(self._passing)
+            due = self._due
+        if due:
+            self._tell_passing()
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            passing, self._passing = self._passing, {}
+        for kind, content in passing.items():
+            self._hear(kind, content)
 
 
 @final

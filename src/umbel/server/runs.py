@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, final
 
 from umbel.buffers import allocating
@@ -22,7 +23,7 @@ from umbel.server.clock import ServerClock
 from umbel.server.desk import Desk
 from umbel.server.hub import Hub
 from umbel.server.installed import Installed
-from umbel.server.news import News, report_failed
+from umbel.server.news import News, Saying, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.unnamed import room_of
 from umbel.server.wanted import Wanted
@@ -133,9 +134,7 @@ class Runs:
         if not submission.main:
             submission.loop()  # can it be done?
 
-        def say(kind: str, content: Mapping[str, Any]) -> None:
-            self._loop.call_soon_threadsafe(self._say, run.id, kind, content)
-
+        say = Saying(self._loop, partial(self._say, run.id))
         desk = Desk(
             run,
             Wanted.of(run),

@@ -30,16 +30,17 @@ class Writer:
         self._begun: Future[None] | None = None
         self._unwanted, self._awaited = Event(), Event()
 
-    def begin(self, work: Work, *, delay: float = 0.0) -> None:
+    def begin(self, work: Work, *, delay: float = 0.0, needed: bool = False) -> None:
         """Begin; the work before it is over, as `wait` says.
 
         Args:
             work: is called with a function that it may call where it can be broken off: if somebody waits who does
                 not need the work any more, that raises `Dropped`.
             delay: begin after so many seconds, or when somebody waits: for work that may soon not be needed any more.
+            needed: begin then even if who waits does not need it.
         """
         unwanted, awaited = self._unwanted, self._awaited = Event(), Event()
-        self._begun = self._threads.submit(_do, work, unwanted, awaited, delay)
+        self._begun = self._threads.submit(_do, work, Event() if needed else unwanted, awaited, delay)
 
     def wait(self, *, drop: bool = False) -> None:
         """Wait until the work is over, and raise its error, if it had one.

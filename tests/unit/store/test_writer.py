@@ -93,3 +93,10 @@ def test_what_is_put_off_is_done_at_the_end() -> None:
     writer.begin(lambda _: done.append("written"), delay=3600)
     writer.close()
     assert done == ["written"]
+
+
+def test_what_is_needed_is_begun_even_if_who_waits_does_not_need_it(writer: Writer) -> None:
+    done: list[str] = []
+    writer.begin(lambda _: done.append("written"), delay=3600, needed=True)
+    writer.wait(drop=True)
+    assert done == ["written"]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from tests.unit.node.scripted import on_a_loop
+from umbel.server.news import Saying
+
+Heard = list[tuple[str, Any]]
+
+
+def saying(loop: asyncio.AbstractEventLoop) -> tuple[Saying, Heard]:
+    heard: Heard = []
+
+    def hear(kind: str, content: Mapping[str, Any]) -> None:
+        heard.append((kind, content["n"]))
+
+    return Saying(loop, hear), heard
+
+
+@on_a_loop
+async def test_of_what_passes_the_last_is_heard() -> None:
+    say, heard = saying(asyncio.get_running_loop())
+    for n in range(100):
+        say("answers", {"n": n})
+    say("exchange", {"n": 0})
+    await asyncio.sleep(0)
+    assert heard == [("answers", 99), ("exchange", 0)]
+    say("answers", {"n": 100})
+    await asyncio.sleep(0)
+    assert len(heard) == 2  # so soon after the last not at once
+    while len(heard) < 3:
+        await asyncio.sleep(0.01)
+    assert heard[2] == ("answers", 100)
+
+
+@on_a_loop
+async def test_all_that_stays_is_heard_and_in_its_order() -> None:
+    say, heard = saying(asyncio.get_running_loop())
+    say("exchange", {"n": 1})
+    await asyncio.sleep(0)
+    say("exchange", {"n": 2})  # waits, until something comes that does not
+    say("status", {"n": 3})
+    say("status", {"n": 4})
+    await asyncio.sleep(0)
+    assert heard == [("exchange", 1), ("exchange", 2), ("status", 3), ("status", 4)]
+
+
+@on_a_loop
+async def test_what_threads_say_is_heard() -> None:
+    say, heard = saying(asyncio.get_running_loop())
+
+    def several() -> None:
+        for n in range(1000):
+            say("answers", {"n": n})
+            if n % 100 == 0:
+                say("status", {"n": n})
+
+    await asyncio.to_thread(several)
+    while ("answers", 999) not in heard or ("status", 900) not in heard:
+        await asyncio.sleep(0.01)
+    assert [n for kind, n in heard if kind == "status"] == [*range(0, 1000, 100)]
+    numbers = [n for kind, n in heard if kind == "answers"]
+    assert numbers == sorted(numbers)
