@@ -31,6 +31,7 @@ SERVER: Options = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING // 2),
     ("grpc.http2.max_ping_strikes", 3),
     ("grpc.server_handshake_timeout_ms", 20_000),  # who connects and says nothing is let go
+    ("grpc.max_connection_idle_ms", 60_000),  # so is who has connected and makes no call; a node has one all the time
     ("grpc.max_concurrent_streams", 64),  # of one connection: a node has one for notices, and few others
     ("grpc.so_reuseport", 0),  # a second server at this port is told so
 ]

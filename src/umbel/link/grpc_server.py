@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from umbel.errors import InUse, UmbelError, UsageError
+from umbel.link.allocation import connections
 from umbel.link.dispatch import Broken, Dispatch, Metadata
 from umbel.link.ending import ending
 from umbel.link.grpc_options import SERVER
@@ -90,7 +91,7 @@ async def serve(
         InUse: another process listens there.
         UsageError: the address, the certificate or the key cannot be used.
     """
-    server = grpc.aio.server(options=SERVER)
+    server = grpc.aio.server(options=[*SERVER, ("grpc.max_allowed_incoming_connections", connections())])
     services: dict[str, dict[str, Any]] = {}
     for method in dispatch.methods.values():
         _, service, name = method.path.split("/")
