@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, final
 
 from umbel import errors
@@ -16,7 +17,8 @@ from umbel.errors import UmbelError
 CODE = "umbel-code"
 """The name of the metadata that holds the error's stable code."""
 _ADVICE = "\n  What to do: "
-_LONGEST = 3000  # bytes of text: together with the rest of the headers less than the 8 KiB that gRPC lets through
+_LONGEST = 4500  # bytes of text on the way: with the rest of the headers less than the 8 KiB that gRPC lets through
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes that travel as they are; of others each takes three
 
 _SENT: Final[Mapping[type[UmbelError], str]] = {
     errors.Unauthenticated: "UNAUTHENTICATED",
@@ -86,8 +88,8 @@ def status_of(error: UmbelError) -> Status | None:
     if code is None:
         return None
     name = errors.Rejected.code if isinstance(error, _REFUSED) else error.code
-    advice = f"{_ADVICE}{shortened(error.advice, _LONGEST // 3)}" if error.advice else ""
-    return Status(code, shortened(error.what, _LONGEST // 3 * 2) + advice, name)
+    advice = f"{_ADVICE}{_fitting(error.advice, _LONGEST // 3)}" if error.advice else ""
+    return Status(code, _fitting(error.what, _LONGEST // 3 * 2) + advice, name)
 
 
 def internal(incident: str) -> Status:
@@ -106,6 +108,12 @@ def error_of(status: Status, *, advice: str = "") -> UmbelError:
     what, _, said = status.text.partition(_ADVICE)
     kind = _LEAVES.get(status.name) or _HEARD.get(status.code, errors.Unreachable)
     return kind(what or f"the call ended with {status.code}", advice=said or advice)
+
+
+def _fitting(text: str, most: int) -> str:
+    """The text, cut to so many bytes as it travels."""
+    sizes = accumulate(1 if byte in _PLAIN else 3 for byte in text.encode("utf-8", "replace"))
+    return shortened(text, sum(1 for size in sizes if size <= most))
 
 
 def shortened(text: str, most: int) -> str:

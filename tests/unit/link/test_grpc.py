@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.link.authority import AUTHORITY, Authority, make_authority
 from umbel import wire
-from umbel.errors import Incompatible, InUse, UmbelError, Unauthenticated, Unreachable, UsageError
+from umbel.errors import Incompatible, InUse, NotAllowed, UmbelError, Unauthenticated, Unreachable, UsageError
 from umbel.link.address import Address
 from umbel.link.dispatch import Dispatch
 from umbel.link.grpc_client import GrpcLink
@@ -310,3 +310,23 @@ def test_what_nobody_foresaw_is_in_the_servers_log_alone(caplog: pytest.LogCaptu
     assert "123" not in str(error)
     assert record.exc_info
     assert "123" in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00fc", "\u20ac", "%", "\n"])
+def test_an_error_arrives_however_long_it_is(letter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above 8 KiB, as it travels, gRPC drops some and says something else."""
+
+    async def enrolled(self: Desk, request: wire.EnrolRequest) -> wire.EnrolResponse:
+        del self, request
+        raise NotAllowed(letter * 10_000, advice=letter * 10_000)
+
+    async def story() -> None:
+        monkeypatch.setattr(Desk, "enrol", enrolled)
+        async with listening(None) as server:
+            for _ in range(10):
+                with pytest.raises(NotAllowed) as caught:
+                    await enrol(Address("127.0.0.1", server.port, bytes(16)), tls=False)
+                assert caught.value.what.startswith(letter * 300)
+                assert caught.value.advice.startswith(letter * 100)
+
+    asyncio.run(story())
