@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from umbel.cli.reach import Json, On
+from umbel.cli.reach import Count, Json, On
 
 
-def audit(*, since: int = 0, on: On = "", json: Json = False) -> None:
+def audit(*, since: Count = 0, on: On = "", json: Json = False) -> None:
     """Print the server's audit trail, oldest first.
 
     Args:

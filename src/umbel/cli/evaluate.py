@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from umbel.cli.reach import Json
 from umbel.cli.run import Labels
+
+if TYPE_CHECKING:
+    from umbel.api import Evaluation
 
 
 def evaluate(
@@ -20,8 +24,10 @@ def evaluate(
     ship: bool = False,
     simulation_clients: str | None = None,
     json: Json = False,
-) -> None:
+) -> int:
     """Have clients evaluate a model: on a server, or, if nothing says which, in a simulation here.
+
+    The exit status is 1 if all of them fail.
 
     Args:
         model: a .safetensors file.
@@ -61,13 +67,19 @@ def evaluate(
     if json:
         failures = [str(failure) for failure in found.failures]
         give({"metrics": found.metrics, "clients": found.clients, "failures": failures})
-        return
+        return _status(found)
     columns = list(dict.fromkeys((*found.metrics, *(name for own in found.clients.values() for name in own))))
     rows = [(name, *(number(own.get(column)) for column in columns)) for name, own in found.clients.items()]
     everyone = ("all", *(number(found.metrics.get(column)) for column in columns))
     table(("client", *columns), [*rows, everyone], right=columns)
     for failure in found.failures:
         line(str(failure))
+    return _status(found)
+
+
+def _status(found: Evaluation) -> int:
+    """1 if all have failed."""
+    return 1 if found.failures and not found.clients else 0
 
 
 __all__ = ["evaluate"]

@@ -1,4 +1,4 @@
-"""Which server a command speaks with."""
+"""Which server a command speaks with, and other parameters that several commands have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 if TYPE_CHECKING:
     from umbel.link.address import Address
@@ -15,6 +16,8 @@ On = Annotated[str, Parameter(name="--on")]
 """The server: the name of a login, or an address; else $UMBEL_ON, else the default login."""
 Json = Annotated[bool, Parameter(name="--json")]
 """Print JSON."""
+Count = Annotated[int, Parameter(validator=Number(gte=0, lt=1 << 32))]
+"""A number that a message has room for."""
 
 
 def server_address(on: str) -> Address:
@@ -35,4 +38,4 @@ def reach(on: str) -> Line:
     return Line(server_address(on))
 
 
-__all__ = ["Json", "On", "reach", "server_address"]
+__all__ = ["Count", "Json", "On", "reach", "server_address"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from umbel.cli.reach import Json, On
+from umbel.cli.reach import Count, Json, On
 
 if TYPE_CHECKING:
     from umbel import wire
@@ -79,10 +79,14 @@ def _named(run: str, on: str) -> tuple[str, str]:
     from umbel.remote.directory import FILE
 
     path = Path(run)
-    if (path / FILE).is_file():
+    try:
+        there, is_directory = (path / FILE).is_file(), path.is_dir()
+    except OSError:  # it is too long for a path, or holds what paths do not
+        return run, on
+    if there:
         content = reader.loads((path / FILE).read_text(encoding="utf-8"))
         return content["run"] or content["key"], on or content["server"]
-    return ("", on) if path.is_dir() or "/" in run else (run, on)
+    return ("", on) if is_directory or "/" in run else (run, on)
 
 
 def look(server: Line, run: str) -> tuple[wire.Run, Outcome]:
@@ -198,7 +202,7 @@ def stop(run: str, *, on: On = "", json: Json = False) -> None:
     _act("StopRun", wire.StopRunRequest(run=run), on, json, "is stopped; umbel resume goes on with it")
 
 
-def resume(run: str, *, rounds: int = 0, on: On = "", json: Json = False) -> None:
+def resume(run: str, *, rounds: Count = 0, on: On = "", json: Json = False) -> None:
     """Go on with a run that has ended.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from umbel.cli.reach import Json
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 server_app = App(name="server", help="Run a server, or make a copy of one.")
 _PAGES = "127.0.0.1:8444"
+Port = Annotated[int, Parameter(validator=Number(gte=0, lt=1 << 16))]
+Days = Annotated[float, Parameter(validator=Number(gte=0))]
 _CLOSE = 4.5  # seconds that ending may take
 
 
@@ -26,7 +29,7 @@ def server(
     dir: Path,
     name: Annotated[list[str] | None, Parameter(name="--name")] = None,
     host: str = "0.0.0.0",
-    port: int = 8443,
+    port: Port = 8443,
     pages: str = _PAGES,
     app: Annotated[list[str] | None, Parameter(name="--app")] = None,
     cert: Path | None = None,
@@ -34,7 +37,7 @@ def server(
     database: str = "",
     allow: Annotated[list[str] | None, Parameter(name="--allow")] = None,
     runs: int = 8,
-    keep_days: float = 0.0,
+    keep_days: Days = 0.0,
     json: Json = False,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C; runs go on when it is started again, also after kill -9.

@@ -98,7 +98,9 @@ def _wheel(path: Path) -> Path:
     from umbel.errors import UsageError
 
     if path.suffix != ".whl":
-        raise UsageError(f"{path} is no wheel", advice=f"build one, then sign that: pip wheel --no-deps -w dist {path}")
+        raise UsageError(
+            f"{path} is no wheel", advice=f"build one, then sign that: pip wheel --no-deps -w dist {path.absolute()}"
+        )
     return path
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from umbel.cli.reach import Json, On
+
+Uses = Annotated[int, Parameter(validator=Number(gte=1, lt=1 << 32))]
 
 ticket_app = App(name="ticket", help="Make, see and revoke tickets, with which nodes join.")
 
 
 @ticket_app.command
-def create(*, uses: int = 1, expires: str = "1d", on: On = "", json: Json = False) -> None:
+def create(*, uses: Uses = 1, expires: str = "1d", on: On = "", json: Json = False) -> None:
     """Make a ticket, and print the address that nodes join with; it is shown once.
 
     Args:

@@ -54,7 +54,8 @@ class Shipment:
         if path.suffix != ".whl":
             raise UsageError(
                 f"{path} is no wheel, and only wheels travel to nodes",
-                advice=f"build one: pip wheel --no-deps -w dist {path}; have it signed: umbel sign WHEEL --key KEY",
+                advice=f"build one: pip wheel --no-deps -w dist {path.absolute()}; have it signed: "
+                "umbel sign WHEEL --key KEY",
             )
         project = Project.find(path)
         assert project.wheel is not None

@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import umbel
@@ -37,7 +38,13 @@ def command(*arguments: str) -> int:
 
 @pytest.mark.parametrize(
     "words",
-    [["walk"], ["ls", "--colour"], ["ls", "too", "many"], ["ticket", "create", "--uses", "many"], ["show"], ["server"]],
+    [
+        *(["walk"], ["ls", "--colour"], ["ls", "too", "many"], ["show"], ["server"]),
+        *(["ticket", "create", "--uses", uses] for uses in ("many", "0", "-1", "99999999999")),
+        *(["resume", "run", "--rounds", "-1"], ["audit", "--since", "-1"], ["audit", "--since", "9" * 30]),
+        *(["server", "--dir", "fed", "--port", port] for port in ("https", "-1", "99999")),
+        ["server", "--dir", "fed", "--keep-days", "-1"],
+    ],
 )
 def test_a_command_that_makes_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*words) == 2
@@ -46,6 +53,18 @@ def test_a_command_that_makes_no_sense(words: list[str], capsys: pytest.CaptureF
     assert said.err.startswith("umbel: ")
     assert "What to do: umbel" in said.err
     assert "--help" in said.err
+
+
+def test_what_cannot_be_a_path_is_no_run_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("show", "x" * 5000) == 1
+    assert "nobody is logged in" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_nobody_does_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new_project(tmp_path / "evaluated")
+    umbel.Arrays({"other": np.zeros(2)}).save(tmp_path / "model.safetensors")
+    assert command("evaluate", str(tmp_path / "model.safetensors"), str(tmp_path / "evaluated"), "--json") == 1
+    assert len(json.loads(capsys.readouterr().out)["failures"]) == 3
 
 
 def test_what_goes_wrong_is_said_in_two_lines(capsys: pytest.CaptureFixture[str]) -> None:

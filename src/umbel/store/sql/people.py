@@ -112,7 +112,7 @@ def change_node(
     """Change columns of a node; ``details`` are what people must be able to read later."""
     before = _node(connection, name)
     if before is None:
-        raise NotThere(f"there is no node {name!r}", advice="umbel nodes lists them")
+        raise NotThere(f"there is no node {name!r}", advice="umbel nodes ls lists them")
     new = changes.get("name", name)
     if new != name:
         if _node(connection, new) is not None:
@@ -165,7 +165,7 @@ def revoke(connection: Connection, now: float, kind: Literal["ticket", "token"],
     key = tables.ticket.c.id if kind == "ticket" else tables.token.c.name
     revoked = connection.execute(select(table.c.revoked).where(key == id)).scalar()
     if revoked is None:
-        raise NotThere(f"there is no {kind} {id!r}", advice=f"umbel {kind} lists them")
+        raise NotThere(f"there is no {kind} {id!r}", advice=f"umbel {kind} ls lists them")
     if not revoked:
         connection.execute(update(table).where(key == id).values(revoked=True))
         note(connection, now, by, f"{kind}-revoked", target=id, details={})
