@@ -75,10 +75,11 @@ class Finished:
     taken: bool = False
 
     def answers(self, attempt: int, question: bytes) -> bool:
-        """Does it answer this attempt at this question? One that failed is tried again when it is asked again."""
+        """Does it answer this attempt at this question? What failed is tried again when the server asks again."""
         if self.question != question:
             return False
-        return attempt == self.attempt or not wire.ReportRequest.FromString(self.report).HasField("failure")
+        failed = wire.ReportRequest.FromString(self.report).HasField("failure")
+        return not failed or (attempt == self.attempt and not self.taken)
 
 
 @final

@@ -109,11 +109,15 @@ class Workshop:
         return whole
 
     async def _is_whole(self, answer: Finished) -> bool:
-        report = wire.ReportRequest.FromString(answer.report)
-        run, exchange, client = answer.key
-        if report.state and not await self._stated(self._states.has, run, client, exchange):
+        if not await self._has_state(answer):
             return False
         return await asyncio.to_thread(_are_whole, [self.outbox.path(name) for name in answer.files])
+
+    async def _has_state(self, answer: Finished) -> bool:
+        """Is the state that it gave the newest one here? Later tasks may have gone back behind it."""
+        run, exchange, client = answer.key
+        gives = wire.ReportRequest.FromString(answer.report).state
+        return not gives or await self._stated(self._states.has, run, client, exchange)
 
     async def load(self, app: InstalledApp) -> InstalledApp:
         """Start an app once to see what it can be asked.
@@ -331,15 +335,14 @@ class Workshop:
             question: its digest.
         """
         key = answers.key_of(task.id)
+        done = await self.stored(self.outbox.find, key)
+        if done is not None and done.answers(task.id.attempt, question) and await self._has_state(done):
+            return await self.stored(self.outbox.ask_again, done, task.id.attempt)
 
-        def begun() -> Finished | None:
-            done = self.outbox.find(key)
-            if done is not None and done.answers(task.id.attempt, question):
-                return self.outbox.ask_again(done, task.id.attempt)
+        def begun() -> None:
             if done is not None:
                 self.outbox.drop(key)
             self.outbox.note("asked", answers.asked_line(task))
-            return None
 
         return await self.stored(begun)
 

@@ -148,6 +148,33 @@ async def test_a_duplicate_is_answered_once_and_a_finished_one_again_with_the_sa
 
 
 @on_a_loop
+async def test_what_the_server_asks_for_again_is_done_again_where_it_failed(app: InstalledApp, tmp_path: Path) -> None:
+    """A run that has failed is resumed, when what was the matter here is mended."""
+    told, mended = Told(), tmp_path / "mended"
+    async with running(NodeConfig(), app, tmp_path / "node", observer=told) as script:
+        task = script.task(app, config={"do": f"assert os.path.exists({str(mended)!r})"})
+        assert (await script.answer(script.ask(task))).failure.code == "client-failed"
+        script.ask(script.task(app, exchange=2, kind="evaluate"))
+        await script.until(lambda: "delivered 1 accepted" in told.said)
+        mended.touch()
+        assert (await script.answer(script.ask(task), 2)).WhichOneof("outcome") == "update"
+
+
+@on_a_loop
+async def test_an_answer_whose_state_is_here_no_more_is_made_again(app: InstalledApp, tmp_path: Path) -> None:
+    """Of an exchange that missed its quorum, and of those behind it."""
+    told = Told()
+    async with running(NodeConfig(), app, tmp_path / "node", observer=told) as script:
+        first = script.ask(script.task(app))
+        answer = await script.answer(first)
+        await script.answer(script.ask(script.task(app, exchange=2)))
+        again = await script.answer(script.ask(first), 2)
+        assert again.update.arrays.digest == answer.update.arrays.digest
+        after = await script.answer(script.ask(script.task(app, exchange=3, kind="evaluate", state=1)))
+    assert after.WhichOneof("outcome") == "metrics"
+
+
+@on_a_loop
 async def test_answers_outlive_a_server_that_is_away(app: InstalledApp, tmp_path: Path) -> None:
     told = Told()
     async with running(NodeConfig(), app, tmp_path / "node", observer=told) as script:
