@@ -14,11 +14,12 @@ import umbel
 from tests.acceptance.deployed import Federation, federation
 from tests.acceptance.processes import children, needs_proc, until
 from umbel.apps.load import load_client, load_server
-from umbel.errors import RunError
+from umbel.errors import QuorumMissed, RunError
 
 NAMES = ["berlin", "lyon"]
 CODE = """
 
+import os
 import random
 
 from umbel.optimize import adam
@@ -28,6 +29,8 @@ from umbel.optimize import adam
 def meddle(model, ctx, call):
     if ctx.client.name == ctx.config.get("fails"):
         raise LookupError("of the user")
+    if ctx.client.name == "lyon" and ctx.round == 2 and os.path.exists(ctx.config.get("broken", "")):
+        raise OSError("the disk is not mounted")
     done = call(model, ctx)
     if "named" in ctx.config:
         return umbel.Metrics({**done.values, "evaluate.accuracy": 0.5, "round": 7.0}, weight=done.weight)
@@ -158,6 +161,25 @@ def test_an_evaluation_tells_clients_and_metrics_apart(
     here = umbel.evaluate(model, client, on=umbel.Simulation(NAMES), config=config)
     assert (there.metrics, there.clients) == (here.metrics, here.clients)
     assert [str(failure) for failure in there.failures] == [str(failure) for failure in here.failures]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_failed_run_goes_on_when_its_client_is_mended(
+    fed: Federation, client: umbel.ClientApp, tmp_path: Path, retries: int
+) -> None:
+    broken = tmp_path / "broken"
+    config = {"lr": 0.1, "broken": str(broken)}
+    strategy = umbel.fed_adam(config=config, rounds=umbel.rounds(min_nodes=2, retries=retries))
+    app = server(fed, "server").with_(strategy=strategy)
+    results = []
+    for where, on in (("here", umbel.Simulation(NAMES)), ("there", umbel.connect(fed.token))):
+        call: Any = {"on": on, "seed": 5, "rounds": 3, "dir": tmp_path / where}
+        broken.touch()
+        with pytest.raises(QuorumMissed, match="not mounted"):
+            umbel.run(app, client, **call)
+        broken.unlink()
+        results.append(umbel.run(app, client, **call))
+    same(*results)
 
 
 def test_what_main_raises_is_raised_here(fed: Federation, client: umbel.ClientApp) -> None:
