@@ -8,10 +8,12 @@ from typing import Any
 
 from umbel import wire
 from umbel.apps.signature import show_key
-from umbel.errors import REFUSALS, UmbelError
+from umbel.errors import REFUSALS, DiskFull, UmbelError
 from umbel.node.outbox import Key
 from umbel.node.policy import blobs_of
 from umbel.wire.limits import MESSAGE_TEXT, OUTPUT, TRACEBACK
+
+_NO_ROOM = "has no room left on its disk for the answer\n  What to do: ask its owner to free some"
 
 
 def key_of(id: wire.TaskId) -> Key:  # the field's word
@@ -41,6 +43,11 @@ def failed(task: wire.Task, code: str, message: str, *, trace: str = "", retryab
             retryable=retryable,
         ),
     )
+
+
+def full(task: wire.Task) -> wire.ReportRequest:
+    """The report of a task whose answer has no room here."""
+    return failed(task, DiskFull.code, f"node {task.id.client} {_NO_ROOM}", retryable=True)
 
 
 def undelivered(report: bytes, error: UmbelError) -> wire.ReportRequest:
@@ -141,6 +148,7 @@ __all__ = [
     "asked_line",
     "bounded_output",
     "failed",
+    "full",
     "installed_line",
     "key_of",
     "question_digest",

@@ -39,6 +39,7 @@ _VERDICTS: Mapping[int, str] = {
     wire.ReportResponse.VERDICT_REPEATED: "repeated",
     wire.ReportResponse.VERDICT_LATE: "late",
 }
+_MORE_TASKS = 16  # than there are slots, that may wait; a server of ours gives none
 _TRIM = 30.0  # seconds between two looks at processes that have nothing to do
 _STUBBORN = 5  # sessions that the server refuses in a row, after which that is no coincidence of a restart
 
@@ -204,6 +205,8 @@ class Node:
                 return
             work.cancel()
             await asyncio.wait([work])
+        elif len(self._work) >= self._config.slots + _MORE_TASKS:
+            raise Ended(f"the server gives more tasks than this node has slots, which are {self._config.slots}")
         done = await shop.begin(task, answers.question_digest(task))
         if done is not None:
             self._waiting[key] = done
@@ -222,6 +225,8 @@ class Node:
             self._waiting[key] = answer
         except* DiskFull as errors:
             logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, errors.exceptions[0])
+            with suppress(LinkError):  # it cannot be kept, but the server need not wait for nothing
+                await self._link.report(answers.full(task))
         finally:
             if key in self._work and self._work[key][0] is task:
                 del self._work[key]

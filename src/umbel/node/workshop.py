@@ -37,7 +37,6 @@ logger = logging.getLogger("umbel")
 T = TypeVar("T")
 _ABILITIES = frozenset({"transforms", "local-rule", "extra-results"})  # of `umbel.link.tasks`
 _DIGEST, _CODE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z][a-z-]{0,63}")
-_NO_ROOM = "has no room left on its disk for the answer\n  What to do: ask its owner to free some"
 _LOST = (
     "this node no longer has the state that the client begins with (that of exchange {version})\n"
     "  What to do: restore the node's directory from a backup; or start the run over: its state has gone, as after a "
@@ -150,7 +149,7 @@ class Workshop:
         except* DiskFull:
             for name in outcome.files:
                 self.outbox.path(name).unlink(missing_ok=True)
-        return await self._kept(task, Outcome(_full(task)))
+        return await self._kept(task, Outcome(answers.full(task)))
 
     async def _kept(self, task: wire.Task, outcome: Outcome) -> Finished:
         """Write down what came of a task: on the disk before the answer leaves."""
@@ -193,7 +192,7 @@ class Workshop:
         except ChildDied as error:
             return self._told(answers.failed(task, error.code, str(error)), error.output)
         except DiskFull:
-            return Outcome(_full(task))
+            return Outcome(answers.full(task))
         except UmbelError as error:
             return Outcome(answers.failed(task, error.code, str(error), retryable=error.retryable))
         except Exception as error:  # a task ends here: one that nobody foresaw does not end the node
@@ -385,10 +384,6 @@ class Outcome:
     state: Mapping[str, Any] | None = None
 
 
-def _full(task: wire.Task) -> wire.ReportRequest:
-    return answers.failed(task, DiskFull.code, f"node {task.id.client} {_NO_ROOM}", retryable=True)
-
-
 def _failed_there(task: wire.Task, frame: Frame) -> wire.ReportRequest:
     """The report of a task whose child said that it failed."""
     head = frame.header
@@ -396,7 +391,7 @@ def _failed_there(task: wire.Task, frame: Frame) -> wire.ReportRequest:
         return answers.failed(task, ClientFailed.code, "its code raised KeyboardInterrupt")
     code, message, trace = (str(head.get(name, "")) for name in ("code", "message", "traceback"))
     if code == DiskFull.code:
-        return _full(task)
+        return answers.full(task)
     return answers.failed(task, code if _CODE.fullmatch(code) else ClientFailed.code, message, trace=trace)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.node.scripted import PATIENCE, Script, make_app, on_a_loop, running
 from umbel import wire
 from umbel.arrays import Arrays
-from umbel.errors import InUse, NotAllowed, Rejected
+from umbel.errors import DiskFull, InUse, NotAllowed, Rejected
 from umbel.link.identity import Identity
 from umbel.node.backoff import Backoff
 from umbel.node.config import Dataset, NodeConfig, Policy
@@ -290,3 +290,31 @@ async def test_an_answer_that_the_server_has_lost_is_made_again(app: InstalledAp
         again = await script.answer(task, 3)
         assert again.update.arrays.digest in script.blobs
     assert again.update.arrays.digest == first.update.arrays.digest
+
+
+@on_a_loop
+async def test_an_answer_that_cannot_be_kept_is_said_to_have_failed(
+    app: InstalledApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is not even room to keep that; so the server is told at once, and need not wait."""
+
+    def no_room(*_: object) -> None:
+        raise DiskFull("no room left")
+
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        with monkeypatch.context() as patched:
+            patched.setattr("umbel.node.outbox.Outbox.finish", no_room)
+            report = await script.answer(script.ask(script.task(app)))
+            assert (report.failure.code, report.failure.retryable) == ("disk-full", True)
+        again = await script.answer(script.ask(script.task(app, attempt=2)), 2)
+    assert again.WhichOneof("outcome") == "update"
+
+
+@on_a_loop
+async def test_a_server_that_gives_more_and_more_tasks_is_left(app: InstalledApp, tmp_path: Path) -> None:
+    told = Told()
+    async with running(NodeConfig(), app, tmp_path / "node", observer=told) as script:
+        for exchange in range(1, 60):
+            script.ask(script.task(app, exchange=exchange, config={"do": "time.sleep(600)"}))
+        await script.until(lambda: len(script.opened) > 1)
+    assert any("more tasks than this node has slots, which are 1" in words for words in told.said)
