@@ -230,6 +230,15 @@ def test_a_policy_that_refuses(fed: Federation, tmp_path: Path, monkeypatch: pyt
     assert lines.count("refused") == 2, "each run is refused once"
 
 
+def test_labels_of_a_node_that_has_joined(fed: Federation, tmp_path: Path) -> None:
+    command = fed.node_command("graz", "--dir", str(tmp_path / "node"), "--label", "country=at")
+    for labels in ([], ["--label", "kind=hospital"]):
+        with fed.program(*command, *labels) as program:
+            program.wait_for("connected: ")
+        assert ("labels-not-sent" in program.text) == bool(labels)
+    assert "umbel nodes label graz country=at kind=hospital" in program.text
+
+
 def test_a_key_that_others_may_read(fed: Federation, tmp_path: Path) -> None:
     directory = tmp_path / "node"
     with fed.program(*fed.node_command("wien", "--dir", str(directory))) as program:

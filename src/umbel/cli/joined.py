@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import final
 
@@ -34,12 +35,14 @@ class Joined:
         server: its address, without a secret.
         authority: the certificate that is trusted (DER, base64); "": those that the system knows.
         federation: 32 hex digits.
+        labels: that it has joined with.
     """
 
     name: str
     server: str
     authority: str
     federation: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: Path) -> Joined | None:
@@ -78,10 +81,10 @@ class Joined:
         return Address("localhost", secret=bytes(16), authority=base64.b64decode(self.authority)).pem
 
 
-def joined(name: str, address: Address, federation: str) -> Joined:
-    """What is kept of an address that a node has joined with."""
+def joined(name: str, address: Address, federation: str, labels: Mapping[str, str]) -> Joined:
+    """What is kept of an address that a node has joined with, and of its labels."""
     authority = base64.b64encode(address.authority).decode() if address.authority else ""
-    return Joined(name, address.without_secret(), authority, federation)
+    return Joined(name, address.without_secret(), authority, federation, dict(labels))
 
 
 __all__ = ["FILE", "KEY", "Joined", "joined", "usual_directory"]

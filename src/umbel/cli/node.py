@@ -174,6 +174,8 @@ async def _work(
     link = GrpcLink(member.address, identity, member.name, authority=authority)
     node = Node(settings, link, apps, directory, environment=dict(os.environ), observer=lines)
     lines.starts(member, apps, directory)
+    if settings.labels and settings.labels != member.labels:
+        lines.has_labels(member, settings.labels)
     try:
         await node.run()
     except asyncio.CancelledError:
@@ -195,6 +197,8 @@ async def _member(
     text: str, settings: NodeConfig, directory: Path, identity: Identity, *, ca: Path | None, lines: NodeLines
 ) -> Joined:
     """Which server the node has joined; it joins now if it has not."""
+    from dataclasses import replace
+
     from umbel.cli.joined import Joined
     from umbel.errors import UsageError
     from umbel.link.address import Address
@@ -202,7 +206,7 @@ async def _member(
     known = Joined.read(directory)
     address = Address.parse(text) if text else None
     if known is not None and settings.name not in ("", known.name):  # it was renamed at the server
-        known = Joined(settings.name, known.server, known.authority, known.federation)
+        known = replace(known, name=settings.name)
         known.write(directory)
     if known is not None and (address is None or _is_same(known, address)):
         return known
@@ -252,7 +256,7 @@ async def _join(
             f"{directory} belongs to a node of another federation, at {known.server}",
             advice="give this one a directory of its own: --dir",
         )
-    made = joined(settings.name, address, answer.federation)
+    made = joined(settings.name, address, answer.federation, settings.labels)
     made.write(directory)
     lines.joined(made, identity.fingerprint)
     return made

@@ -40,6 +40,15 @@ class NodeLines(Observer):
         names = ", ".join(str(app.app) for app in apps) or "no app but what comes from the server"
         self._say(f"node-starts: {member.name}, with {names}; its files are in {directory}", name=member.name)
 
+    def has_labels(self, member: Joined, labels: Mapping[str, str]) -> None:
+        """The owner names other labels than the node has joined with."""
+        wanted = " ".join(f"{name}={value}" for name, value in sorted(labels.items()))
+        self._say(
+            f"labels-not-sent: labels are told when a node joins; later the operator changes them: umbel nodes label "
+            f"{member.name} {wanted}".rstrip(),
+            "warning",
+        )
+
     def ends(self) -> None:
         """The node was asked to end."""
         self._say("node-ends: what is finished is kept, and delivered after the next start")
