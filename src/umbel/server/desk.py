@@ -267,8 +267,8 @@ class Desk:
         need, free = size * asked + _SPARE, self._store.blobs.free()
         if free < need:
             raise DiskFull(
-                f"round {question.round} does not open: {asked} answers of {size:,} bytes may come, and {free:,} bytes "
-                "are free on the server's disk",
+                f"round {question.round} does not open: {need:,} bytes are needed, for {asked} answers of {size:,} "
+                f"and all else, and {free:,} are free on the server's disk",
                 advice="free some space; then: umbel resume " + self._run.id[:8],
             )
 
