@@ -46,7 +46,6 @@ def evaluate(
     from umbel.api import evaluate as evaluate_there
     from umbel.apps.load import load_client
     from umbel.apps.project import Project
-    from umbel.cli.printing import give, line, number, table
     from umbel.cli.run import SIMULATION, remote_of, settings_of, simulation_of
 
     project = Project.find(app)
@@ -64,6 +63,13 @@ def evaluate(
         ready = project.unpacked(Path(unpacked))
         client = load_client(ready.object("client"), path=ready.source)
         found = evaluate_there(model, client, on=place, seed=settings["seed"] or 0)
+    return _tell(found, json=json)
+
+
+def _tell(found: Evaluation, *, json: bool) -> int:
+    """Say what each client found; gives the exit status."""
+    from umbel.cli.printing import give, line, number, table
+
     if json:
         failures = [str(failure) for failure in found.failures]
         give({"metrics": found.metrics, "clients": found.clients, "failures": failures})
