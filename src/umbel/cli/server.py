@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 server_app = App(name="server", help="Run a server, or make a copy of one.")
 _PAGES = "127.0.0.1:8444"
+_NEEDED = ("alembic", "prometheus_client", "sqlalchemy", "starlette", "uvicorn")  # as umbel[server] of pyproject.toml
 Port = Annotated[int, Parameter(validator=Number(gte=0, lt=1 << 16))]
 Days = Annotated[float, Parameter(validator=Number(gte=0))]
 _CLOSE = 4.5  # seconds that ending may take
@@ -61,6 +62,7 @@ def server(
     """
     import asyncio
 
+    _check_installed()
     from umbel.cli.lines import log_to_lines
     from umbel.errors import UsageError
     from umbel.server.program import ServerSettings
@@ -84,6 +86,24 @@ def server(
     )
     renew = partial(_authority, dir, name or ["localhost"], cert, key)
     asyncio.run(_serve(settings, renew, json=json))
+
+
+def _check_installed() -> None:
+    """Refuse to begin without the libraries that only servers need.
+
+    Raises:
+        UsageError: one is not installed.
+    """
+    from importlib.util import find_spec
+
+    from umbel.errors import UsageError
+
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"a server needs {', '.join(missing)}, which this Python does not have",
+            advice="pip install 'umbel[server]'",
+        )
 
 
 def _make(directory: Path) -> None:
@@ -200,6 +220,7 @@ def backup(path: Path, *, dir: Path, database: str = "", json: Json = False) -> 
     from umbel.cli.backup import back_up
     from umbel.cli.printing import give, line
 
+    _check_installed()
     size = back_up(dir, path, database)
     if json:
         give({"path": str(path), "bytes": size})

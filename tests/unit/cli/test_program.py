@@ -55,6 +55,18 @@ def test_a_command_that_makes_no_sense(words: list[str], capsys: pytest.CaptureF
     assert "--help" in said.err
 
 
+@pytest.mark.parametrize("words", [["server"], ["server", "backup", "copy"]])
+def test_a_server_needs_its_libraries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    assert command(*words, "--dir", str(tmp_path / "fed")) == 1
+    assert capsys.readouterr().err == (
+        "umbel: a server needs sqlalchemy, which this Python does not have\nWhat to do: pip install 'umbel[server]'\n"
+    )
+    assert not (tmp_path / "fed").exists()
+
+
 def test_what_cannot_be_a_path_is_no_run_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("show", "x" * 5000) == 1
     assert "nobody is logged in" in capsys.readouterr().err
