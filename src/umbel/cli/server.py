@@ -20,6 +20,7 @@ server_app = App(name="server", help="Run a server, or make a copy of one.")
 _PAGES = "127.0.0.1:8444"
 _NEEDED = ("alembic", "prometheus_client", "sqlalchemy", "starlette", "uvicorn")  # as umbel[server] of pyproject.toml
 Port = Annotated[int, Parameter(validator=Number(gte=0, lt=1 << 16))]
+Runs = Annotated[int, Parameter(validator=Number(gte=1))]
 Days = Annotated[float, Parameter(validator=Number(gte=0))]
 _CLOSE = 4.5  # seconds that ending may take
 
@@ -37,7 +38,7 @@ def server(
     key: Path | None = None,
     database: str = "",
     allow: Annotated[list[str] | None, Parameter(name="--allow")] = None,
-    runs: int = 8,
+    runs: Runs = 8,
     keep_days: Days = 0.0,
     json: Json = False,
 ) -> None:
@@ -67,8 +68,6 @@ def server(
     from umbel.errors import UsageError
     from umbel.server.program import ServerSettings
 
-    if runs < 1:
-        raise UsageError(f"--runs is {runs}", advice="give at least 1")
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key go together", advice="give both, or neither")
     log_to_lines(json=json)

@@ -43,7 +43,7 @@ def command(*arguments: str) -> int:
         *(["ticket", "create", "--uses", uses] for uses in ("many", "0", "-1", "99999999999")),
         *(["resume", "run", "--rounds", "-1"], ["audit", "--since", "-1"], ["audit", "--since", "9" * 30]),
         *(["server", "--dir", "fed", "--port", port] for port in ("https", "-1", "99999")),
-        ["server", "--dir", "fed", "--keep-days", "-1"],
+        *(["server", "--dir", "fed", "--keep-days", "-1"], ["server", "--dir", "fed", "--runs", "0"]),
     ],
 )
 def test_a_command_that_makes_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
