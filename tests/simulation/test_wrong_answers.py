@@ -210,3 +210,31 @@ def test_a_node_that_says_too_much_of_itself_gets_no_session(tmp_path: Path) -> 
                 await hand.connect(labels=labels, datasets=["d" * 200] * 256)
 
     asyncio.run(story())
+
+
+def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) -> None:
+    clear = "\x1b[2J"
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(quorum=0.0))
+            task = await hand.task()
+            metrics = wire.Update(
+                kind="model", arrays=blob_of(trained(task)), weight=1, metrics=json.dumps({clear: 1.0})
+            )
+            with pytest.raises(Rejected, match="a metric is called"):
+                await hand.link.report(wire.ReportRequest(id=task.id, update=metrics))
+            failure = wire.Failure(code="x", message=f"one\n\ttwo{clear}\u20ac", traceback=clear)
+            await hand.link.report(wire.ReportRequest(id=task.id, failure=failure))
+            async with asyncio.timeout(PATIENCE):
+                await place.ended(run)
+            assert place.store is not None
+            said = next(event.content for event in place.store.events(run) if event.kind == "failure")
+            assert (said["message"], said["traceback"]) == ("one\n\ttwo\\x1b[2J\u20ac", "\\x1b[2J")
+            strange = wire.Label(name="country", value=clear)
+            app = wire.App(name=clear, digest=bytes(32))
+            for offer in ({"labels": [strange]}, {"datasets": [clear]}, {"apps": [app]}, {"program": clear}):
+                with pytest.raises(Rejected, match="leave out what cannot be printed"):
+                    await hand.connect(**offer)
+
+    asyncio.run(story())

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from typing import final
 
 from umbel import wire
@@ -84,6 +85,7 @@ class NodeDesk:
         if request.check:
             await asyncio.to_thread(self._store.check_ticket, hashed(request.ticket))
             return wire.EnrolResponse(federation=self._store.federation, time=time.time())
+        _check_readable(request)
         labels = {label.name: label.value for label in request.labels}
         row = NodeRow(
             name=request.name,
@@ -112,6 +114,7 @@ class NodeDesk:
                 "accepted",
                 advice="offer fewer apps and labels",
             )
+        _check_readable(request)
         version = wire.agree(request.versions, who=f"node {request.name}", program=request.program)
         now = time.time()
         session = self._sessions.open(request.name, request.challenge, request.signature, node.public_key, now)
@@ -225,6 +228,8 @@ class NodeDesk:
             done = Failure(
                 client=client, round=question.round, kind=question.label, code=BadUpdate.code, message=str(error)
             )
+        if isinstance(done, Failure):
+            done = replace(done, message=_readable(done.message), traceback=_readable(done.traceback))
         retryable = request.failure.retryable if request.WhichOneof("outcome") == "failure" else False
         return Answer(client, attempt, done, state=request.state and not isinstance(done, Failure), retryable=retryable)
 
@@ -286,6 +291,28 @@ class NodeDesk:
         name = self._name(session)
         if not await self._runs.gone_on(lambda: self._hub.works(name)):
             raise NotAllowed(f"node {name!r} has no task to send something for", advice="its round may have gone on")
+
+
+def _check_readable(request: wire.EnrolRequest | wire.OpenSessionRequest) -> None:
+    """Refuse words that could do something to the terminal of who reads them.
+
+    Raises:
+        Rejected: says which.
+    """
+    words = [word for label in request.labels for word in (label.name, label.value)]
+    if isinstance(request, wire.OpenSessionRequest):
+        words += [request.program, *request.datasets]
+        words += [word for app in request.apps for word in (app.name, app.version, app.object, *app.handlers)]
+    strange = next((word for word in words if not word.isprintable()), None)
+    if strange is not None:
+        raise Rejected(
+            f"node {request.name!r} says {strange[:80]!r} of itself", advice="leave out what cannot be printed"
+        )
+
+
+def _readable(text: str) -> str:
+    """The text, with what could do something to a terminal written out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def _blobs(request: wire.ReportRequest) -> list[wire.Blob]:
