@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 
 import umbel
+from umbel import wire
+from umbel.apps.describe import describe
 from umbel.apps.new import new_project
+from umbel.apps.project import Project
 from umbel.cli import main
 from umbel.cli.doctor import doctor
 from umbel.cli.localchecks import through_directly
+from umbel.cli.node import node_config
+from umbel.cli.policy import judged
 from umbel.cli.progress import round_line
 from umbel.cli.run import labels_of
 from umbel.cli.runs import event_line
@@ -141,6 +146,17 @@ def test_what_a_config_permits_is_in_words(tmp_path: Path, capsys: pytest.Captur
         "warm": "2 processes",
         "idle": "10 minutes",
     }
+
+
+def test_a_run_is_judged_for_each_data_set(tmp_path: Path) -> None:
+    new_project(tmp_path / "judged")
+    (tmp_path / "node.toml").write_text('[data.heart]\nallow = ["alice"]\n[data.lung]\n')
+    app = describe(Project.find(tmp_path / "judged"))
+    run = wire.Run(owner="bob", app=wire.App(name=app.name, version=app.version, digest=app.digest))
+    settings = node_config(tmp_path / "node.toml", name="berlin")
+    found = judged(run, settings, [str(tmp_path / "judged")])
+    assert [kind for kind, _ in found] == ["train with data heart", "evaluate with data heart"]
+    assert all("does not let 'bob' use data set 'heart'" in refusal.message for _, refusal in found)
 
 
 def test_labels_are_pairs() -> None:
