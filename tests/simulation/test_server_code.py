@@ -153,6 +153,26 @@ def test_a_strategy_that_travels_takes_the_place_of_the_apps_own(app: App, tmp_p
     check_same(asyncio.run(story()), umbel.run(changed, app.client, on=on, seed=7))
 
 
+@pytest.mark.parametrize("name", ["looped", "a strategy"])
+def test_who_hears_of_a_round_finds_it(app: App, tmp_path: Path, name: str) -> None:
+    strategy = umbel.fed_avg(rounds=umbel.rounds(min_nodes=3))
+    asked = app.submission("looped")
+    asked = asked if name == "looped" else replace(asked, main="", strategy=strategy)
+
+    async def story() -> Any:
+        async with app.federation(tmp_path) as (place, _):
+            run = await place.submit(asked)
+            assert place.runs is not None
+            heard = []
+            async for event in place.runs.news.watch(run, 0):
+                if event.kind == "round":
+                    heard.append(event.content["round"])
+                    assert len(rows_of(outcome(place, run))) >= heard[-1]
+            assert heard == [1, 2, 3, 4]
+
+    asyncio.run(story())
+
+
 def test_what_main_asks_behind_its_last_commit_stands_in_the_result(app: App, tmp_path: Path) -> None:
     row, found, _ = done(app, tmp_path, "behind")
     assert (row.status, row.reason) == ("finished", "")

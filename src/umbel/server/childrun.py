@@ -31,7 +31,7 @@ from umbel.server.messages import Message, Packing, read
 from umbel.server.process import RunProcess
 from umbel.server.run import Ended, ending
 from umbel.server.runner import blob_of
-from umbel.server.telling import Say
+from umbel.server.telling import Say, after_commits
 from umbel.store.content import Content
 from umbel.store.sql import RunRow, RunStore, ServerStore
 from umbel.store.sql.blobs import SUFFIX
@@ -70,9 +70,10 @@ class ChildConductor:
         installed: Installed,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._run, self._submission, self._say, self._installed = run, submission, say, installed
+        self._run, self._submission, self._installed = run, submission, installed
         self._server, self._desk, self._clock, self._loop = store, desk, clock, loop
         self._store = RunStore(store, run.id)
+        self._say = after_commits(say, self._store.then)
         self._recent: dict[str, Arrays] = {}
         self._error: UmbelError | None = None  # what the server could not do for the run
         self._ended: Mapping[str, Any] | None = None  # as the process says

@@ -18,7 +18,7 @@ from umbel.errors import Failure, FormatError, RunError, UmbelError
 from umbel.server.clock import ServerClock
 from umbel.server.desk import Desk, Interrupted
 from umbel.server.runner import NetworkRunner
-from umbel.server.telling import Say, Telling
+from umbel.server.telling import Say, Telling, after_commits
 from umbel.store.sql import RunRow, RunStore, ServerStore
 from umbel.wire import from_json
 
@@ -97,7 +97,7 @@ class Conductor:
     ) -> None:
         self._run, self._submission, self._clock = run, submission, clock
         self._runner, self._store = NetworkRunner(desk, store), RunStore(store, run.id, counted=lambda: desk.counted)
-        self._telling = Telling(say, submission.stopped)
+        self._telling = Telling(after_commits(say, self._store.then), submission.stopped)
 
     def conduct(self) -> Ended:
         """Do what is left of the run."""

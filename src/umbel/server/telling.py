@@ -12,6 +12,24 @@ from umbel.engine.history import History
 
 Say = Callable[[str, Mapping[str, Any]], None]
 """Tells people what happens: a kind of event, and what it holds."""
+_OF_COMMITS = frozenset({"failure", "round"})
+
+
+def after_commits(say: Say, then: Callable[[Callable[[], object]], None]) -> Say:
+    """Say what came of a round when that is durable: who hears of it, and looks, finds it.
+
+    Args:
+        say: tells people.
+        then: has something done when the last commit is durable.
+    """
+
+    def said(kind: str, content: Mapping[str, Any]) -> None:
+        if kind in _OF_COMMITS:
+            then(lambda: say(kind, content))
+        else:
+            say(kind, content)
+
+    return said
 
 
 @final
@@ -59,4 +77,4 @@ class Telling:
         return self._stopped(history)
 
 
-__all__ = ["Say", "Telling"]
+__all__ = ["Say", "Telling", "after_commits"]

@@ -54,6 +54,7 @@ class RunStore:
         self._pending: deque[tuple[At, Content]] = deque()  # exchanges that have no record yet
         self._flushing = False  # will they be written soon?
         self._unrecorded: dict[int, tuple[str, ...]] = {}  # by exchange that has no record yet, whose state counts
+        self._awaiting: list[Callable[[], object]] | None = None  # what waits for a commit; None: it is durable
 
     def close(self) -> None:
         """Write what waits; the server's store stays open."""
@@ -156,6 +157,7 @@ class RunStore:
             self._flushing = False
         states, self._unrecorded = self._unrecorded, {}
         made = content()
+        self._awaiting = []
         self._writer.begin(lambda _: self._write_commit(made, round, sequence, states), delay=_AFTER, needed=True)
 
     def _write_commit(
@@ -185,6 +187,18 @@ class RunStore:
             states=states,
             blobs=named,
         ).result()
+        with self._lock:
+            waiting, self._awaiting = self._awaiting or [], None
+            for call in waiting:
+                call()
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Do something quick when the last commit is durable; in its turn, and in another thread if it is not yet."""
+        with self._lock:
+            if self._awaiting is None:
+                call()
+            else:
+                self._awaiting.append(call)
 
     def _decoded(self, content: Mapping[str, Json]) -> dict[str, Any]:
         fetch = self._store.blobs.fetch
