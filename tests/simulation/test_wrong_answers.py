@@ -14,12 +14,13 @@ from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, tra
 from tests.simulation.network import Place
 from umbel import wire
 from umbel.arrays import Arrays
-from umbel.errors import FormatError, Rejected
+from umbel.errors import FormatError, NotThere, Rejected
 from umbel.link.tasks import task_of
 from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
 from umbel.server.people import Person
 from umbel.server.uploads import Uploads
+from umbel.store.sql.rows import run_of
 
 
 def test_a_large_blob_that_is_no_arrays_fails_this_client_and_nothing_else(tmp_path: Path) -> None:
@@ -236,5 +237,35 @@ def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) ->
             for offer in ({"labels": [strange]}, {"datasets": [clear]}, {"apps": [app]}, {"program": clear}):
                 with pytest.raises(Rejected, match="leave out what cannot be printed"):
                     await hand.connect(**offer)
+
+    asyncio.run(story())
+
+
+def test_what_was_submitted_is_read_for_its_own_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be large, and there may be many."""
+    read: list[int] = []
+
+    def counted(row: Any) -> Any:
+        read.append(len(row.submission))
+        return run_of(row)
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, _):
+            desk, app = control_of(place), wire.App(name="nobody-has-it", digest=bytes(32))
+            large = json.dumps({"x": "y" * 100_000})
+            for n in range(5):
+                request = wire.SubmitRunRequest(submission=large, key=f"{n}", name=f"run {n}", app=app)
+                await place.ended((await desk.submit_run(BOB, request)).run.id)
+            monkeypatch.setattr("umbel.store.sql.store.run_of", counted)
+            monkeypatch.setattr("umbel.store.sql.runs.run_of", counted)
+            runs = (await desk.list_runs(BOB, wire.ListRunsRequest())).runs
+            assert [run.name for run in runs] == [f"run {n}" for n in (4, 3, 2, 1, 0)]
+            assert sum(read) == 0
+            for name in (runs[0].id, runs[0].id[:8], "run 4"):
+                assert (await desk.get_run(BOB, wire.GetRunRequest(run=name))).run.id == runs[0].id
+            assert sum(read) < 4 * len(large)
+            for name in ("run", "run%", "", "r\0", runs[0].id[:3]):
+                with pytest.raises(NotThere):
+                    await desk.get_run(BOB, wire.GetRunRequest(run=name))
 
     asyncio.run(story())

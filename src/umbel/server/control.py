@@ -119,7 +119,7 @@ class ControlDesk:
     async def list_runs(self, person: Person, request: wire.ListRunsRequest) -> wire.ListRunsResponse:
         """All runs, the latest first."""
         del person, request
-        runs = sorted(self._store.runs(), key=lambda run: -run.submitted)
+        runs = sorted(self._store.runs(submissions=False), key=lambda run: -run.submitted)
         return wire.ListRunsResponse(runs=map(_run, runs))
 
     async def get_run(self, person: Person, request: wire.GetRunRequest) -> wire.GetRunResponse:

@@ -41,7 +41,7 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily("umbel_tasks_handed_out", "Tasks that nodes work on.", working)
         runs = GaugeMetricFamily("umbel_runs", "Runs by status.", labels=["status"])
         by_status = dict.fromkeys(("queued", "running", "waiting", "finished", "stopped", "failed"), 0)
-        for run in self._store.runs():
+        for run in self._store.runs(submissions=False):
             by_status[run.status] += 1
         for status, number in by_status.items():
             runs.add_metric([status], number)

@@ -217,7 +217,7 @@ class Server:
         if not self.settings.keep_days:
             return
         before = time.time() - self.settings.keep_days * 86400
-        for run in self.store.runs():
+        for run in self.store.runs(submissions=False):
             if run.ended and run.ended < before:
                 logger.info("run-removed: %s ended more than %g days ago", run.id, self.settings.keep_days)
                 await asyncio.wrap_future(self.store.remove_run(run.id, "server"))

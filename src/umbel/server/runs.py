@@ -29,6 +29,7 @@ from umbel.server.unnamed import room_of
 from umbel.server.wanted import Wanted
 from umbel.simulation.recycler import Recycler
 from umbel.store.sql import RunRow, ServerStore
+from umbel.store.sql.rows import plain
 
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
@@ -86,7 +87,7 @@ class Runs:
     def start(self) -> None:
         """Go on with what an earlier process has left."""
         shutil.rmtree(directory_of(self._store), ignore_errors=True)
-        waiting = sorted((run for run in self._store.runs() if run.status in UNENDED), key=_in_turn)
+        waiting = sorted((run for run in self._store.runs(submissions=False) if run.status in UNENDED), key=_in_turn)
         self._queue.extend(run.id for run in waiting)
         self._next()
         self._started = True
@@ -116,14 +117,11 @@ class Runs:
         Raises:
             NotThere: there is none, or there are several.
         """
-        runs = self._store.runs()
-        found = [run for run in runs if run.id == name] or [
-            run for run in runs if run.name == name or (len(name) >= 4 and run.id.startswith(name))
-        ]
+        found = self._store.run_ids(plain(name))
         if len(found) == 1:
-            return found[0]
+            return self._store.run(found[0])
         if found:
-            ids = ", ".join(run.id[:8] for run in found)
+            ids = ", ".join(id[:8] for id in found[:20])
             raise NotThere(f"{len(found)} runs are called {name!r}: {ids}", advice="give the id of one of them")
         raise NotThere(f"there is no run {name!r}", advice="umbel ls lists them")
 

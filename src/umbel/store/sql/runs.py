@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, false, func, insert, literal, or_, select, update
 
 from umbel.errors import NotThere, Rejected
 from umbel.store.sql import references
@@ -17,6 +17,9 @@ from umbel.store.sql.values import ACTIVE, Kept, RunRow, Status
 
 _IS_THERE = select(run.c.id).where(run.c.id == bindparam("id"))
 _EVENT = insert(event)
+_BEGINNING = 4  # characters of an id that stand for it
+WITHOUT_SUBMISSION = [*(c for c in run.c if c is not run.c.submission), literal("").label("submission")]
+"""The columns of a run, but for what may be large."""
 
 
 def find(connection: Connection, id: str) -> RunRow:
@@ -29,6 +32,16 @@ def find(connection: Connection, id: str) -> RunRow:
     if row is None:
         raise NotThere(f"there is no run {id[:8]!r}", advice="umbel ls lists them; it may have been removed")
     return run_of(row)
+
+
+def ids(connection: Connection, name: str) -> list[str]:
+    """The id that is this; or those of the runs that are called so, and those that begin so."""
+    begins = run.c.id.startswith(name, autoescape=True) if len(name) >= _BEGINNING else false()
+    for condition in (run.c.id == name, or_(run.c.name == name, begins)):
+        found = connection.execute(select(run.c.id).where(condition).order_by(run.c.submitted, run.c.id))
+        if some := [*found.scalars()]:
+            return some
+    return []
 
 
 def submit(connection: Connection, now: float, blobs: ServerBlobs, wanted: RunRow, kept: Sequence[Kept]) -> RunRow:

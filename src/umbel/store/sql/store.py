@@ -279,10 +279,27 @@ class ServerStore:
             )
         )
 
-    def runs(self) -> list[RunRow]:
-        """All runs, in the order they were submitted."""
-        found = select(tables.run).order_by(tables.run.c.submitted, tables.run.c.id)
+    def runs(self, *, submissions: bool = True) -> list[RunRow]:
+        """All runs, in the order they were submitted.
+
+        Args:
+            submissions: with what was submitted; else that is "": it may be large.
+        """
+        columns = tables.run.c if submissions else runs.WITHOUT_SUBMISSION
+        found = select(*columns).order_by(tables.run.c.submitted, tables.run.c.id)
         return self._read(lambda c: [*map(run_of, c.execute(found))])
+
+    def run(self, id: str) -> RunRow:
+        """The run with this id.
+
+        Raises:
+            NotThere: there is none.
+        """
+        return self._read(lambda c: runs.find(c, id))
+
+    def run_ids(self, name: str) -> list[str]:
+        """The id that is this; or those of runs that are called so, or begin so, if these are 4 characters or more."""
+        return self._read(lambda c: runs.ids(c, name))
 
     def remove_run(self, run: str, by: str) -> Future[None]:
         """Forget a run and all that belongs to it.
