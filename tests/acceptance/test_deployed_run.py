@@ -109,6 +109,15 @@ def test_a_callback_is_called_here_and_ends_the_run(fed: Federation, apps: Any) 
     assert seen == sorted(set(seen))
 
 
+def test_a_callback_may_end_the_run_after_its_last_round(fed: Federation, apps: Any) -> None:
+    def enough(result: Any) -> str:
+        return "enough" if len(result.history) == 2 else ""
+
+    for on in (umbel.Simulation(NAMES), umbel.connect(fed.token)):
+        result = umbel.run(*apps, on=on, seed=1, rounds=2, callbacks=[enough])
+        assert (result.status, len(result.history)) == ("stopped early: enough", 2)
+
+
 def test_the_server_may_be_killed_meanwhile(fed: Federation, apps: Any) -> None:
     killed: list[int] = []
 

@@ -7,6 +7,8 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -155,13 +157,14 @@ class RemoteSession:
 
     def _ended(self, run: str, ending: Ending) -> Result:
         status = ending.reason or ending.status
-        if ending.status == "stopped" and self._stopped:
-            status = f"stopped early: {self._stopped}"
-        elif ending.status == "failed":
+        if ending.status == "failed":
             raise self._failed(ending)
+        result = self._result(status)
+        last = result.history[-1]["round"] if len(result.history) else 0
+        if self._stopped and (ending.status == "stopped" or last == self._asked):
+            result = replace(result, status=f"stopped early: {self._stopped}")
         elif ending.status == "stopped":
             logger.warning("run-stopped: run %s was %s; what it had committed is its result", run[:8], status)
-        result = self._result(status)
         if ending.status == "finished":
             self._miss_metrics(result)
         if self._directory is not None:
@@ -239,10 +242,8 @@ class RemoteSession:
 
         assert self.run is not None
         request = wire.StopRunRequest(run=self.run.id)
-        try:
+        with suppress(Rejected):  # it has ended on its own
             patiently(lambda: self._line.call("StopRun", request))
-        except Rejected:
-            self._stopped = ""  # it has ended on its own
 
 
 def greeting() -> wire.GetServerRequest:
