@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -61,14 +61,15 @@ def name_of_server(server: ServerApp, why: str, *, strategy: bool = False) -> st
         )
 
     mine = [f for f in functions if _module_of(f) == "__main__"]
-    found = "" if mine else _find(fits, map(_module_of, functions))
+    places = list(map(_module_of, functions))
+    found = "" if mine else _find(lambda value: value is server, places) or _find(fits, places)
     if not found:
         where = f", and it is written in {_main()}" if mine else ", and no module has this server app"
         raise UsageError(f"{why}{where}", advice=_SERVER)
     return found
 
 
-def _find(fits: Callable[[Any], bool], likely: Iterator[str]) -> str:
+def _find(fits: Callable[[Any], bool], likely: Iterable[str]) -> str:
     """Where an object stands that fits; "" if nowhere but in the program itself."""
     modules: dict[str, ModuleType] = {name: sys.modules[name] for name in likely if name in sys.modules}
     for name, module in {**modules, **sys.modules}.items():

@@ -113,6 +113,12 @@ def test_a_changed_copy_of_a_server_app_with_code_travels_by_the_name_of_the_sam
 
 def test_apps_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert name_of_client(traveller.client) == f"{traveller.__name__}:client"
+    another = ModuleType("another")
+    another.server = umbel.ServerApp(model={"w": [0.0]}, strategy=umbel.fed_avg(), rounds=1)  # type: ignore[attr-defined]
+    own = sys.modules[traveller.__name__]
+    monkeypatch.delitem(sys.modules, traveller.__name__)
+    monkeypatch.setitem(sys.modules, "another", another)
+    monkeypatch.setitem(sys.modules, traveller.__name__, own)
     assert name_of_server(traveller.server, "why") == f"{traveller.__name__}:server"
     with pytest.raises(UsageError, match="umbel new"):
         name_of_client(umbel.ClientApp())
