@@ -272,7 +272,7 @@ class Node:
         """Send an answer until the server has it, or does not want it."""
         key = answer.key
         try:
-            verdict = _VERDICTS.get(await deliver(self._link, answer, shop.outbox, chunk=chunk), "late")
+            verdict = await self._verdict(shop, answer, chunk)
         except (Rejected, NotThere, NotAllowed) as error:
             logger.warning("answer-rejected: run %s, exchange %d: %s", key.run, key.exchange, error)
             verdict = "rejected"
@@ -287,6 +287,17 @@ class Node:
         await shop.end(key, "delivered", ended)
         id_ = wire.TaskId(run=key.run, exchange=key.exchange, client=key.client, attempt=answer.attempt)
         self._observer.delivered(id_, verdict)
+
+    async def _verdict(self, shop: Workshop, answer: Finished, chunk: int) -> str:
+        """Send an answer; gives what the server says."""
+        try:
+            return _VERDICTS.get(await deliver(self._link, answer, shop.outbox, chunk=chunk), "late")
+        except Rejected:
+            if not answer.files:
+                raise
+        # perhaps other bytes stood where these belong, from another connection or before a loss of power
+        verdict = _VERDICTS.get(await deliver(self._link, answer, shop.outbox, chunk=chunk), "late")
+        return "rejected" if verdict == "repeated" else verdict
 
     async def _revoke(self, shop: Workshop, id_: wire.TaskId, reason: str) -> None:
         """Stop working on a task, and forget its answer."""

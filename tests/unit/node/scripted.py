@@ -89,7 +89,7 @@ class Script:
         self.break_read_after = self.break_write_after = -1
         self.verdict = wire.ReportResponse.VERDICT_ACCEPTED
         self.down = False
-        self.refusal: Exception | None = None
+        self.refusals: list[Exception] = []
         self.work: asyncio.Future[Any] | None = None
         self._notices: asyncio.Queue[wire.SubscribeResponse | None] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -202,9 +202,8 @@ class Script:
         self, session: bytes, head: wire.BlobHead, data: AsyncIterator[Data]
     ) -> wire.WriteBlobResponse:
         del session
-        if self.refusal is not None:
-            refusal, self.refusal = self.refusal, None
-            raise refusal
+        if self.refusals:
+            raise self.refusals.pop()
         there = self.incoming.setdefault(head.digest, bytearray())
         assert head.offset == len(there)
         self.writes.append(head.offset)

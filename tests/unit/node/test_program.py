@@ -262,7 +262,7 @@ def test_the_wait_before_another_try() -> None:
 async def test_what_the_server_does_not_take_is_said_to_have_failed(app: InstalledApp, tmp_path: Path) -> None:
     """Otherwise it would wait, for good if the round has no deadline."""
     async with running(NodeConfig(), app, tmp_path / "node") as script:
-        script.refusal = Rejected("800 bytes are here, and these begin at 0")
+        script.refusals = [Rejected("800 bytes are here, and these begin at 0")] * 2
         task = script.ask(script.task(app, model=LARGE))
         failed = await script.answer(task)
         assert failed.failure.retryable
@@ -272,6 +272,16 @@ async def test_what_the_server_does_not_take_is_said_to_have_failed(app: Install
         again = await script.answer(task, 2)
     assert again.WhichOneof("outcome") == "update"
     assert again.id.attempt == 2
+
+
+@on_a_loop
+async def test_what_is_refused_once_is_sent_again_and_not_made_again(app: InstalledApp, tmp_path: Path) -> None:
+    """As where another connection has written bytes of the same blob meanwhile."""
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        script.refusals = [Rejected("the bytes do not have the digest; all of them were dropped")]
+        answer = await script.answer(script.ask(script.task(app, model=LARGE)))
+        assert answer.WhichOneof("outcome") == "update"
+        assert answer.id.attempt == 1
 
 
 @on_a_loop
