@@ -82,7 +82,7 @@ class Crew:
             states,
             has_data="data" in app.handlers,
             chosen=self._chosen,
-            grouped=is_grouped(app),
+            grouped=is_grouped(app, self._clients),
         )
         return self._running
 

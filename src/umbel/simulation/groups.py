@@ -24,6 +24,10 @@ class Clients(Protocol):
     def only_names(self) -> bool:
         """Is nothing known of any client but its name?"""
 
+    @property
+    def are_sites(self) -> bool:
+        """Does each stand for a node, with settings of its own?"""
+
     def __getitem__(self, name: str) -> ClientInfo: ...
 
 
@@ -31,9 +35,12 @@ Group = Sequence[tuple[str, int]]
 """Tasks that are done by one worker and together, (client, attempt)."""
 
 
-def is_grouped(app: ClientApp) -> bool:
-    """Does the app declare its local training, so that several clients can be trained together?"""
-    return isinstance(app.handlers.get("train"), Declared) and not app.middleware
+def is_grouped(app: ClientApp, clients: Clients) -> bool:
+    """Does the app declare its local training, so that several clients can be trained together?
+
+    Not those that stand for nodes: a node trains alone, and what a deployment gives is to be the same to the bit.
+    """
+    return isinstance(app.handlers.get("train"), Declared) and not app.middleware and not clients.are_sites
 
 
 def groups(tasks: Sequence[tuple[str, int]], *, together: bool) -> list[Group]:

@@ -115,7 +115,7 @@ class Ray(Place):
         """What does the tasks of one run; with ``debug`` the calling process does."""
         if debug:
             bench = Bench(app, seed, threads=self.threads, devices=self.devices)
-            return Inline(self.clients, bench, states, grouped=is_grouped(app), debug=True)
+            return Inline(self.clients, bench, states, grouped=is_grouped(app, self.clients), debug=True)
         ray = self._connected()
         if self._crew is None:
             self._crew = RayCrew(
@@ -127,7 +127,9 @@ class Ray(Place):
                 gpus=self.gpus,
                 limit=self.limit,
             )
-        return RayRunner(self.clients, self._crew, self._crew.load(app, seed), states, grouped=is_grouped(app))
+        return RayRunner(
+            self.clients, self._crew, self._crew.load(app, seed), states, grouped=is_grouped(app, self.clients)
+        )
 
     def _connected(self) -> Any:
         ray = import_module("ray")

@@ -23,6 +23,7 @@ class Roster:
         population: all names and labels.
         sites: settings by name, of those that have any.
         only_names: is nothing known of any client but its name?
+        are_sites: does each stand for a node, with settings of its own?
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Roster:
         self.population = Population(tuple(names), _labels(labels or {}))
         indexes = [_part(name, part) for name, part in zip(names, parts, strict=True)] if parts is not None else []
         self._parts = dict(zip(names, indexes, strict=False))
-        self.sites = sites or {}
+        self.sites, self.are_sites = sites or {}, sites is not None
         self.only_names = not (self._parts or self.sites or self.population.labels)
 
     def __getitem__(self, name: str) -> ClientInfo:

@@ -128,7 +128,9 @@ class Simulation(Place):
             return self._workers().runner(app, seed, states)
 
         def inline() -> Inline:
-            return Inline(self.clients, self._bench(app, seed), states, grouped=is_grouped(app), debug=debug)
+            return Inline(
+                self.clients, self._bench(app, seed), states, grouped=is_grouped(app, self.clients), debug=debug
+            )
 
         limited = self.engine == "auto" and self.limit is not None  # a task can be ended in a worker process alone
         if (self.engine == "processes" or limited) and not debug:
