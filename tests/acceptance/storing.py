@@ -90,7 +90,7 @@ class Life:
         size = self.store.blobs.find(digest)
         if size is not None:
             return Kept(digest, size, data if size <= 1 << 16 else None)
-        incoming = self.store.blobs.incoming(digest, len(data))
+        incoming = self.store.blobs.incoming(digest, len(data), "lyon")
         while incoming.received < len(data):
             incoming.write(data[incoming.received : incoming.received + 40_000])
         return incoming.finish()

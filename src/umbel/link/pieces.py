@@ -19,11 +19,16 @@ _MOST = 2  # pieces at a time: 2 MiB on their way in or out, and as much in the 
 _FAST = 0.1  # seconds in which they are gone where somebody reads fast
 
 
-async def file_pieces(path: Path, offset: int, size: int) -> AsyncIterator[memoryview]:
-    """A file from an offset on, in pieces of so many bytes, which are read where somebody looks at them.
+async def file_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Data]:
+    """A file from an offset on, in pieces of so many bytes, whatever somebody else does to it meanwhile."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while piece := file.read(size):
+            yield piece
 
-    The file must stay as it is, but may be removed meanwhile.
-    """
+
+async def mapped_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Data]:
+    """The same without a copy, of a file that only gets removed: one that is cut would kill who reads it."""
     with path.open("rb") as file:
         if file.seek(0, 2) <= offset:
             return
@@ -142,4 +147,4 @@ class Behind:
             self._take(piece)
 
 
-__all__ = ["Behind", "ahead", "file_pieces", "over"]
+__all__ = ["Behind", "ahead", "file_pieces", "mapped_pieces", "over"]

@@ -70,7 +70,7 @@ class NodeDesk:
         self._store, self._sessions, self._hub, self._runs, self._uploads = store, sessions, hub, runs, uploads
         self._allowed, self._counts = allowed, counts
         self.ending = False
-        self._unnamed = Unnamed(store.blobs.let_go)
+        self._unnamed = Unnamed(lambda digest, node: store.blobs.let_go(digest, _sender(node)))
         self._offers: dict[str, tuple[Offer, float]] = {}
         self._nodes = {node.name: node for node in store.nodes()}
 
@@ -264,7 +264,7 @@ class NodeDesk:
     async def stat_blob(self, session: bytes, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         """How much of a blob is here."""
         await self._check_works(session)
-        received, complete = self._uploads.stat(request.digest.hex())
+        received, complete = self._uploads.stat(request.digest.hex(), _sender(self._name(session)))
         return wire.StatBlobResponse(received=received, complete=complete)
 
     async def write_blob(
@@ -273,7 +273,7 @@ class NodeDesk:
         """Take a blob's bytes, straight into a file."""
         await self._check_works(session)
         self._check_fits(self._name(session), head)
-        received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
+        received, complete = await self._uploads.write(head, data, _sender(self._name(session)))
         return wire.WriteBlobResponse(received=received, complete=complete)
 
     def _check_fits(self, name: str, head: wire.BlobHead) -> None:
@@ -318,6 +318,11 @@ def _readable(text: str) -> str:
 def _blobs(request: wire.ReportRequest) -> list[wire.Blob]:
     update = request.update
     return [update.arrays, *(named.blob for named in update.extra)]
+
+
+def _sender(node: str) -> str:
+    """Whose uploads go on where they broke off."""
+    return f"node {node}"
 
 
 __all__ = ["NodeDesk"]

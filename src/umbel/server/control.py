@@ -276,17 +276,20 @@ class ControlDesk:
 
     async def stat_run_blob(self, person: Person, request: wire.StatRunBlobRequest) -> wire.StatRunBlobResponse:
         """How much of a blob is here."""
-        del person
-        received, complete = self._uploads.stat(request.digest.hex())
+        received, complete = self._uploads.stat(request.digest.hex(), _sender(person))
         return wire.StatRunBlobResponse(received=received, complete=complete)
 
     async def write_run_blob(
         self, person: Person, head: wire.BlobHead, data: AsyncIterator[Data]
     ) -> wire.WriteRunBlobResponse:
         """Take in a blob of a run that is about to be submitted."""
-        del person
-        received, complete = await self._uploads.write(head.digest.hex(), head.size, head.offset, data)
+        received, complete = await self._uploads.write(head, data, _sender(person))
         return wire.WriteRunBlobResponse(received=received, complete=complete)
+
+
+def _sender(person: Person) -> str:
+    """Whose uploads go on where they broke off."""
+    return f"person {person.name}"
 
 
 def _check_submitted(request: wire.SubmitRunRequest) -> None:

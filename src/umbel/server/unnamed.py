@@ -17,10 +17,10 @@ class Unnamed:
     """The blobs that each node has sent, until an answer names them.
 
     Args:
-        let_go: is told of a blob that its node does not need any more.
+        let_go: is told of a blob, and of the node that does not need it any more.
     """
 
-    def __init__(self, let_go: Callable[[str], object]) -> None:
+    def __init__(self, let_go: Callable[[str, str], object]) -> None:
         self._let_go = let_go
         self._sent: dict[str, dict[str, int]] = {}  # by node: digest and size, the oldest first
 
@@ -38,7 +38,7 @@ class Unnamed:
         while sent and sum(sent.values()) + size > _TIMES * room:
             oldest = next(iter(sent))
             del sent[oldest]
-            self._let_go(oldest)
+            self._let_go(oldest, node)
         sent[digest] = size
 
     def named(self, node: str, digests: Iterable[str]) -> None:

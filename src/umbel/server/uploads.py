@@ -9,10 +9,10 @@ from typing import final
 
 from umbel.errors import NotThere, Rejected
 from umbel.link.base import Data
-from umbel.link.pieces import Behind, file_pieces
+from umbel.link.pieces import Behind, mapped_pieces
 from umbel.server.counts import Counts
-from umbel.store.sql import Incoming, ServerStore
-from umbel.wire import CHUNK
+from umbel.store.sql import ServerStore
+from umbel.wire import CHUNK, BlobHead
 
 _LARGEST = 64 << 30  # bytes of one blob
 
@@ -29,52 +29,44 @@ class Uploads:
 
     def __init__(self, store: ServerStore, counts: Counts, *, largest: int = _LARGEST) -> None:
         self._blobs, self._counts, self._largest = store.blobs, counts, largest
-        self._writing: dict[str, asyncio.Lock] = {}
 
-    def stat(self, digest: str) -> tuple[int, bool]:
-        """How many bytes of a blob are here, and whether that is all of it."""
+    def stat(self, digest: str, sender: str) -> tuple[int, bool]:
+        """How many bytes of a blob are here of what this sender sends, and whether that is all of it."""
         size = self._blobs.find(digest)
         if size is not None:
             return size, True
-        return self._blobs.received(digest), False
+        return self._blobs.received(digest, sender), False
 
-    async def write(self, digest: str, size: int, offset: int, pieces: AsyncIterator[Data]) -> tuple[int, bool]:
-        """Take bytes from an offset on. What came before the connection broke stays for the next try.
+    async def write(self, head: BlobHead, pieces: AsyncIterator[Data], sender: str) -> tuple[int, bool]:
+        """Take bytes from an offset on. What came before the connection broke stays for the sender's next try.
+
+        Each sender has a file of its own until all has come: nobody has to wait for somebody else, who may never send
+        the rest, or trust what that one has sent.
 
         Raises:
             Rejected: it is too large, the offset is not where the bytes end that are here, or the digest is wrong.
         """
-        if size > self._largest:
-            raise Rejected(f"blob {digest[:12]} has {size:,} bytes, {self._largest:,} are accepted")
-        lock = self._writing.setdefault(digest, asyncio.Lock())
+        digest = head.digest.hex()
+        if head.size > self._largest:
+            raise Rejected(f"blob {digest[:12]} has {head.size:,} bytes, {self._largest:,} are accepted")
+        found = self._blobs.find(digest)
+        if found is not None:
+            return found, True
+        incoming = await asyncio.to_thread(self._blobs.incoming, digest, head.size, sender)
         try:
-            async with lock:  # two nodes may send the same bytes
-                found = self._blobs.find(digest)
-                if found is not None:
-                    return found, True
-                incoming = await asyncio.to_thread(self._blobs.incoming, digest, size)
-                return await self._fill(incoming, digest, size, offset, pieces)
-        finally:
-            if not lock.locked():
-                self._writing.pop(digest, None)
-
-    async def _fill(
-        self, incoming: Incoming, digest: str, size: int, offset: int, pieces: AsyncIterator[Data]
-    ) -> tuple[int, bool]:
-        try:
-            if incoming.received != offset:
+            if incoming.received != head.offset:
                 raise Rejected(
-                    f"blob {digest[:12]}: {incoming.received:,} bytes are here, and these begin at {offset:,}",
+                    f"blob {digest[:12]}: {incoming.received:,} bytes are here, and these begin at {head.offset:,}",
                     advice="ask how many are here (StatBlob), and go on from there",
                 )
             async with Behind(incoming.write) as behind:
                 async for piece in pieces:
                     await behind.put(piece)
                     self._counts.moved["in"] += len(piece)
-            if incoming.received < size:
+            if incoming.received < head.size:
                 return incoming.received, False
             await asyncio.to_thread(incoming.finish)
-            return size, True
+            return head.size, True
         finally:
             incoming.close()
 
@@ -88,7 +80,7 @@ class Uploads:
         if found is None:
             raise NotThere(f"there is no blob {digest[:12]}", advice="its run may have gone on, or was removed")
         if isinstance(found, Path):
-            async for piece in file_pieces(found, offset, CHUNK):
+            async for piece in mapped_pieces(found, offset, CHUNK):
                 yield piece
                 self._counts.moved["out"] += len(piece)
         else:

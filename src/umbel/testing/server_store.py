@@ -417,22 +417,22 @@ def _check_blobs(store: ServerStore, again: Reopen) -> None:
 def _check_uploads(store: ServerStore, again: Reopen) -> None:
     content = _large(7)
     digest = hashlib.sha256(content).hexdigest()
-    upload = store.blobs.incoming(digest, len(content))
+    upload = store.blobs.incoming(digest, len(content), "lyon")
     upload.write(content[:1000])
     upload.close()
     store = again(store)
-    _promise.require(store.blobs.received(digest) == 1000, "keep what has come of an upload")
-    upload = store.blobs.incoming(digest, len(content))
+    _promise.require(store.blobs.received(digest, "lyon") == 1000, "keep what has come of an upload")
+    upload = store.blobs.incoming(digest, len(content), "lyon")
     _promise.require(upload.received == 1000, "go on with an upload where it broke off")
     upload.write(content[1000:])
     kept = upload.finish()
     _promise.require(_bytes(store, kept.digest) == content, "keep an upload that is whole")
-    wrong = store.blobs.incoming("ab" * 32, 4)
+    wrong = store.blobs.incoming("ab" * 32, 4, "lyon")
     wrong.write(b"four")
     try:
         wrong.finish()
     except Rejected:
-        gone = store.blobs.received("ab" * 32) == 0 and store.blobs.find("ab" * 32) is None
+        gone = store.blobs.received("ab" * 32, "lyon") == 0 and store.blobs.find("ab" * 32) is None
         _promise.require(gone, "drop an upload that has another digest")
     else:
         raise AssertionError("a server's store must reject an upload that has another digest")

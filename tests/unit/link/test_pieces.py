@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.node.scripted import on_a_loop
-from umbel.link.pieces import Behind, ahead, file_pieces, over
+from umbel.link.pieces import Behind, ahead, file_pieces, mapped_pieces, over
 
 sizes = st.lists(st.integers(0, 40_000), max_size=20)
 
@@ -52,20 +53,35 @@ async def test_who_reads_slowly_has_fewer_pieces_made_than_who_reads_fast(
     assert (read, waiting) == (40, most)
 
 
+both = pytest.mark.parametrize("read", [file_pieces, mapped_pieces])
+
+
+@both
 @pytest.mark.parametrize("offset", [0, 1, 9_999, 10_000, 10_001])
 @on_a_loop
-async def test_a_file_comes_from_an_offset_on(offset: int, tmp_path: Path) -> None:
+async def test_a_file_comes_from_an_offset_on(read: Any, offset: int, tmp_path: Path) -> None:
     path = tmp_path / "blob"
     path.write_bytes(data := os.urandom(10_000))
-    pieces = [piece async for piece in file_pieces(path, offset, 4_096)]
+    pieces = [piece async for piece in read(path, offset, 4_096)]
     assert b"".join(pieces) == data[offset:]
     assert all(len(piece) == 4_096 for piece in pieces[:-1])
 
 
+@both
 @on_a_loop
-async def test_an_empty_file_has_no_pieces(tmp_path: Path) -> None:
+async def test_an_empty_file_has_no_pieces(read: Any, tmp_path: Path) -> None:
     (tmp_path / "blob").touch()
-    assert [piece async for piece in file_pieces(tmp_path / "blob", 0, 10)] == []
+    assert [piece async for piece in read(tmp_path / "blob", 0, 10)] == []
+
+
+@on_a_loop
+async def test_a_file_that_is_cut_meanwhile_ends(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(bytes(100_000))
+    pieces = ahead(file_pieces(path, 0, 10_000), bytes)
+    await anext(pieces)
+    os.truncate(path, 50)  # whoever maps it would be killed
+    assert len([piece async for piece in pieces]) < 10
 
 
 @given(sizes)

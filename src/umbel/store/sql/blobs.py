@@ -1,7 +1,7 @@
 """The blobs of a server: small ones in the database, large ones in files beside it.
 
     blobs/<digest>.safetensors     whole: written beside, synced and renamed before anything names them
-    incoming/<digest>              what nodes and people are about to send
+    incoming/<digest>.<sender>     what nodes and people are about to send, each for itself
 
 A blob that nothing names is removed by a sweep, unless somebody has kept it within the last hour.
 """
@@ -35,6 +35,7 @@ from umbel.store.writer import GoOn
 
 SUFFIX = ".safetensors"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_ARRIVING = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}")
 _FILE = re.compile(rf"([0-9a-f]{{64}}){re.escape(SUFFIX)}({re.escape(TEMPORARY)})?")  # nothing else is ever removed
 _ONE = select(blob.c.size, blob.c.content).where(blob.c.digest == bindparam("digest"))
 _SIZE = select(blob.c.size, blob.c.content.is_(None).label("is_file")).where(blob.c.digest == bindparam("digest"))
@@ -79,7 +80,7 @@ class ServerBlobs:
         self._fresh: dict[str, _Fresh] = {}
         self._synced: dict[str, bool] = {}  # files that this process wrote, and whether they outlive a loss of power
         self._whole: set[str] = set()  # files that this process has seen to have their digest
-        self._uploads: dict[str, Incoming] = {}
+        self._uploads: dict[str, Incoming] = {}  # by the name of the file
         self._pins = 0
 
     def path(self, digest: str) -> Path:
@@ -240,25 +241,33 @@ class ServerBlobs:
             before = self._fresh.get(_checked(digest))
             self._fresh[digest] = _Fresh(self._now(), content, 1 if before is None else before.times + 1)
 
-    def incoming(self, digest: str, size: int) -> Incoming:
-        """Begin an upload, or go on with one that broke off. An earlier one of the same blob that is open ends."""
-        path = self._arriving / _checked(digest)
+    def incoming(self, digest: str, size: int, sender: str) -> Incoming:
+        """Begin an upload, or go on with one that broke off. An earlier one of the same sender that is open ends.
+
+        Args:
+            digest: of the whole.
+            size: of the whole, bytes.
+            sender: who sends it; nobody else's upload of the same blob is touched.
+        """
+        path = self._arrival(digest, sender)
         with self._alone(digest):
-            before = self._uploads.pop(digest, None)
+            before = self._uploads.pop(path.name, None)
             if before is not None:
                 before.close()
-            made = self._uploads[digest] = Incoming(path, digest, size, self._take)
+            made = self._uploads[path.name] = Incoming(path, digest, size, self._take)
             with suppress(OSError):
                 os.utime(path, (self._now(), self._now()))
         return made
 
-    def received(self, digest: str) -> int:
+    def received(self, digest: str, sender: str) -> int:
         """How many bytes of an unfinished upload are here, from the first on."""
-        path = self._arriving / _checked(digest)
         try:
-            return path.stat().st_size
+            return self._arrival(digest, sender).stat().st_size
         except OSError:
             return 0
+
+    def _arrival(self, digest: str, sender: str) -> Path:
+        return self._arriving / f"{_checked(digest)}.{hashlib.sha256(sender.encode()).hexdigest()[:16]}"
 
     def _take(self, path: Path, digest: str, size: int) -> Kept:
         content = None
@@ -275,7 +284,7 @@ class ServerBlobs:
             sync_directory(self.directory)
             self._synced[digest] = True
             self._whole.add(digest)
-        self._uploads.pop(digest, None)
+        self._uploads.pop(path.name, None)
         return Kept(digest, size, content)
 
     # --- what is named, and what is not ------------------------------------------------------
@@ -300,9 +309,9 @@ class ServerBlobs:
                 if fresh is not None and fresh.times > 1:  # somebody else is about to name it
                     self._fresh[digest] = fresh._replace(times=fresh.times - 1)
 
-    def let_go(self, digest: str) -> None:
-        """Whoever has sent this needs it no more. It goes, if nobody else has kept it and nothing names it."""
-        self._give_up(digest, math.inf)
+    def let_go(self, digest: str, sender: str) -> None:
+        """Who has sent this needs it no more. It goes, if nobody else has kept it and nothing names it."""
+        self._give_up(self._arrival(digest, sender).name, math.inf)
         self.named([digest])
         with self._lock, self._alone(digest):
             if not self._pins and digest not in self._fresh and self._row(_SIZE, digest) is None:
@@ -351,19 +360,19 @@ class ServerBlobs:
                 if match is None or match[1] in fresh or match[1] in named:
                     continue
                 size += self._remove_old(entry, before)
-        names = [entry.name for entry in _files(self._arriving) if _DIGEST.fullmatch(entry.name)]
+        names = [entry.name for entry in _files(self._arriving) if _ARRIVING.fullmatch(entry.name)]
         return size, sum(self._give_up(name, before) for name in names)
 
-    def _give_up(self, digest: str, before: float) -> bool:
+    def _give_up(self, name: str, before: float) -> bool:
         """Forget an upload, if it has not gone on since then."""
-        path = self._arriving / digest
-        with self._alone(digest):
+        path = self._arriving / name
+        with self._alone(name):
             try:
                 if path.stat().st_mtime >= before:
                     return False
             except FileNotFoundError:
                 return False
-            upload = self._uploads.pop(digest, None)
+            upload = self._uploads.pop(name, None)
             if upload is not None:
                 upload.close()
             self._remove(path)

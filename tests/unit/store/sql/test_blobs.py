@@ -101,14 +101,14 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         assert store.blobs.find(DIGEST) is None
         assert store.blobs.read(DIGEST) is None
-        assert store.blobs.received(DIGEST) == 0
+        assert store.blobs.received(DIGEST, "lyon") == 0
         with pytest.raises(NotThere):
             store.blobs.fetch(DIGEST)
         for wrong in ("../umbel.sqlite", "", "AB" * 32, DIGEST + "0"):
             with pytest.raises(Rejected, match="no digest"):
                 store.blobs.find(wrong)
             with pytest.raises(Rejected, match="no digest"):
-                store.blobs.incoming(wrong, 3)
+                store.blobs.incoming(wrong, 3, "lyon")
 
 
 # --- on their way in -------------------------------------------------------------------------------
@@ -119,12 +119,12 @@ def test_an_upload_goes_on_where_it_broke_off(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], breaks: set[int]
 ) -> None:
     with opened(tmp_path_factory.mktemp("server")) as store:
-        upload = store.blobs.incoming(DIGEST, len(LARGE))
+        upload = store.blobs.incoming(DIGEST, len(LARGE), "lyon")
         for n, (begin, end) in enumerate(zip([0, *sorted(cuts)], [*sorted(cuts), len(LARGE)], strict=True)):
-            assert upload.received == begin == store.blobs.received(DIGEST)
+            assert upload.received == begin == store.blobs.received(DIGEST, "lyon")
             upload.write(LARGE[begin:end])
             if n in breaks:
-                upload = store.blobs.incoming(DIGEST, len(LARGE))
+                upload = store.blobs.incoming(DIGEST, len(LARGE), "lyon")
         assert upload.finish() == Kept(DIGEST, len(LARGE), None)
         assert store.blobs.path(DIGEST).read_bytes() == LARGE
         assert store.blobs.find(DIGEST) == len(LARGE)
@@ -134,7 +134,7 @@ def test_an_upload_goes_on_where_it_broke_off(
 def test_a_small_upload_goes_into_a_row(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"small").hexdigest()
     with opened(tmp_path) as store:
-        upload = store.blobs.incoming(digest, 5)
+        upload = store.blobs.incoming(digest, 5, "lyon")
         upload.write(b"small")
         assert upload.finish() == Kept(digest, 5, b"small")
         assert store.blobs.read(digest) == b"small"
@@ -156,32 +156,48 @@ def send(upload: Incoming, data: bytes) -> None:
 
 def test_uploads_that_are_wrong(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        refused(store.blobs.incoming(DIGEST, len(LARGE)), LARGE[:-1], "bytes have come")
-        assert store.blobs.received(DIGEST) == len(LARGE) - 1
-        refused(store.blobs.incoming(DIGEST, len(LARGE)), b"\0\0", "has more")
-        assert store.blobs.received(DIGEST) == 0
-        refused(store.blobs.incoming(DIGEST, len(LARGE)), LARGE[::-1], "do not have its digest")
-        assert store.blobs.received(DIGEST) == 0
-        store.blobs.incoming(DIGEST, len(LARGE)).write(LARGE[:5000])
+        refused(store.blobs.incoming(DIGEST, len(LARGE), "lyon"), LARGE[:-1], "bytes have come")
+        assert store.blobs.received(DIGEST, "lyon") == len(LARGE) - 1
+        refused(store.blobs.incoming(DIGEST, len(LARGE), "lyon"), b"\0\0", "has more")
+        assert store.blobs.received(DIGEST, "lyon") == 0
+        refused(store.blobs.incoming(DIGEST, len(LARGE), "lyon"), LARGE[::-1], "do not have its digest")
+        assert store.blobs.received(DIGEST, "lyon") == 0
+        store.blobs.incoming(DIGEST, len(LARGE), "lyon").write(LARGE[:5000])
         with pytest.raises(Rejected, match="has more"):
-            store.blobs.incoming(DIGEST, 4000)
-        upload = store.blobs.incoming(DIGEST, len(LARGE))
+            store.blobs.incoming(DIGEST, 4000, "lyon")
+        upload = store.blobs.incoming(DIGEST, len(LARGE), "lyon")
         upload.write(b"x")
         upload.drop()
         upload.drop()
-        assert store.blobs.received(DIGEST) == 0
+        assert store.blobs.received(DIGEST, "lyon") == 0
         assert store.blobs.find(DIGEST) is None
 
 
 def test_a_later_upload_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        first = store.blobs.incoming(DIGEST, len(LARGE))
+        first = store.blobs.incoming(DIGEST, len(LARGE), "lyon")
         first.write(LARGE[:1000])
-        second = store.blobs.incoming(DIGEST, len(LARGE))
+        second = store.blobs.incoming(DIGEST, len(LARGE), "lyon")
         refused(first, LARGE[1000:], "another one may have taken its place")
         send(second, LARGE[1000:])
         first.close()
         assert store.blobs.path(DIGEST).read_bytes() == LARGE
+
+
+def test_what_others_send_of_a_blob_does_not_touch_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        honest = store.blobs.incoming(DIGEST, len(LARGE), "lyon")
+        honest.write(LARGE[:1000])
+        store.blobs.incoming(DIGEST, len(LARGE), "berlin").write(b"junk")
+        refused(store.blobs.incoming(DIGEST, 4, "berlin"), b"", "do not have its digest")
+        assert store.blobs.received(DIGEST, "lyon") == 1000
+        assert store.blobs.received(DIGEST, "berlin") == 0
+        again = store.blobs.incoming(DIGEST, len(LARGE), "berlin")
+        again.write(LARGE[:10])
+        send(honest, LARGE[1000:])
+        send(again, LARGE[10:])  # though all of it is here now
+        assert store.blobs.path(DIGEST).read_bytes() == LARGE
+        assert not any((store.directory / "incoming").iterdir())
 
 
 def test_many_send_the_same_at_once(tmp_path: Path) -> None:
@@ -208,7 +224,7 @@ def test_many_send_the_same_at_once(tmp_path: Path) -> None:
 def test_only_what_is_ours_is_swept(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         strange = [store.blobs.directory / "README", tmp_path / "incoming" / "notes", store.blobs.directory / "x.tmp"]
-        ours = [store.blobs.path("ab" * 32), tmp_path / "incoming" / ("cd" * 32)]
+        ours = [store.blobs.path("ab" * 32), tmp_path / "incoming" / f"{'cd' * 32}.{'ef' * 8}"]
         ours.append(ours[0].with_name(ours[0].name + ".tmp"))
         for path in (*strange, *ours):
             path.write_bytes(b"x")
@@ -223,16 +239,16 @@ def test_what_was_kept_lately_stays(tmp_path: Path) -> None:
     with opened(tmp_path, now=lambda: clock[0]) as store:
         store.blobs.keep_bytes(LARGE)
         small = store.blobs.keep_bytes(b"small")
-        store.blobs.incoming("ab" * 32, 10).write(b"12345")
+        store.blobs.incoming("ab" * 32, 10, "lyon").write(b"12345")
         clock[0] += 3000
         store.sweep().result()
         assert store.blobs.find(DIGEST) == len(LARGE)
         assert store.blobs.find(small.digest) == 5
-        assert store.blobs.received("ab" * 32) == 5
+        assert store.blobs.received("ab" * 32, "lyon") == 5
         clock[0] += 3000
         store.sweep().result()
         assert store.blobs.find(DIGEST) is store.blobs.find(small.digest) is None
-        assert store.blobs.received("ab" * 32) == 0
+        assert store.blobs.received("ab" * 32, "lyon") == 0
 
 
 def test_what_was_just_named_again_stays(tmp_path: Path) -> None:

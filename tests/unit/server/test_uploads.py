@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sqlalchemy")
+
+from tests.unit.node.scripted import on_a_loop
+from tests.unit.store.sql.stores import opened
+from umbel import wire
+from umbel.errors import Rejected, Unreachable
+from umbel.server.counts import Counts
+from umbel.server.uploads import Uploads
+
+DATA = os.urandom(300_000)
+DIGEST = hashlib.sha256(DATA).digest()
+PIECE = 1 << 16
+
+
+def head(offset: int = 0) -> wire.BlobHead:
+    return wire.BlobHead(digest=DIGEST, size=len(DATA), offset=offset)
+
+
+async def pieces(begin: int = 0, end: int = len(DATA)) -> AsyncIterator[bytes]:
+    for at in range(begin, end, PIECE):
+        yield DATA[at : min(at + PIECE, end)]
+
+
+async def breaks_off(at: int) -> AsyncIterator[bytes]:
+    async for piece in pieces(0, at):
+        yield piece
+    raise Unreachable("the cable was pulled")
+
+
+async def never_ends(begun: asyncio.Event) -> AsyncIterator[bytes]:
+    yield DATA[:1]
+    begun.set()
+    await asyncio.Event().wait()
+
+
+@on_a_loop
+async def test_nobody_waits_for_who_never_sends_the_rest(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        uploads, begun = Uploads(store, Counts()), asyncio.Event()
+        idle = asyncio.ensure_future(uploads.write(head(), never_ends(begun), "node berlin"))
+        await begun.wait()
+        assert await uploads.write(head(), pieces(), "node lyon") == (len(DATA), True)
+        assert store.blobs.path(DIGEST.hex()).read_bytes() == DATA
+        idle.cancel()
+        await asyncio.wait([idle])
+
+
+@on_a_loop
+async def test_each_goes_on_where_its_own_upload_broke_off(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        uploads = Uploads(store, Counts())
+        with pytest.raises(Unreachable):
+            await uploads.write(head(), breaks_off(3 * PIECE), "node berlin")
+        assert uploads.stat(DIGEST.hex(), "node berlin") == (3 * PIECE, False)
+        assert uploads.stat(DIGEST.hex(), "node lyon") == (0, False)
+        with pytest.raises(Rejected, match="0 bytes are here"):
+            await uploads.write(head(3 * PIECE), pieces(3 * PIECE), "node lyon")
+        assert await uploads.write(head(3 * PIECE), pieces(3 * PIECE), "node berlin") == (len(DATA), True)
+        assert uploads.stat(DIGEST.hex(), "node lyon") == (len(DATA), True)  # so it need not send it
+
+
+@on_a_loop
+async def test_the_same_sender_takes_the_place_of_its_own_upload(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        uploads, begun = Uploads(store, Counts()), asyncio.Event()
+        idle = asyncio.ensure_future(uploads.write(head(), never_ends(begun), "node berlin"))
+        await begun.wait()
+        idle.cancel()  # its connection has gone
+        await asyncio.wait([idle])
+        there, _ = uploads.stat(DIGEST.hex(), "node berlin")
+        assert there == 1
+        assert await uploads.write(head(1), pieces(1), "node berlin") == (len(DATA), True)
