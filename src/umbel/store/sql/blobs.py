@@ -65,6 +65,9 @@ class ServerBlobs:
         directory: of the server.
         read: reads from the database.
         now: seconds since 1970.
+
+    Attributes:
+        grown: bytes that have come in files since the last sweep.
     """
 
     def __init__(self, directory: Path, read: Reader, now: Callable[[], float]) -> None:
@@ -82,6 +85,8 @@ class ServerBlobs:
         self._whole: set[str] = set()  # files that this process has seen to have their digest
         self._uploads: dict[str, Incoming] = {}  # by the name of the file
         self._pins = 0
+        self._lately: set[str] | None = None  # what was named since a sweep began that is under way
+        self.grown = 0
 
     def path(self, digest: str) -> Path:
         """Where a large blob lies.
@@ -121,11 +126,18 @@ class ServerBlobs:
 
     def held(self, digest: str) -> Kept | None:
         """A blob that was sent on its own, for something that is about to name it; None: it is not here."""
+        with self._lock:  # from here on nobody removes it
+            if new := digest not in self._fresh:
+                self._note(digest, None)
         found = self.read(digest)
         if isinstance(found, bytes):
             return Kept(digest, len(found), found)
         size = self.find(digest)
-        return Kept(digest, size, None) if size is not None else None
+        if size is not None:
+            return Kept(digest, size, None)
+        if new:
+            self.named([digest])
+        return None
 
     def fetch(self, digest: str) -> Arrays:
         """The arrays with this digest; a large blob is mapped, and checked the first time that this process reads it.
@@ -197,6 +209,7 @@ class ServerBlobs:
                     os.replace(path, self.path(digest))
                     self._synced[digest] = False
                     self._whole.add(digest)
+                    self.grown += len(data)
         finally:
             path.unlink(missing_ok=True)
 
@@ -218,6 +231,7 @@ class ServerBlobs:
                 else:
                     replace_file(self.path(digest), data, sync=sync)
                     self._synced[digest] = False
+                    self.grown += size
                 if sync:
                     sync_directory(self.directory)
                 self._synced[digest] = sync
@@ -284,6 +298,7 @@ class ServerBlobs:
             sync_directory(self.directory)
             self._synced[digest] = True
             self._whole.add(digest)
+            self.grown += size
         self._uploads.pop(path.name, None)
         return Kept(digest, size, content)
 
@@ -305,6 +320,8 @@ class ServerBlobs:
         """These are named in the database now, and durable."""
         with self._lock:
             for digest in digests:
+                if self._lately is not None:
+                    self._lately.add(digest)
                 fresh = self._fresh.pop(digest, None)
                 if fresh is not None and fresh.times > 1:  # somebody else is about to name it
                     self._fresh[digest] = fresh._replace(times=fresh.times - 1)
@@ -313,10 +330,9 @@ class ServerBlobs:
         """Who has sent this needs it no more. It goes, if nobody else has kept it and nothing names it."""
         self._give_up(self._arrival(digest, sender).name, math.inf)
         self.named([digest])
-        with self._lock, self._alone(digest):
-            if not self._pins and digest not in self._fresh and self._row(_SIZE, digest) is None:
-                self._remove(self.path(digest))
-                self._forget(digest)
+        with self._lock:
+            aside = self._aside(digest) if self._row(_SIZE, digest) is None else None
+        self._remove(aside)
 
     def fresh(self, age: float) -> frozenset[str]:
         """What was kept within so many seconds, or is being sent; what is older is forgotten."""
@@ -336,32 +352,57 @@ class ServerBlobs:
             with self._lock:
                 self._pins -= 1
 
-    def sweep(self, gone: Iterable[str], named: frozenset[str], age: float) -> tuple[int, int]:
-        """Remove files.
+    def sweep(self, gone: Iterable[str], named: Callable[[], frozenset[str]], age: float) -> tuple[int, int]:
+        """Remove files. One thread at a time; others go on meanwhile.
 
         Args:
             gone: blobs that nothing names any more.
-            named: digests of all files that something names.
+            named: gives the digests of all files that something names.
             age: seconds after which a file goes that nothing has named yet.
 
         Returns:
             Bytes of files that were not in the database, and how many unfinished uploads went.
         """
         with self._lock:
-            if self._pins:
-                return 0, 0
-            fresh, before, size = self.fresh(age), self._now() - age, 0
+            self.grown, self._lately = 0, set()
+            self.fresh(age)
+        try:
+            needed, before = named(), self._now() - age
             for digest in gone:
-                if digest not in fresh:
-                    self._remove(self.path(digest))
-                    self._forget(digest)
+                if digest not in needed:
+                    self._drop(digest)
+            size = 0
             for entry in _files(self.directory):
                 match = _FILE.fullmatch(entry.name)
-                if match is None or match[1] in fresh or match[1] in named:
-                    continue
-                size += self._remove_old(entry, before)
+                if match is not None and match[1] not in needed and _changed(entry) < before:
+                    size += self._drop(match[1], match[2] or "")
+        finally:
+            with self._lock:
+                self._lately = None
         names = [entry.name for entry in _files(self._arriving) if _ARRIVING.fullmatch(entry.name)]
         return size, sum(self._give_up(name, before) for name in names)
+
+    def _drop(self, digest: str, more: str = "") -> int:
+        """Remove the file of a blob, unless somebody is about to name it or just has; gives its bytes."""
+        with self._lock:
+            aside = self._aside(digest, more)
+        size = _size(aside) if aside is not None else 0
+        self._remove(aside)  # which may take long, and holds nobody up
+        return size
+
+    def _aside(self, digest: str, more: str = "") -> Path | None:
+        """Give a file that is to go another name of this form; None: it stays."""
+        path, aside = self.path(digest), self.path(secrets.token_hex(32))
+        path, aside = path.with_name(path.name + more), aside.with_name(aside.name + TEMPORARY)
+        if self._pins or digest in self._fresh or digest in (self._lately or ()):
+            return None
+        with self._alone(digest):
+            try:
+                os.rename(path, aside)
+            except OSError:  # it has gone, or its system keeps what somebody looks at
+                return None
+            self._forget(digest)
+        return aside
 
     def _give_up(self, name: str, before: float) -> bool:
         """Forget an upload, if it has not gone on since then."""
@@ -378,20 +419,10 @@ class ServerBlobs:
             self._remove(path)
         return True
 
-    def _remove_old(self, entry: os.DirEntry[str], before: float) -> int:
-        try:
-            found = entry.stat()
-        except FileNotFoundError:
-            return 0
-        if found.st_mtime >= before:
-            return 0
-        self._remove(Path(entry.path))
-        self._forget(entry.name[:64])
-        return found.st_size
-
-    def _remove(self, path: Path) -> None:
-        with readable_errors(path), suppress(FileNotFoundError):
-            remove(path)
+    def _remove(self, path: Path | None) -> None:
+        if path is not None:
+            with readable_errors(path), suppress(FileNotFoundError):
+                remove(path)
 
     def _forget(self, digest: str) -> None:
         self._synced.pop(digest, None)
@@ -407,6 +438,21 @@ class ServerBlobs:
 def _files(directory: Path) -> list[os.DirEntry[str]]:
     with readable_errors(directory), os.scandir(directory) as entries:
         return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+
+
+def _changed(entry: os.DirEntry[str]) -> float:
+    """When a file was written last; one that has just gone is as good as new."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _checked(digest: str) -> str:

@@ -100,6 +100,7 @@ class ServerStore:
         self._writer = GroupWriter(self._database, connection, check)
         self._read = Reader(self._database)
         self.blobs = ServerBlobs(directory, self._read, now)
+        self._sweeper = retention.Sweeper(self._writer.submit, self._read, self.blobs)
 
     @property
     def broken(self) -> Exception | None:
@@ -110,6 +111,7 @@ class ServerStore:
         """Write what waits, and let go of the database and the directory."""
         try:
             self._writer.close()
+            self._sweeper.close()
         finally:
             self.blobs.close()
             self._database.close()
@@ -121,14 +123,17 @@ class ServerStore:
     def _write(self, work: Work[Any], then: Callable[[Any], Any] | None = None) -> Future[Any]:
         return self._writer.submit(work, then)
 
-    def _named(self, kept: Mapping[Holding, Sequence[Kept]]) -> Callable[[T], T]:
+    def _named(
+        self, kept: Mapping[Holding, Sequence[Kept]], then: Callable[[], object] = lambda: None
+    ) -> Callable[[T], T]:
         """What is to be done when these are named for good."""
 
-        def then(result: T) -> T:
+        def durable(result: T) -> T:
             self.blobs.named(one.digest for some in kept.values() for one in some)
+            then()
             return result
 
-        return then
+        return durable
 
     # --- nodes and people --------------------------------------------------------------------
 
@@ -425,7 +430,7 @@ class ServerStore:
         row = CommitRow(round=round, sequence=sequence, content=content, clients=clients, state=state)
         return self._write(
             lambda c: exchanges.add_commit(c, self.blobs, run, row, states=states, kept=blobs),
-            self._named(blobs),
+            self._named(blobs, then=self._sweeper.sweep_if_grown),
         )
 
     def saved(self, run: str) -> tuple[list[CommitRow], list[RecordRow]]:
@@ -460,13 +465,7 @@ class ServerStore:
         Args:
             age: seconds after which uploads go, and files that were never named.
         """
-
-        def then(gone: retention.Gone) -> Swept:
-            named = self._read(retention.files)
-            more, incoming = self.blobs.sweep(frozenset(gone.digests) - named, named, age)
-            return Swept(blobs=len(gone.digests), bytes=gone.bytes + more, incoming=incoming)
-
-        return self._write(lambda c: retention.sweep(c, self.blobs, age), then)
+        return self._sweeper.sweep(age)
 
     def backup(self, path: Path, dump: Callable[[Path], None] | None = None) -> None:
         """Copy the database and its blobs while they are in use. The copy is a server's directory.

@@ -251,6 +251,52 @@ def test_what_was_kept_lately_stays(tmp_path: Path) -> None:
         assert store.blobs.received("ab" * 32, "lyon") == 0
 
 
+def test_what_somebody_is_about_to_name_again_stays(tmp_path: Path) -> None:
+    """The sweep knows that nothing names it, and has not come to its file."""
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        name_it(store, store.blobs.keep_bytes(LARGE))
+        store.record(RUN, "{}", round=1, call=1, sequence=1).result()
+
+        def named_meanwhile() -> frozenset[str]:
+            with_exchange(store)
+            held = store.blobs.held(DIGEST)
+            assert held is not None
+            name_it(store, held, client="b")
+            return frozenset()  # from before
+
+        assert store.blobs.sweep([DIGEST], named_meanwhile, -1.0) == (0, 0)
+        assert store.blobs.path(DIGEST).read_bytes() == LARGE
+
+
+def test_what_is_not_here_is_not_held(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        assert store.blobs.held(DIGEST) is None
+        assert store.blobs.fresh(3600.0) == frozenset()
+
+
+def test_nothing_is_removed_while_a_copy_is_made(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.blobs.keep_bytes(LARGE)
+        with store.blobs.pinned():
+            store.sweep(-1.0).result()
+            assert store.blobs.path(DIGEST).read_bytes() == LARGE
+        store.sweep(-1.0).result()
+        assert list(store.blobs.directory.iterdir()) == []
+
+
+def test_large_models_do_not_wait_for_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umbel.store.sql.retention._MUCH", 3 * len(LARGE))
+    models = [LARGE + bytes([n]) for n in range(20)]
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        for n, model in enumerate(models, 1):
+            kept = store.blobs.keep_bytes(model)
+            store.commit(RUN, "0", round=n, sequence=n, state="0", blobs={"commit": [kept]}).result()
+            assert store.blobs.path(kept.digest).read_bytes() == model
+    assert len(list((tmp_path / "blobs").iterdir())) <= 6
+
+
 def test_what_was_just_named_again_stays(tmp_path: Path) -> None:
     """In one group: a sweep finds that nothing names a blob, and then something does."""
     with opened(tmp_path) as store:
