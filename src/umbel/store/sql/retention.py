@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple, final
 
 from sqlalchemy import Connection, bindparam, delete, exists, select
 
+from umbel.errors import StoreError
 from umbel.store.sql import runs
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.reading import Reader
 from umbel.store.sql.tables import blob, reference
 from umbel.store.sql.values import Swept
+from umbel.store.sql.writer import Work
 
 logger = logging.getLogger("umbel")
 HOUR = 3600.0  # seconds
@@ -41,9 +44,7 @@ class Sweeper:
         blobs: of the server.
     """
 
-    def __init__(
-        self, write: Callable[[Callable[[Connection], Any]], Future[Any]], read: Reader, blobs: ServerBlobs
-    ) -> None:
+    def __init__(self, write: Callable[[Work[Any]], Future[Any]], read: Reader, blobs: ServerBlobs) -> None:
         self._write, self._read, self._blobs = write, read, blobs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="umbel-sweep")
 
@@ -62,7 +63,8 @@ class Sweeper:
         """A few rounds of large models leave more than may lie there until somebody sweeps."""
         if self._blobs.grown >= _MUCH:
             self._blobs.grown = 0
-            self.sweep().add_done_callback(_say_failed)
+            with suppress(StoreError):  # the store is being closed
+                self.sweep().add_done_callback(_say_failed)
 
     def close(self) -> None:
         """End; what is left is removed the next time."""

@@ -58,7 +58,6 @@ from umbel.store.sql.writer import GroupWriter, Work
 T = TypeVar("T")
 R = TypeVar("R")
 _NONE: Mapping[Any, Any] = MappingProxyType({})
-HOUR = 3600.0  # seconds
 
 
 @final
@@ -456,7 +455,7 @@ class ServerStore:
 
     # --- care --------------------------------------------------------------------------------
 
-    def sweep(self, age: float = HOUR) -> Future[Swept]:
+    def sweep(self, age: float = retention.HOUR) -> Future[Swept]:
         """Remove blobs that nothing names, and unfinished uploads.
 
         Named are: what was submitted; what an open exchange sends, and its answers; records of the open round; the last
@@ -494,4 +493,4 @@ def _record_of(row: Any) -> RecordRow:
     return RecordRow(round=row.round, call=row.call, sequence=row.sequence, content=row.content)
 
 
-__all__ = ["HOUR", "ServerStore"]
+__all__ = ["ServerStore"]
