@@ -25,7 +25,7 @@ from umbel.store.writer import GoOn, Writer
 
 # A round's own commit mostly comes so soon after its last exchange; for a large model, as soon as that is computed.
 _SOON, _PACE = 0.1, 100e6  # seconds, and bytes a second
-_AFTER = 0.005  # seconds; a commit is written while nodes work on what comes next, which it would only hold up before
+_AFTER = 0.002  # seconds; a commit is written while nodes work on what comes next, which it would only hold up before
 _STATE: Mapping[str, Json] = {"state": None, "transforms": {}, "best": None}  # kept of the last commits only
 
 
