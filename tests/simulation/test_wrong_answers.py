@@ -241,6 +241,28 @@ def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) ->
     asyncio.run(story())
 
 
+def test_what_is_listed_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umbel.server.control._PAGE", 500)  # bytes
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, _):
+            desk = control_of(place)
+            for n in range(100):
+                await desk.create_ticket(BOB, wire.CreateTicketRequest(uses=n + 1, seconds=60))
+            found: list[int] = []
+            pages = (await desk.list_tickets(BOB, wire.ListTicketsRequest())).pages
+            assert pages > 2
+            for page in range(pages):
+                answer = await desk.list_tickets(BOB, wire.ListTicketsRequest(page=page))
+                assert 0 < answer.ByteSize() < 600
+                found += [ticket.uses for ticket in answer.tickets]
+            assert place.store is not None
+            assert sorted(found) == sorted(ticket.uses for ticket in place.store.tickets())
+            assert not (await desk.list_tickets(BOB, wire.ListTicketsRequest(page=pages))).tickets
+
+    asyncio.run(story())
+
+
 def test_what_was_submitted_is_read_for_its_own_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be large, and there may be many."""
     read: list[int] = []

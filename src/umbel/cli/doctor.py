@@ -129,7 +129,6 @@ def _reached(target: Address, directory: Path | None, member: Any) -> tuple[Iter
 
 def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
     """The apps here, and whether the nodes have the same."""
-    from umbel import wire
     from umbel.cli.finding import bad, failed, ok, warning
     from umbel.cli.localchecks import look_at_app
     from umbel.cli.printing import span
@@ -146,7 +145,7 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
         return
     try:
         with Line(target) as line:
-            nodes = list(line.call("ListNodes", wire.ListNodesRequest()).nodes)
+            nodes = line.listed("ListNodes", "nodes")
     except UmbelError as error:
         yield failed("nodes", error)
         return

@@ -19,13 +19,12 @@ def ls(*, on: On = "", json: Json = False) -> None:
         on: the server; the default login if it is left out.
         json: print a JSON object a line.
     """
-    from umbel import wire
     from umbel.cli.printing import ago, give, line, table
     from umbel.cli.reach import reach
     from umbel.cli.records import node_record
 
     with reach(on) as server:
-        nodes = [node_record(node) for node in server.call("ListNodes", wire.ListNodesRequest()).nodes]
+        nodes = [node_record(node) for node in server.listed("ListNodes", "nodes")]
     if json:
         for node in nodes:
             give(node)

@@ -22,13 +22,12 @@ def ls(*, on: On = "", json: Json = False) -> None:
         on: the server; the default login if it is left out.
         json: print a JSON object a line.
     """
-    from umbel import wire
     from umbel.cli.printing import ago, give, line, table
     from umbel.cli.reach import reach
     from umbel.cli.records import run_record
 
     with reach(on) as server:
-        runs = [run_record(run) for run in server.call("ListRuns", wire.ListRunsRequest()).runs]
+        runs = [run_record(run) for run in server.listed("ListRuns", "runs")]
     if json:
         for run in runs:
             give(run)

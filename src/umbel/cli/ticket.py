@@ -48,13 +48,12 @@ def ls(*, on: On = "", json: Json = False) -> None:
         on: the server; the default login if it is left out.
         json: print a JSON object a line.
     """
-    from umbel import wire
     from umbel.cli.printing import ago, give, line, table
     from umbel.cli.reach import reach
     from umbel.cli.records import ticket_record
 
     with reach(on) as server:
-        tickets = [ticket_record(t) for t in server.call("ListTickets", wire.ListTicketsRequest()).tickets]
+        tickets = [ticket_record(t) for t in server.listed("ListTickets", "tickets")]
     if json:
         for ticket in tickets:
             give(ticket)

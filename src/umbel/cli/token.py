@@ -43,13 +43,12 @@ def ls(*, on: On = "", json: Json = False) -> None:
         on: the server; the default login if it is left out.
         json: print a JSON object a line.
     """
-    from umbel import wire
     from umbel.cli.printing import ago, give, line, table
     from umbel.cli.reach import reach
     from umbel.cli.records import token_record
 
     with reach(on) as server:
-        tokens = [token_record(t) for t in server.call("ListTokens", wire.ListTokensRequest()).tokens]
+        tokens = [token_record(t) for t in server.listed("ListTokens", "tokens")]
     if json:
         for token in tokens:
             give(token)

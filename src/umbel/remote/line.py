@@ -82,6 +82,23 @@ class Line:
                 found[name]["$tuple"] += items["$tuple"]
         return got.run, found
 
+    def listed(self, name: str, field: str) -> list[Any]:
+        """All pages of a list.
+
+        Args:
+            name: of the call, as in "ListRuns".
+            field: of its answers, in which the items are.
+        """
+        from umbel.wire.methods import CONTROL
+
+        found: list[Any] = []
+        page, pages = 0, 1
+        while page < pages:
+            answer = self.call(name, CONTROL[name].request(page=page))
+            found += getattr(answer, field)
+            page, pages = page + 1, answer.pages
+        return found
+
     def stream(self, name: str, request: Message) -> Iterator[Any]:
         """Make a call that has many answers, once; leaving the loop ends it."""
         return self._link.stream(name, request)

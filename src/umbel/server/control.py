@@ -11,10 +11,12 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, TypeVar, final
+
+from google.protobuf.message import Message
 
 from umbel import wire
 from umbel.errors import FormatError, NotThere, Rejected, UsageError
@@ -32,7 +34,9 @@ from umbel.version import __version__
 from umbel.wire.limits import FUTURE, TEXT
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 _RESULT = 3 << 20  # characters of a page
+_PAGE = 1 << 20  # bytes of a page of a list
 _LONGEST = 10 * 365 * 86400.0  # seconds that a ticket or token lasts
 
 
@@ -118,9 +122,10 @@ class ControlDesk:
 
     async def list_runs(self, person: Person, request: wire.ListRunsRequest) -> wire.ListRunsResponse:
         """All runs, the latest first."""
-        del person, request
+        del person
         runs = sorted(self._store.runs(submissions=False), key=lambda run: -run.submitted)
-        return wire.ListRunsResponse(runs=map(_run, runs))
+        some, pages = _page(map(_run, runs), request.page)
+        return wire.ListRunsResponse(runs=some, pages=pages)
 
     async def get_run(self, person: Person, request: wire.GetRunRequest) -> wire.GetRunResponse:
         """A run with what came out so far."""
@@ -175,8 +180,9 @@ class ControlDesk:
 
     async def list_nodes(self, person: Person, request: wire.ListNodesRequest) -> wire.ListNodesResponse:
         """All nodes."""
-        del person, request
-        return wire.ListNodesResponse(nodes=map(self._node, self._store.nodes()))
+        del person
+        some, pages = _page(map(self._node, self._store.nodes()), request.page)
+        return wire.ListNodesResponse(nodes=some, pages=pages)
 
     def _node(self, row: NodeRow) -> wire.Node:
         here = self._hub.nodes.get(row.name)
@@ -230,8 +236,9 @@ class ControlDesk:
 
     async def list_tickets(self, person: Person, request: wire.ListTicketsRequest) -> wire.ListTicketsResponse:
         """All tickets."""
-        del person, request
-        return wire.ListTicketsResponse(tickets=map(_ticket, self._store.tickets()))
+        del person
+        some, pages = _page(map(_ticket, self._store.tickets()), request.page)
+        return wire.ListTicketsResponse(tickets=some, pages=pages)
 
     async def revoke_ticket(self, person: Person, request: wire.RevokeTicketRequest) -> wire.RevokeTicketResponse:
         """Take a ticket back."""
@@ -246,8 +253,9 @@ class ControlDesk:
 
     async def list_tokens(self, person: Person, request: wire.ListTokensRequest) -> wire.ListTokensResponse:
         """All tokens."""
-        del person, request
-        return wire.ListTokensResponse(tokens=map(_token, self._store.tokens()))
+        del person
+        some, pages = _page(map(_token, self._store.tokens()), request.page)
+        return wire.ListTokensResponse(tokens=some, pages=pages)
 
     async def revoke_token(self, person: Person, request: wire.RevokeTokenRequest) -> wire.RevokeTokenResponse:
         """Take a token back."""
@@ -285,6 +293,19 @@ class ControlDesk:
         """Take in a blob of a run that is about to be submitted."""
         received, complete = await self._uploads.write(head, data, _sender(person))
         return wire.WriteRunBlobResponse(received=received, complete=complete)
+
+
+def _page(items: Iterable[M], page: int) -> tuple[list[M], int]:
+    """Some of the items, and how many pages there are; what a node says of itself may be long."""
+    pages: list[list[M]] = [[]]
+    size = 0
+    for item in items:
+        size += item.ByteSize()
+        if size > _PAGE and pages[-1]:
+            pages.append([])
+            size = item.ByteSize()
+        pages[-1].append(item)
+    return pages[page] if page < len(pages) else [], len(pages)
 
 
 def _sender(person: Person) -> str:

@@ -22,6 +22,7 @@ from umbel.link.grpc_server import serve
 from umbel.link.memory import memory_person
 from umbel.link.person import PersonLink
 from umbel.link.sessions import Sessions
+from umbel.remote.line import Line
 
 SECRET = bytes(range(16))
 TOKEN = Address("localhost", 1, SECRET).secret_text
@@ -38,6 +39,10 @@ class Control:
 
     async def list_runs(self, person: Any, _: wire.ListRunsRequest) -> wire.ListRunsResponse:
         return wire.ListRunsResponse(runs=[RUN, wire.Run(name=person)])
+
+    async def list_tokens(self, _: Any, request: wire.ListTokensRequest) -> wire.ListTokensResponse:
+        token = wire.Token(name=f"token {request.page}")
+        return wire.ListTokensResponse(tokens=[token, token], pages=3)
 
     async def stop_run(self, *_: Any) -> wire.StopRunResponse:
         raise AssertionError("this was not permitted")
@@ -146,6 +151,13 @@ def test_over_tls() -> None:
             await server.stop()
 
     asyncio.run(main())
+
+
+def test_a_list_has_all_pages() -> None:
+    with served(Control()) as address, Line(address) as line:
+        tokens = line.listed("ListTokens", "tokens")
+        assert [token.name for token in tokens] == [f"token {n}" for n in (0, 0, 1, 1, 2, 2)]
+        assert line.listed("ListRuns", "runs")[0] == RUN  # by a server that knows no pages
 
 
 def test_for_callers_that_wait() -> None:

@@ -95,14 +95,18 @@ class Run(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., submitted: _Optional[float] = ..., started: _Optional[float] = ..., ended: _Optional[float] = ..., app: _Optional[_Union[_values_pb2.App, _Mapping]] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page",)
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    page: int
+    def __init__(self, page: _Optional[int] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
-    __slots__ = ("runs",)
+    __slots__ = ("runs", "pages")
     RUNS_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[Run]
-    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+    pages: int
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run", "page")
@@ -211,14 +215,18 @@ class Node(_message.Message):
     def __init__(self, name: _Optional[str] = ..., labels: _Optional[_Iterable[_Union[_values_pb2.Label, _Mapping]]] = ..., status: _Optional[str] = ..., enrolled: _Optional[float] = ..., seen: _Optional[float] = ..., program: _Optional[str] = ..., apps: _Optional[_Iterable[_Union[_values_pb2.App, _Mapping]]] = ..., datasets: _Optional[_Iterable[str]] = ..., fingerprint: _Optional[str] = ..., clock: _Optional[float] = ..., tasks: _Optional[int] = ..., takes_code: bool = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page",)
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    page: int
+    def __init__(self, page: _Optional[int] = ...) -> None: ...
 
 class ListNodesResponse(_message.Message):
-    __slots__ = ("nodes",)
+    __slots__ = ("nodes", "pages")
     NODES_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[Node]
-    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+    pages: int
+    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class ChangeNodeRequest(_message.Message):
     __slots__ = ("node", "rename", "labels", "revoked")
@@ -277,14 +285,18 @@ class CreateTicketResponse(_message.Message):
     def __init__(self, ticket: _Optional[_Union[Ticket, _Mapping]] = ..., address: _Optional[str] = ...) -> None: ...
 
 class ListTicketsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page",)
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    page: int
+    def __init__(self, page: _Optional[int] = ...) -> None: ...
 
 class ListTicketsResponse(_message.Message):
-    __slots__ = ("tickets",)
+    __slots__ = ("tickets", "pages")
     TICKETS_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     tickets: _containers.RepeatedCompositeFieldContainer[Ticket]
-    def __init__(self, tickets: _Optional[_Iterable[_Union[Ticket, _Mapping]]] = ...) -> None: ...
+    pages: int
+    def __init__(self, tickets: _Optional[_Iterable[_Union[Ticket, _Mapping]]] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class RevokeTicketRequest(_message.Message):
     __slots__ = ("id",)
@@ -329,14 +341,18 @@ class CreateTokenResponse(_message.Message):
     def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ..., address: _Optional[str] = ...) -> None: ...
 
 class ListTokensRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page",)
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    page: int
+    def __init__(self, page: _Optional[int] = ...) -> None: ...
 
 class ListTokensResponse(_message.Message):
-    __slots__ = ("tokens",)
+    __slots__ = ("tokens", "pages")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[Token]
-    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
+    pages: int
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class RevokeTokenRequest(_message.Message):
     __slots__ = ("name",)
