@@ -169,6 +169,8 @@ def test_a_copy_that_is_made_meanwhile_is_a_server(fed: Federation, tmp_path: Pa
     assert fed.records("server", "backup", str(copy), "--dir", str(fed.root / "server"))[0]["bytes"] > 0
     with fed.program("server", "--dir", str(copy), "--port", "0", "--pages", "", "--json") as server:
         assert '"ticket": ""' in server.wait_for(r'\{"event": "ready".*')[0]
+    for directory in (fed.root / "server", copy):
+        assert not [path for path in directory.rglob("*") if path.stat().st_mode & 0o077], "others may read it"
 
 
 def test_people_and_tickets(fed: Federation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,8 @@ def node(
     The first start joins with a ticket; later ones need none.
 
     Args:
-        address: as the server, or `umbel ticket create`, printed it; not needed by a node that has joined.
+        address: as the server, or `umbel ticket create`, printed it; not needed by a node that has joined. Where others
+            may see which commands run, it can stand in the variable UMBEL_TICKET instead.
         name: of the node, which is also its client's.
         app: an app that may run here: its directory, its wheel, or its name; may be given more than once.
         site: a TOML file with the settings of the node's only data set: ctx.site.
@@ -63,6 +65,7 @@ def node(
     apps = installed(app or [], directory, needed=not settings.policy.code_from_server)
     log_to_lines(json=json)
     hold_message_memory()
+    address = address or os.environ.pop("UMBEL_TICKET", "")  # which apps would see, else
     asyncio.run(_work(address, settings, apps, directory=directory, ca=ca, lines=NodeLines(json=json)))
 
 

@@ -108,8 +108,16 @@ def _check_installed() -> None:
 def _make(directory: Path) -> None:
     from umbel.store.durable import readable_errors
 
+    _keep_to_oneself()
     with readable_errors(directory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _keep_to_oneself() -> None:
+    """What is written from now on others may not read, wherever it lies."""
+    import os
+
+    os.umask(0o077)
 
 
 def _apps(apps: list[str]) -> dict[str, Any]:
@@ -220,6 +228,7 @@ def backup(path: Path, *, dir: Path, database: str = "", json: Json = False) -> 
     from umbel.cli.printing import give, line
 
     _check_installed()
+    _keep_to_oneself()
     size = back_up(dir, path, database)
     if json:
         give({"path": str(path), "bytes": size})

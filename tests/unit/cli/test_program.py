@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -259,3 +261,18 @@ def test_the_doctor_looks_at_what_is_there(tmp_path: Path, capsys: pytest.Captur
     wrong = {record["check"]: record["advice"] for record in found if record["status"] == "bad"}
     assert wrong["key file"].startswith("chmod 600")
     assert wrong["app"]
+
+
+def test_a_node_reads_its_address_where_nobody_sees_it(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(f'[policy]\ncode_from_server = true\napps = ["{"ab" * 32}"]\n', encoding="utf-8")
+    command = [sys.executable, "-c", "from umbel.cli import main; main()", "node", "--name", "lyon"]
+    done = subprocess.run(
+        [*command, "--dir", str(tmp_path / "lyon"), "--config", str(config)],
+        env={**os.environ, "UMBEL_TICKET": "umbel://localhost:1/short"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cut off" in done.stderr
