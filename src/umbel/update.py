@@ -222,8 +222,6 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     long = next((name for name in checked if len(name) > _LONGEST_NAME), None)
     if long is not None:
         raise BadUpdate(f"a metric's name has {len(long)} characters, {_LONGEST_NAME} may leave a client")
-    if strange := next((name for name in checked if not name.isprintable()), None):
-        raise BadUpdate(f"a metric is called {strange!r}", advice="leave out what cannot be printed")
     if count > MAX_METRICS:
         raise BadUpdate(
             f"there are {count} numbers in metrics, {MAX_METRICS} may leave a client",

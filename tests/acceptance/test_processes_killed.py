@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -59,7 +60,10 @@ def deadly(federation: Federation, place: str, seed: int) -> Federation:
             os.kill(os.getpid(), signal.SIGKILL)
         elif how == 1:
             answer = call(model, ctx)
-            os.kill(drawn.choice(children(os.getppid())), signal.SIGKILL)
+            mine = Path("/proc/self/cmdline").read_bytes()
+            with suppress(OSError):  # it has just ended by itself
+                others = [pid for pid in children(os.getppid()) if Path(f"/proc/{pid}/cmdline").read_bytes() == mine]
+                os.kill(drawn.choice(others), signal.SIGKILL)
             return answer
         die_at_line(drawn.randrange(1, 150))
         return call(model, ctx)

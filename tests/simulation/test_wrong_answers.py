@@ -225,6 +225,10 @@ def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) ->
             )
             with pytest.raises(Rejected, match="a metric is called"):
                 await hand.link.report(wire.ReportRequest(id=task.id, update=metrics))
+            async with asyncio.timeout(PATIENCE):
+                await place.ended(run)
+            run = await place.submit(plain(quorum=0.0), key="another")
+            task = await hand.task()
             failure = wire.Failure(code="x", message=f"one\n\ttwo{clear}\u20ac", traceback=clear)
             await hand.link.report(wire.ReportRequest(id=task.id, failure=failure))
             async with asyncio.timeout(PATIENCE):

@@ -22,7 +22,7 @@ from umbel.engine.app import ServerApp
 from umbel.engine.arguments import check_trainable
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping
 from umbel.engine.submission import EvaluationOnly, Submission
-from umbel.errors import Failure, Rejected, UmbelError, UsageError
+from umbel.errors import Failure, NotThere, Rejected, UmbelError, UsageError
 from umbel.progress import Display
 from umbel.recipe import write_recipe
 from umbel.remote.directory import RunDirectory
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from umbel.apps.describe import App
 
 logger = logging.getLogger("umbel")
+_TRIES = 10  # to read a result that changes meanwhile
 _KEPT_BLOBS = 4  # the state's and the best model, now and a round ago
 _MOST = 1 << 22  # characters of a result: what fits into a message
 
@@ -186,9 +187,7 @@ class RemoteSession:
 
     def _result(self, status: str) -> Result:
         assert self.run is not None
-        id = self.run.id
-        run, found = patiently(lambda: self._line.run(id))
-        self.outcome = Outcome.read(found, self._fetch)
+        run = self._read(self.run.id)
         seconds = (run.ended or time.time()) - (run.started or run.submitted)
         result = self.outcome.result(
             status=status,
@@ -201,6 +200,18 @@ class RemoteSession:
         )
         self._forget()
         return result
+
+    def _read(self, id: str) -> Any:
+        """Read what came out so far; gives the run. While it goes on, what it had a moment ago may be gone."""
+        for left in reversed(range(_TRIES)):
+            run, found = patiently(lambda: self._line.run(id))
+            try:
+                self.outcome = Outcome.read(found, self._fetch)
+                return run
+            except NotThere:
+                if not left:
+                    raise
+        raise AssertionError("it tries at least once")
 
     def _fetch(self, digest: str) -> Arrays:
         """The arrays of a digest, from here if they are."""

@@ -221,6 +221,7 @@ class NodeDesk:
         done: Done
         try:
             done = result_of(request, question, lambda blob: self._arrays(blob, kept))
+            _check_printable(done)
             if isinstance(done, Update):
                 question.check(done)
         except (BadUpdate, FormatError) as error:
@@ -308,6 +309,14 @@ def _check_readable(request: wire.EnrolRequest | wire.OpenSessionRequest) -> Non
         raise Rejected(
             f"node {request.name!r} says {strange[:80]!r} of itself", advice="leave out what cannot be printed"
         )
+
+
+def _check_printable(done: Done) -> None:
+    """Refuse metrics whose names could do so; they become columns of the history."""
+    names = () if isinstance(done, Failure) else done.metrics if isinstance(done, Update) else done.values
+    strange = next((name for name in names if not name.isprintable()), None)
+    if strange is not None:
+        raise BadUpdate(f"a metric is called {strange!r}", advice="leave out what cannot be printed")
 
 
 def _readable(text: str) -> str:

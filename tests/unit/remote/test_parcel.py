@@ -127,6 +127,7 @@ def test_apps_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_functions_of_the_program_itself_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     main = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     client = umbel.ClientApp()
 
     def train(model: umbel.Arrays, ctx: umbel.Context) -> umbel.Update:
