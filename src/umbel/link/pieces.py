@@ -82,7 +82,7 @@ async def _begun(pieces: AsyncIterator[Data], most: int, make: Callable[[Data], 
         return list(map(make, batch)), ended
 
     if sum(map(len, batch)) > INLINE:
-        return asyncio.ensure_future(asyncio.to_thread(made))
+        return asyncio.get_running_loop().run_in_executor(None, made)
     small: asyncio.Future[_Made] = asyncio.get_running_loop().create_future()
     small.set_result(made())
     return small
@@ -140,7 +140,8 @@ class Behind:
             running.result()
         batch, self._waiting = self._waiting, []
         if batch:
-            self._running = asyncio.ensure_future(asyncio.to_thread(self._all, batch))
+            # no task: those are cancelled when the loop ends, and the thread would go on with what was closed
+            self._running = asyncio.get_running_loop().run_in_executor(None, self._all, batch)
 
     def _all(self, batch: list[Data]) -> None:
         for piece in batch:

@@ -159,3 +159,30 @@ async def test_who_is_cancelled_leaves_when_nothing_is_being_taken_any_more() ->
     await over(task)
     assert task.cancelled()
     assert taken == [bytes([number]) for number in range(4)]
+
+
+def test_a_loop_that_ends_leaves_no_thread_at_work_on_what_was_closed() -> None:
+    go, begun, done = threading.Event(), threading.Event(), list[str]()
+
+    def take(piece: object) -> None:
+        begun.set()
+        go.wait()
+        done.append("taken")
+
+    async def put() -> None:
+        try:
+            async with Behind(take) as behind:
+                await behind.put(b"one")
+                await behind.put(b"two")
+                await asyncio.Event().wait()
+        finally:
+            done.append("closed")
+
+    async def ends() -> None:
+        task = asyncio.ensure_future(put())
+        await asyncio.to_thread(begun.wait)
+        asyncio.get_running_loop().call_soon(go.set)
+        del task
+
+    asyncio.run(ends())  # which cancels all tasks
+    assert done == ["taken", "taken", "closed"]

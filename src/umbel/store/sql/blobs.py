@@ -396,12 +396,16 @@ class ServerBlobs:
         path, aside = path.with_name(path.name + more), aside.with_name(aside.name + TEMPORARY)
         if self._pins or digest in self._fresh or digest in (self._lately or ()):
             return None
-        with self._alone(digest):
-            try:
-                os.rename(path, aside)
-            except OSError:  # it has gone, or its system keeps what somebody looks at
-                return None
+        alone = self._alone(digest)
+        if not alone.acquire(blocking=False):  # whoever has it may wait for somebody who waits for us: the next time
+            return None
+        try:
+            os.rename(path, aside)
             self._forget(digest)
+        except OSError:  # it has gone, or its system keeps what somebody looks at
+            return None
+        finally:
+            alone.release()
         return aside
 
     def _give_up(self, name: str, before: float) -> bool:

@@ -269,6 +269,17 @@ def test_what_somebody_is_about_to_name_again_stays(tmp_path: Path) -> None:
         assert store.blobs.path(DIGEST).read_bytes() == LARGE
 
 
+def test_a_sweep_waits_for_nobody_who_is_at_work_on_a_file(tmp_path: Path) -> None:
+    """Who begins an upload waits for the one before, which at its end waits for what a sweep holds."""
+    with opened(tmp_path) as store:
+        store.blobs.keep_bytes(LARGE)
+        with store.blobs._alone(DIGEST):
+            store.sweep(-1.0).result(60)
+            assert store.blobs.path(DIGEST).read_bytes() == LARGE
+        store.sweep(-1.0).result(60)
+        assert list(store.blobs.directory.iterdir()) == []
+
+
 def test_what_is_not_here_is_not_held(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         assert store.blobs.held(DIGEST) is None
