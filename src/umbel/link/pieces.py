@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from umbel.link.base import Data
+from umbel.link.ending import ending
 from umbel.wire.limits import INLINE
 
 _MOST = 2  # pieces at a time: 2 MiB on their way in or out, and as much in the hands of the thread
@@ -43,26 +44,27 @@ async def ahead(pieces: AsyncIterator[Data], make: Callable[[Data], bytes]) -> A
     Who reads slowly makes this hold one or two of them, who reads fast four.
 
     Args:
-        pieces: to take. Where they end with an error, what came before comes out before it.
+        pieces: to take; closed at the end. Where they end with an error, what came before comes out before it.
         make: copies a piece into a message.
     """
-    clock = asyncio.get_running_loop().time
-    most, coming = 1, await _begun(pieces, 1, make)
-    try:
-        while True:
-            ready, error = await coming
-            if ready and error is None:
-                coming = await _begun(pieces, most, make)
-            began = clock()
-            for message in ready:
-                yield message
-            most = min(2 * most, _MOST) if clock() - began < _FAST else 1
-            if error is not None:
-                raise error
-            if not ready:
-                return
-    finally:
-        await over(coming)
+    clock, most = asyncio.get_running_loop().time, 1
+    async with ending(pieces):
+        coming = await _begun(pieces, most, make)
+        try:
+            while True:
+                ready, error = await coming
+                if ready and error is None:
+                    coming = await _begun(pieces, most, make)
+                began = clock()
+                for message in ready:
+                    yield message
+                most = min(2 * most, _MOST) if clock() - began < _FAST else 1
+                if error is not None:
+                    raise error
+                if not ready:
+                    return
+        finally:
+            await over(coming)
 
 
 _Made = tuple[list[bytes], Exception | None]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from umbel.apps.ending import how_ended
 from umbel.apps.frames import Frame, Garbage, pack, read_frame
 from umbel.apps.output import Output
 from umbel.errors import UsageError
@@ -249,15 +250,7 @@ class Child:
 
     def _how(self) -> str:
         """How it ended, in words."""
-        status = self._process.returncode
-        if status is None or status >= 0:
-            return f"the app's process ended by itself, with exit status {status}, before it had answered"
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
-        hint = "; perhaps the system had no memory left" if name == "SIGKILL" else ""
-        return f"the app's process was ended by {name}{hint}"
+        return how_ended(self._process.returncode, "the app's process", "it had answered")
 
     def clear(self) -> None:
         """Remove files that it has left for the node, and are not needed."""

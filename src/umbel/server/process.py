@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, final
 
+from umbel.apps.ending import how_ended
 from umbel.apps.output import Output
 from umbel.simulation.spawn import end_of, inherited, pair, unforked
 from umbel.store.durable import readable_errors
@@ -135,15 +136,7 @@ class RunProcess:
         if not self._ended.wait(_MOMENT):
             self.kill()
             return "the run's process has closed its connection to the server; it was ended"
-        status = self._process.returncode
-        if status >= 0:
-            return f"the run's process ended by itself, with exit status {status}, before main had returned"
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
-        hint = "; perhaps the system had no memory left" if name == "SIGKILL" else ""
-        return f"the run's process was ended by {name}{hint}"
+        return how_ended(self._process.returncode, "the run's process", "main had returned")
 
     def printed(self) -> str:
         """The last of what it has printed."""

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.node.scripted import on_a_loop
+from umbel.link.ending import ending
 from umbel.link.pieces import Behind, ahead, file_pieces, mapped_pieces, over
 
 sizes = st.lists(st.integers(0, 40_000), max_size=20)
@@ -51,6 +52,22 @@ async def test_who_reads_slowly_has_fewer_pieces_made_than_who_reads_fast(
         waiting = max(waiting, len(taken) - read)
         read += 1
     assert (read, waiting) == (40, most)
+
+
+@on_a_loop
+async def test_pieces_are_closed_when_nobody_wants_more() -> None:
+    closed: list[bool] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            for _ in range(10):
+                yield bytes(10)
+        finally:
+            closed.append(True)
+
+    async with ending(ahead(pieces(), bytes)) as messages:
+        await anext(messages)
+    assert closed == [True]  # and not when the garbage is collected
 
 
 both = pytest.mark.parametrize("read", [file_pieces, mapped_pieces])
