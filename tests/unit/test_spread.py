@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from umbel import Arrays, Update, aggregate, optimize, spread
 from umbel.aggregate.weighted_sum import WeightedSum
 from umbel.arrays import Array
 from umbel.rows import Rows
-from umbel.simulation.threads import Threads
+from umbel.simulation.threads import Threads, large_arrays
 from umbel.spread import Elementwise, Work, in_parts, one_by_one, spreading
 
 SIZE = 5003
@@ -42,6 +43,22 @@ def test_each_element_has_its_turn_once(size: int, threads: Threads) -> None:
     with spreading(threads):
         assert in_parts(size, see)
     assert seen.tolist() == [2] * size
+
+
+def test_a_process_that_does_nothing_else_shares_out_and_leaves_no_thread() -> None:
+    who: set[str] = set()
+
+    def see(_: slice) -> bool:
+        who.add(threading.current_thread().name)
+        return True
+
+    with large_arrays(2):
+        assert in_parts(SIZE, see)
+    assert who
+    assert all(name.startswith("umbel-fold") for name in who)
+    assert not any(thread.name in who for thread in threading.enumerate())
+    assert in_parts(SIZE, see)
+    assert threading.current_thread().name in who
 
 
 def test_it_says_whether_all_said_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, final, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ from umbel.bfloat16 import from_bfloat16
 from umbel.elements import STRETCH, is_harmless
 from umbel.errors import BadUpdate
 from umbel.spec import FLOATS, Entry, Role, Spec, layout
+from umbel.spread import in_parts
 from umbel.update import Update
 
 Shapes = Literal["equal", "slices", "free"]
@@ -152,17 +154,23 @@ def check_finite(
     looked_at = [run for run in arrays.spec.runs if run.dtype in FLOATS and run.role in roles]
     if all(run.size <= STRETCH and is_harmless(arrays.flat(run)) for run in looked_at):
         return
-    with np.errstate(all="ignore"):
-        for run in looked_at:
-            flat = arrays.flat(run)
-            most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
-            for i in range(0, run.size, STRETCH):
-                block = from_bfloat16(flat[i : i + STRETCH]) if run.dtype == "BF16" else flat[i : i + STRETCH]
-                if is_harmless(block):
-                    continue  # one look, and what it gives is small enough where nothing is wrong
-                largest = float(np.maximum.reduce(block)), -float(np.minimum.reduce(block))
-                if not (largest[0] <= most and largest[1] <= most):  # as floats: float16 would make infinity of most
-                    _refuse(arrays, most, roles)
+    for run in looked_at:
+        most = _HUGE.get(run.dtype, _HUGE_F32) / max(1.0, weight) if bounded else float(np.finfo(np.float64).max)
+        if not in_parts(run.size, partial(_are_within, arrays.flat(run), run.dtype, most)):
+            _refuse(arrays, most, roles)
+
+
+def _are_within(flat: Array, dtype: str, most: float, part: slice) -> bool:
+    """Are these elements finite, and none larger than that?"""
+    for i in range(part.start, part.stop, STRETCH):
+        block = flat[i : min(i + STRETCH, part.stop)]
+        block = from_bfloat16(block) if dtype == "BF16" else block
+        if is_harmless(block):
+            continue  # one look, and what it gives is small enough where nothing is wrong
+        largest = float(np.maximum.reduce(block)), -float(np.minimum.reduce(block))
+        if not (largest[0] <= most and largest[1] <= most):  # as floats: float16 would make infinity of most
+            return False
+    return True
 
 
 def _refuse(arrays: Arrays, most: float, roles: Collection[Role]) -> None:

@@ -21,7 +21,6 @@ from typing import Any, final
 from umbel import rng
 from umbel.apps.frames import receive
 from umbel.apps.load import load_server
-from umbel.buffers import allocating
 from umbel.client.central import CentralTests
 from umbel.client.determinism import isolated, prepare
 from umbel.client.failures import own_words, trace, words
@@ -35,8 +34,9 @@ from umbel.errors import FormatError, RunError, UmbelError
 from umbel.server.clock import ServerClock
 from umbel.server.proxies import AskingRunner, AskingStore, Upward
 from umbel.server.telling import Telling
-from umbel.simulation.recycler import Recycler
+from umbel.simulation.cpus import cores
 from umbel.simulation.spawn import die_with_parent
+from umbel.simulation.threads import large_arrays
 
 _EASY_PREY = "500"  # when memory ends, the system is to take this process rather than the server
 _PACKAGE = str(Path(rng.__file__).parent) + os.sep
@@ -74,7 +74,7 @@ def _serve(server: socket.socket, begin: Mapping[str, Any]) -> None:
         up.interrupt()
 
     signal.signal(signal.SIGINT, interrupted)
-    with isolated(begin["threads"]), allocating(Recycler().lend):
+    with isolated(begin["threads"]), large_arrays(begin["threads"] or cores()):
         try:
             ended = _ended(up, begin)
         finally:

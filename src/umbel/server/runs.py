@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, final
 
-from umbel.buffers import allocating
 from umbel.engine.question import Question
 from umbel.engine.submission import Submission
 from umbel.errors import NotThere, Rejected, UmbelError, UsageError
@@ -27,7 +26,8 @@ from umbel.server.news import News, Saying, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.unnamed import room_of
 from umbel.server.wanted import Wanted
-from umbel.simulation.recycler import Recycler
+from umbel.simulation.cpus import cores
+from umbel.simulation.threads import large_arrays
 from umbel.store.sql import RunRow, ServerStore
 from umbel.store.sql.rows import plain
 
@@ -80,7 +80,7 @@ class Runs:
         self.active: dict[str, Active] = {}
         self._queue: list[str] = []
         self.news = News(store, lambda run: run in self.active or run in self._queue)
-        self._lent = ExitStack()  # memory for models, used again as long as there are runs
+        self._lent = ExitStack()  # what computing with models takes, as long as there are runs
         self._written: Future[RunRow] | None = None  # the last status
         self._started = self._ending = False
 
@@ -144,7 +144,7 @@ class Runs:
             say=say,
         )
         if not self.active:
-            self._lent.enter_context(allocating(Recycler().lend))
+            self._lent.enter_context(large_arrays(cores()))
         task = self._loop.create_task(self._conduct(run, desk, submission, say), name=f"umbel-run-{run.id[:8]}")
         self.active[run.id] = Active(desk, task)
         self._say(run.id, "status", {"status": "running", "reason": ""})

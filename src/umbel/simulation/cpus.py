@@ -21,6 +21,13 @@ def let_others_first() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def woken_apart(processes: Sequence[int]) -> Iterator[None]:
     """Whoever of these is woken meanwhile wakes on a CPU of its own; afterwards the system may move it.
@@ -50,4 +57,4 @@ def _bind(process: int, cpus: set[int]) -> None:
             os.sched_setaffinity(process, cpus)
 
 
-__all__ = ["let_others_first", "woken_apart"]
+__all__ = ["cores", "let_others_first", "woken_apart"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -18,6 +17,7 @@ from umbel.engine.ports import Runner
 from umbel.errors import UsageError
 from umbel.simulation import auto
 from umbel.simulation.auto import Auto
+from umbel.simulation.cpus import cores
 from umbel.simulation.groups import is_grouped
 from umbel.simulation.inline import Inline
 from umbel.simulation.limits import time_limit
@@ -192,13 +192,6 @@ class Simulation(Place):
 
     def __repr__(self) -> str:
         return f"Simulation({len(self.clients)} clients, engine={self.engine!r})"
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 __all__ = ["Engine", "Simulation"]

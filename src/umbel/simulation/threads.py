@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import final
 
-from umbel.spread import Work, do_part
+from umbel.buffers import allocating
+from umbel.simulation.recycler import Recycler
+from umbel.spread import Work, do_part, spreading
 
 
 @final
@@ -19,20 +22,27 @@ class Threads:
     """
 
     def __init__(self, count: int) -> None:
-        self._count = count
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="umbel-fold")
 
     def __call__(self, work: Work, parts: Sequence[slice]) -> bool:
         """Do all parts. Did each return True?"""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._count, thread_name_prefix="umbel-fold")
         said = [*self._executor.map(partial(do_part, work), parts)]
         return all(said)
 
     def close(self) -> None:
         """End the threads."""
-        if self._executor is not None:
-            self._executor.shutdown()
+        self._executor.shutdown()
 
 
-__all__ = ["Threads"]
+@contextmanager
+def large_arrays(count: int) -> Iterator[None]:
+    """In a process that does nothing but federations: memory for models is used again, and work on them is shared out.
+
+    Args:
+        count: of threads.
+    """
+    with closing(Threads(count)) as threads, allocating(Recycler().lend), spreading(threads):
+        yield
+
+
+__all__ = ["Threads", "large_arrays"]
