@@ -20,6 +20,7 @@ from umbel.link.identity import Identity
 from umbel.link.memory import MemoryLink
 from umbel.testing import check_link
 from umbel.testing import link as suite
+from umbel.wire.frames import Piece
 
 
 @asynccontextmanager
@@ -82,7 +83,7 @@ class Broken:
     async def stat_blob(self, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         return await self.inner.stat_blob(request)
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Piece]) -> wire.WriteBlobResponse:
         return await self.inner.write_blob(head, data)
 
     async def close(self) -> None:
@@ -167,8 +168,8 @@ class EndsEarly(Broken):
 
 
 class TurnsPieces(Broken):
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
-        async def turned() -> AsyncIterator[Data]:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Piece]) -> wire.WriteBlobResponse:
+        async def turned() -> AsyncIterator[Piece]:
             for piece in [piece async for piece in data][::-1]:
                 yield piece
 
@@ -176,7 +177,7 @@ class TurnsPieces(Broken):
 
 
 class WrapsTheCallersError(Broken):
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Piece]) -> wire.WriteBlobResponse:
         try:
             return await self.inner.write_blob(head, data)
         except KeyError as error:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from umbel import wire
+from umbel.wire.frames import Piece
 
 Data = bytes | memoryview
 """A piece of a blob. Its bytes stay as they are: who gets one may ask for the next before using it."""
@@ -36,7 +37,7 @@ class Link(Protocol):
     async def stat_blob(self, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         """How much of a blob the server has."""
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Piece]) -> wire.WriteBlobResponse:
         """Write a blob from ``head.offset`` to its end; no piece is larger than a chunk."""
 
     async def close(self) -> None:

@@ -8,24 +8,62 @@ from __future__ import annotations
 
 import asyncio
 import mmap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sized
+from io import SEEK_END, FileIO
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, Self, TypeVar, final
 
 from umbel.link.base import Data
 from umbel.link.ending import ending
 from umbel.wire.limits import INLINE
 
 _MOST = 2  # pieces at a time: 2 MiB on their way in or out, and as much in the hands of the thread
+T = TypeVar("T", bound=Sized)
 _FAST = 0.1  # seconds in which they are gone where somebody reads fast
 
 
-async def file_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Data]:
+@final
+class _File(FileIO):
+    """A file that is open as long as somebody may read it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@final
+class Stretch:
+    """Bytes of a file, which are read into the message that they travel in.
+
+    Args:
+        file: which.
+        offset: where they begin.
+        size: how many; fewer, should somebody cut the file.
+    """
+
+    def __init__(self, file: _File, offset: int, size: int) -> None:
+        self._file, self._offset, self._size = file, offset, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def readinto(self, place: memoryview) -> int:
+        """Read them; gives how many there are now."""
+        there = self._file.seek(self._offset) - self._offset
+        while there < self._size and (more := self._file.readinto(place[there:])):
+            there += more
+        return there
+
+    def __bytes__(self) -> bytes:
+        place = bytearray(self._size)
+        return bytes(memoryview(place)[: self.readinto(memoryview(place))])
+
+
+async def file_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Stretch]:
     """A file from an offset on, in pieces of so many bytes, whatever somebody else does to it meanwhile."""
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        while piece := file.read(size):
-            yield piece
+    file = _File(path)
+    end = file.seek(0, SEEK_END)
+    for begin in range(offset, end, size):
+        yield Stretch(file, begin, min(size, end - begin))
 
 
 async def mapped_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Data]:
@@ -38,7 +76,7 @@ async def mapped_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Dat
         yield whole[begin : begin + size]
 
 
-async def ahead(pieces: AsyncIterator[Data], make: Callable[[Data], bytes]) -> AsyncIterator[bytes]:
+async def ahead(pieces: AsyncIterator[T], make: Callable[[T], bytes]) -> AsyncIterator[bytes]:
     """Messages made of pieces, while those before are under way.
 
     Who reads slowly makes this hold one or two of them, who reads fast four.
@@ -70,9 +108,9 @@ async def ahead(pieces: AsyncIterator[Data], make: Callable[[Data], bytes]) -> A
 _Made = tuple[list[bytes], Exception | None]
 
 
-async def _begun(pieces: AsyncIterator[Data], most: int, make: Callable[[Data], bytes]) -> asyncio.Future[_Made]:
+async def _begun(pieces: AsyncIterator[T], most: int, make: Callable[[T], bytes]) -> asyncio.Future[_Made]:
     """Begin to make the next messages; none, if there are no more pieces. With them comes what ended the pieces."""
-    batch: list[Data] = []
+    batch: list[T] = []
     ended: Exception | None = None
     try:
         while len(batch) < most and (piece := await anext(pieces, None)) is not None:
@@ -150,4 +188,4 @@ class Behind:
             self._take(piece)
 
 
-__all__ = ["Behind", "ahead", "file_pieces", "mapped_pieces", "over"]
+__all__ = ["Behind", "Stretch", "ahead", "file_pieces", "mapped_pieces", "over"]

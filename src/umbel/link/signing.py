@@ -15,7 +15,7 @@ from umbel.link.dispatch import COUNTER, SESSION, SIGNATURE
 from umbel.link.ending import ending
 from umbel.link.identity import Identity
 from umbel.link.pieces import ahead
-from umbel.wire.frames import read_data, write_frame, write_head
+from umbel.wire.frames import Piece, read_data, write_frame, write_head
 from umbel.wire.methods import NODE, M
 
 _REPORT = "report it: the server is no Umbel server, or something on the way changes what it sends"
@@ -86,7 +86,7 @@ class SignedLink(ABC):
         """See `Link.stat_blob`."""
         return await self._ask("StatBlob", request, wire.StatBlobResponse)
 
-    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Data]) -> wire.WriteBlobResponse:
+    async def write_blob(self, head: wire.BlobHead, data: AsyncIterator[Piece]) -> wire.WriteBlobResponse:
         """See `Link.write_blob`."""
         method, first = NODE["WriteBlob"], write_head(head)
         metadata = self._signed(method.path, first)
@@ -124,7 +124,7 @@ def _checked(kind: type[M], data: bytes) -> M:
     return message
 
 
-async def uploaded(first: bytes, data: AsyncIterator[Data]) -> AsyncIterator[bytes]:
+async def uploaded(first: bytes, data: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     """The messages of an upload: the head, then the data."""
     yield first
     async with ending(ahead(data, write_frame)) as messages:

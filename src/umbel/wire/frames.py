@@ -1,10 +1,14 @@
 """Chunks of blobs as messages, without protobuf's copies.
 
 A message with one field of bytes is a tag, a length and the bytes. protobuf copies the bytes when it makes such a
-message and again when it serializes it; here they are copied once, into the message, and not at all on arrival.
+message and again when it serializes it; here they are copied once, into the message, and not at all on arrival. What
+lies in a file is read into the message.
 """
 
 from __future__ import annotations
+
+from io import BytesIO
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -14,13 +18,38 @@ from umbel.wire.v1.values_pb2 import BlobHead, ReadBlobResponse, WriteBlobReques
 _READ, _WRITE = b"\x0a", b"\x12"  # field 1 and field 2, of bytes
 
 
-def _framed(tag: bytes, data: bytes | memoryview) -> bytes:
-    size, length = len(data), bytearray()
+class Source(Protocol):
+    """Bytes that lie elsewhere, and come when they are read."""
+
+    def __len__(self) -> int: ...
+
+    def readinto(self, place: memoryview, /) -> int:
+        """Read them; gives how many there are now."""
+        ...
+
+
+Piece = bytes | memoryview | Source
+
+
+def _framed(tag: bytes, data: Piece) -> bytes:
+    head = _head(tag, len(data))
+    if isinstance(data, bytes | memoryview):
+        return b"".join((head, data))
+    whole = BytesIO(bytes(len(head) + len(data)))  # getvalue gives these very bytes: no copy
+    with whole.getbuffer() as place:
+        place[: len(head)] = head
+        there = data.readinto(place[len(head) :])
+    message = whole.getvalue()
+    return message if there == len(data) else _framed(tag, memoryview(message)[len(head) :][:there])
+
+
+def _head(tag: bytes, size: int) -> bytes:
+    length = bytearray(tag)
     while size > 0x7F:
         length.append(size & 0x7F | 0x80)
         size >>= 7
     length.append(size)
-    return b"".join((tag, length, data))
+    return bytes(length)
 
 
 def _data(tag: bytes, message: bytes) -> memoryview | None:
@@ -37,7 +66,7 @@ def _data(tag: bytes, message: bytes) -> memoryview | None:
     return None
 
 
-def read_frame(data: bytes | memoryview) -> bytes:
+def read_frame(data: Piece) -> bytes:
     """A serialized ReadBlobResponse, or ReadRunBlobResponse, with this data."""
     return _framed(_READ, data)
 
@@ -57,7 +86,7 @@ def read_data(message: bytes) -> memoryview:
         raise FormatError(f"a chunk of a blob cannot be read: {error}") from error
 
 
-def write_frame(data: bytes | memoryview) -> bytes:
+def write_frame(data: Piece) -> bytes:
     """A serialized WriteBlobRequest, or WriteRunBlobRequest, with this data and no head."""
     return _framed(_WRITE, data)
 
@@ -100,4 +129,4 @@ def write_data(message: bytes) -> memoryview:
     return memoryview(request.data)
 
 
-__all__ = ["read_data", "read_frame", "read_head", "write_data", "write_frame", "write_head"]
+__all__ = ["Piece", "Source", "read_data", "read_frame", "read_head", "write_data", "write_frame", "write_head"]
