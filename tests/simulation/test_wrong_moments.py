@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, trained
 from umbel import wire
+from umbel.errors import DiskFull
 from umbel.server.desk import Desk
 
 ACCEPTED, LATE = wire.ReportResponse.VERDICT_ACCEPTED, wire.ReportResponse.VERDICT_LATE
@@ -59,6 +61,33 @@ def test_an_answer_that_comes_before_its_client_is_asked_again_is_counted(
                 row = await place.ended(run)
             assert (row.status, row.round) == ("finished", 1)
             assert "task" not in hand.unheard(), "it was asked again"
+
+    asyncio.run(story())
+
+
+def test_an_exchange_that_cannot_be_written_ends_its_run_though_nodes_were_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            assert place.store is not None
+            failing: Future[Any] = Future()
+            with monkeypatch.context() as patched:
+                patched.setattr(place.store, "open_exchange", lambda *_: failing)
+                run = await place.submit(plain())
+                task = await hand.task()
+                failing.set_exception(DiskFull("no room left", advice="free some"))
+                async with asyncio.timeout(PATIENCE):
+                    row = await place.ended(run)
+            assert (row.status, row.reason) == ("failed", "no room left\n  What to do: free some")
+            assert await hand.report(task, blob_of(trained(task))) == LATE
+            assert place.runs is not None
+            await place.runs.resume(row, 0, "alice")
+            again = await hand.task()
+            assert (again.id.exchange, again.id.client) == (task.id.exchange, task.id.client)
+            assert await hand.report(again, blob_of(trained(again))) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
 
     asyncio.run(story())
 

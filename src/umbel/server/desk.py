@@ -154,8 +154,10 @@ class Desk:
         else:
             tray.early[answer.client] = answer
 
-    def _ask(self, tray: _Tray, tasks: Sequence[tuple[str, int]]) -> None:
-        """Ask clients whose answer has not come since somebody looked into the store."""
+    def _ask(self, opening: OpenExchange | None, tray: _Tray, tasks: Sequence[tuple[str, int]]) -> None:
+        """Ask clients whose answer has not come since somebody looked into the store; open the exchange before."""
+        if opening is not None:
+            self._hub.open(opening)
         left = [task for task in tasks if not tray.takes(tray.early.pop(task[0], None), task[1])]
         self.returning = bool(self._reopened)
         self._hub.lease(self._run.id, left)
@@ -235,8 +237,8 @@ class Desk:
             population=self._gathered,
             roster="[]",
         )
-        opened = self._store.open_exchange(self._run.id, mine, blobs).result()
         self._tray, self.counted = _Tray(question.sequence), ()
+        opened = self._written(self._store.open_exchange(self._run.id, mine, blobs), mine)
         if self.interrupted is not None:
             self._tray.events.put(self.interrupted)
         rows = self._store.answers(self._run.id, question.sequence) if opened is not mine else ()
@@ -248,6 +250,23 @@ class Desk:
         self._reopened = self._reopened[1:] if same else ()  # else main asks for something else now
         self._over = bool(self._reopened)
         return _LONG_AGO if self._over else opened.opened
+
+    def _written(self, opening: Future[OpenRow], mine: OpenRow) -> OpenRow:
+        """The exchange as it stands in the store. One that cannot be there yet is being written while nodes are asked.
+
+        Answers are written behind it. Should it be lost with this process, none of them was acknowledged, and the same
+        is asked again.
+        """
+        if self._reopened:
+            return opening.result()
+        events = self._tray.events
+
+        def done(opening: Future[OpenRow]) -> None:
+            if (error := opening.exception()) is not None:
+                events.put(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+        opening.add_done_callback(done)
+        return mine
 
     def _fill(self, task: Task, sequence: int) -> None:
         task.id.CopyFrom(TaskId(run=self._run.id, exchange=sequence))
@@ -293,9 +312,7 @@ class Desk:
             if self._tray.takes(answer, ask[answer.client]):
                 del ask[answer.client]
         opening, self._opening = self._opening, None
-        if opening is not None:
-            self._tell(self._hub.open, opening)
-        self._tell(self._ask, self._tray, () if self._over else [*ask.items()])
+        self._tell(self._ask, opening, self._tray, () if self._over else [*ask.items()])
 
     def wait(self, until: float) -> list[Event]:
         """Wait for what happens."""
