@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from umbel import wire
@@ -27,25 +28,25 @@ async def deliver(link: Link, answer: Finished, outbox: Outbox, *, chunk: int) -
         LinkError: it has not arrived.
     """
     report = wire.ReportRequest.FromString(answer.report)
-    names = set(answer.files)
+    files = {name: outbox.path(answer.key, name) for name in answer.files}
     for _ in range(_TRIES - 1):
-        await _upload_all(link, report, names, outbox, chunk)
+        await _upload_all(link, report, files, chunk)
         try:
             return (await link.report(report)).verdict
         except (NotThere, Rejected):
-            if not names or not await _is_missing_any(link, report, names):
+            if not files or not await _is_missing_any(link, report, files):
                 raise
-    await _upload_all(link, report, names, outbox, chunk)
+    await _upload_all(link, report, files, chunk)
     return (await link.report(report)).verdict
 
 
-async def _upload_all(link: Link, report: wire.ReportRequest, names: set[str], outbox: Outbox, chunk: int) -> None:
+async def _upload_all(link: Link, report: wire.ReportRequest, files: Mapping[str, Path], chunk: int) -> None:
     for blob in sent_blobs(report):
-        if blob.digest.hex() in names:
-            await upload(link, blob.digest, blob.size, outbox.path(blob.digest.hex()), chunk=chunk)
+        if (path := files.get(blob.digest.hex())) is not None:
+            await upload(link, blob.digest, blob.size, path, chunk=chunk)
 
 
-async def _is_missing_any(link: Link, report: wire.ReportRequest, names: set[str]) -> bool:
+async def _is_missing_any(link: Link, report: wire.ReportRequest, names: Container[str]) -> bool:
     """Has the server dropped a blob that it had?"""
     for blob in sent_blobs(report):
         if blob.digest.hex() in names:
@@ -60,7 +61,7 @@ async def upload(link: Link, digest: bytes, size: int, path: Path, *, chunk: int
 
     Args:
         link: to the server.
-        digest: SHA-256, 32 bytes.
+        digest: of its bytes, 32 bytes.
         size: of the file, bytes.
         path: of the file.
         chunk: bytes of a piece.

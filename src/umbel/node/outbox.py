@@ -4,21 +4,24 @@ One SQLite database; one commit for a finished task, which holds its answer and 
 write, whatever has to be kept of it (but for the client's new state, which is written at the same time elsewhere).
 The lines go into the journal's file at once, and are forgotten here when that file is known to be on the disk.
 
-Large arrays of answers lie beside the database in files named by their digest. They are not synced: after a loss of
-power an answer whose file is damaged is dropped, and its task is done again when it is asked again.
+Large arrays of answers lie beside the database in files named by their digest and the answer. They are not synced:
+after a loss of power an answer whose file is damaged is dropped, and its task is done again when it is asked again.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from umbel import wire
+from umbel.digest import digest_of
 from umbel.errors import CorruptFile, DiskFull, StoreError
 from umbel.node.journal import OwnersJournal
 from umbel.store.durable import readable_errors
@@ -101,6 +104,7 @@ class Outbox:
         self.files = directory / "files"
         with readable_errors(directory):
             self.files.mkdir(parents=True, exist_ok=True)
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="umbel-remover")
         self._unsynced: list[dict[str, Any]] = []  # lines that only the database is sure to keep, or not even that
         self._stored = 0  # of these, how many the database has
         with self._errors():
@@ -202,7 +206,7 @@ class Outbox:
                     "DELETE FROM answers WHERE taken AND rowid <= "
                     f"(SELECT rowid FROM answers WHERE taken ORDER BY rowid DESC LIMIT 1 OFFSET {_TAKEN})"
                 )
-        self._remove(json.loads(row[0]))
+        self._remove(self.path(key, digest) for digest in json.loads(row[0]))
 
     def drop(self, key: Key) -> None:
         """Forget an answer."""
@@ -227,20 +231,30 @@ class Outbox:
     def sweep(self) -> None:
         """Remove files that no answer needs."""
         with self._errors():
-            rows = self._db.execute("SELECT files FROM answers").fetchall()
-        needed = {name for (files,) in rows for name in json.loads(files)}
-        self._remove(path.name for path in list(self.files.iterdir()) if path.name not in needed)
+            rows = self._db.execute("SELECT run, exchange, client, files FROM answers").fetchall()
+        needed = {self.path(Key(*key), digest) for *key, files in rows for digest in json.loads(files)}
+        self._remove(path for path in list(self.files.iterdir()) if path not in needed)
 
-    def path(self, digest: str) -> Path:
-        """Where large arrays of an answer lie."""
-        return self.files / digest
+    def path(self, key: Key, digest: str) -> Path:
+        """Where large arrays of an answer lie; no other answer's, though they be the same."""
+        whose = digest_of(json.dumps(key).encode()).hex()
+        return self.files / f"{digest}.{whose[:16]}"
 
-    def _remove(self, names: Sequence[str] | Iterator[str]) -> None:
-        for name in names:
-            self.path(name).unlink(missing_ok=True)
+    def discard(self, key: Key, digests: Sequence[str]) -> None:
+        """Remove the files of an answer for which there was no room."""
+        self._remove(self.path(key, digest) for digest in digests)
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        """Remove files. To free a large one takes a while: that is done in a thread for which no task waits."""
+        for path in paths:
+            with suppress(FileNotFoundError):
+                aside = path.with_name(f"{secrets.token_hex(8)}.gone")
+                path.rename(aside)
+                self._remover.submit(aside.unlink)
 
     def close(self) -> None:
         """Sync the journal, and close all files."""
+        self._remover.shutdown()
         self.settle()
         self._journal.close()
         self._db.close()

@@ -56,8 +56,7 @@ class NodeStates:
         Raises:
             StateLost: that version is not here.
         """
-        path = self._path(run)
-        if not path.exists() and run not in self._open:
+        if not self.are_of(run):
             if version:
                 raise StateLost
             return {}
@@ -73,6 +72,10 @@ class NodeStates:
         if version and state.pop(_VERSION, None) != version:
             raise StateLost
         return state
+
+    def are_of(self, run: str) -> bool:
+        """Are there any states of this run? May be called by any thread."""
+        return run in self._open or self._path(run).exists()
 
     def write(self, run: str, client: str, version: int, state: Mapping[str, Any], *, after: int) -> None:
         """Keep a new state; on the disk when this returns.

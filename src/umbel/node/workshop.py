@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from google.protobuf.message import DecodeError
 from umbel import wire
 from umbel.apps.frames import Frame
 from umbel.arrays import Arrays
+from umbel.digest import is_file_named
 from umbel.errors import AppDiffers, AppError, ClientFailed, DiskFull, FormatError, UmbelError
 from umbel.node import answers
 from umbel.node.arrays_by_file import keep_file, pack_state, unpack_state
@@ -110,7 +110,7 @@ class Workshop:
     async def _is_whole(self, answer: Finished) -> bool:
         if not await self._has_state(answer):
             return False
-        return await asyncio.to_thread(_are_whole, [self.outbox.path(name) for name in answer.files])
+        return await asyncio.to_thread(_are_whole, {name: self.outbox.path(answer.key, name) for name in answer.files})
 
     async def _has_state(self, answer: Finished) -> bool:
         """Is the state that it gave the newest one here? Later tasks may have gone back behind it."""
@@ -147,8 +147,7 @@ class Workshop:
         try:
             return await self._kept(task, outcome)
         except* DiskFull:
-            for name in outcome.files:
-                self.outbox.path(name).unlink(missing_ok=True)
+            await self.stored(self.outbox.discard, answers.key_of(task.id), outcome.files)
         return await self._kept(task, Outcome(answers.full(task)))
 
     async def _kept(self, task: wire.Task, outcome: Outcome) -> Finished:
@@ -163,12 +162,15 @@ class Workshop:
             files=outcome.files,
         )
         event, line = answers.answer_line(task, report)
+        finish = self.stored(self.outbox.finish, finished, event, line)
+        if not report.state:
+            await finish
+            return finished
+        run, exchange, client = finished.key
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.stored(self.outbox.finish, finished, event, line))
-            if report.state:
-                run, exchange, client = finished.key
-                state = outcome.state or {}
-                group.create_task(self._stated(self._states.write, run, client, exchange, state, after=task.state))
+            group.create_task(finish)
+            state = outcome.state or {}
+            group.create_task(self._stated(self._states.write, run, client, exchange, state, after=task.state))
         return finished
 
     async def _outcome(self, task: wire.Task, fetch: Callable[[wire.Blob], Read]) -> Outcome:
@@ -182,7 +184,9 @@ class Workshop:
         assert dataset is not None
         try:
             runs = await self._app(task, installed, fetch)
-            state = await self._stated(self._states.begin, task.id.run, task.id.client, task.state)
+            state: Mapping[str, Any] = {}
+            if task.state or self._states.are_of(task.id.run):
+                state = await self._stated(self._states.begin, task.id.run, task.id.client, task.state)
             with ExitStack() as pins:
                 blobs = {b.digest.hex(): b for b in blobs_of(task) if not b.HasField("content")}
                 paths = {name: await self._fetched(blob, fetch, pins) for name, blob in blobs.items()}
@@ -290,7 +294,7 @@ class Workshop:
         report.state = state is not None
         files = tuple(dict.fromkeys(blob.digest.hex() for blob in sent if not blob.HasField("content")))
         for name in files:
-            os.replace(_file(child.out, name), self.outbox.path(name))
+            os.replace(_file(child.out, name), self.outbox.path(answers.key_of(task.id), name))
         return self._told(report, child.output.tail(), files, state)
 
     def _told(
@@ -334,23 +338,31 @@ class Workshop:
             question: its digest.
         """
         key = answers.key_of(task.id)
-        done = await self.stored(self.outbox.find, key)
-        if done is not None and done.answers(task.id.attempt, question) and await self._has_state(done):
-            return await self.stored(self.outbox.ask_again, done, task.id.attempt)
 
-        def begun() -> None:
+        def begun(done: Finished | None) -> None:
             if done is not None:
                 self.outbox.drop(key)
             self.outbox.note("asked", answers.asked_line(task))
 
-        return await self.stored(begun)
+        def found() -> Finished | None:  # in one go where a task is new, as nearly all are
+            done = self.outbox.find(key)
+            if done is None:
+                begun(None)
+            return done
+
+        done = await self.stored(found)
+        if done is None:
+            return None
+        if done.answers(task.id.attempt, question) and await self._has_state(done):
+            return await self.stored(self.outbox.ask_again, done, task.id.attempt)
+        return await self.stored(begun, done)
 
     async def end(self, key: Key, event: str, content: Mapping[str, Any]) -> None:
         """Forget an answer, and write down why. One that the server rejects is not given again."""
 
         def ended() -> None:
-            (self.outbox.drop if content.get("verdict") == "rejected" else self.outbox.take)(key)
             self.outbox.note(event, content)
+            (self.outbox.drop if content.get("verdict") == "rejected" else self.outbox.take)(key)
 
         await self.stored(ended)
 
@@ -412,13 +424,12 @@ def _file(directory: Path, name: str) -> Path:
     return path
 
 
-def _are_whole(paths: Iterable[Path]) -> bool:
-    """Have the files the digests that they are named for?"""
-    for path in paths:
+def _are_whole(files: Mapping[str, Path]) -> bool:
+    """Have the files these digests?"""
+    for digest, path in files.items():
         try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
-                    return False
+            if not is_file_named(bytes.fromhex(digest), path):
+                return False
         except OSError:
             return False
     return True

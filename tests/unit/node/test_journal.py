@@ -81,16 +81,17 @@ def test_lines_that_the_power_took_come_back(tmp_path: Path) -> None:
 
 def test_answers_wait_until_they_are_taken(tmp_path: Path) -> None:
     box = opened(tmp_path)
-    box.path("f" * 64).write_bytes(b"x")
+    file = box.path(Key("0" * 32, 1, "a"), "f" * 64)
+    file.write_bytes(b"x")
     box.finish(answer(1, "f" * 64), "sent", {})
     box.finish(answer(2), "sent", {})
     box.close()
     box = opened(tmp_path)
     assert [a.key.exchange for a in box.waiting()] == [1, 2]
     box.sweep()
-    assert box.path("f" * 64).exists()
+    assert file.exists()
     box.take(Key("0" * 32, 1, "a"))
-    assert not box.path("f" * 64).exists()
+    assert not file.exists()
     assert [a.key.exchange for a in box.waiting()] == [2]
     found = box.find(Key("0" * 32, 1, "a"))
     assert found is not None
@@ -101,3 +102,14 @@ def test_answers_wait_until_they_are_taken(tmp_path: Path) -> None:
     box.drop(Key("0" * 32, 1, "a"))
     assert box.find(Key("0" * 32, 1, "a")) is None
     box.close()
+
+
+def test_the_same_arrays_of_two_answers_are_two_files(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    for exchange in (1, 2):
+        box.path(Key("0" * 32, exchange, "a"), "f" * 64).write_bytes(b"x")
+        box.finish(answer(exchange, "f" * 64), "sent", {})
+    box.take(Key("0" * 32, 1, "a"))
+    assert box.path(Key("0" * 32, 2, "a"), "f" * 64).read_bytes() == b"x"
+    box.close()
+    assert len(list(box.files.iterdir())) == 1  # and nothing that is half removed
