@@ -185,7 +185,7 @@ def say_same(simulated: umbel.Result, deployed: umbel.Result) -> None:
     Raises:
         Broken: they are not.
     """
-    say("\n3. The same? SHA-256 of the two models:")
+    say("\n3. The same? The digests of the two models:")
     for title, result in (("simulated", simulated), ("deployed", deployed)):
         say(f"   {title:12}{result.model.digest()}")
     if simulated.model != deployed.model or simulated.history != deployed.history:

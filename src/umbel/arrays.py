@@ -19,6 +19,7 @@ import numpy as np
 
 from umbel.bfloat16 import from_bfloat16
 from umbel.buffers import SMALL, TINY, Array, filled_file, new_file, stored_bytes
+from umbel.digest import digest_of
 from umbel.elements import (
     as_storage,
     cast,
@@ -28,7 +29,6 @@ from umbel.elements import (
     in_blocks,
     numbers,
     scalar,
-    sha256,
     spec_of_plain,
 )
 from umbel.errors import EntryError, FormatError, UsageError
@@ -285,10 +285,10 @@ class Arrays:
             raise
 
     def digest(self, between: Callable[[], object] = lambda: None) -> str:
-        """SHA-256 of the file's bytes, in hex; computed once. ``between`` is called now and then; it may raise."""
+        """BLAKE3 of the file's bytes, in hex; computed once. ``between`` is called now and then; it may raise."""
         if self._digest:
             return self._digest
-        found = sha256(self.to_bytes(), between)
+        found = digest_of(self.to_bytes(), between).hex()
         self._digest = found if not self._file.flags.writeable else ""  # else not frozen yet
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,18 +15,8 @@ from umbel.spec import FLOATS, STORAGE, Entry, Spec, layout, resolve_role
 
 Array = npt.NDArray[Any]
 STRETCH = 1 << 16  # elements that stay in the second-level cache while they are looked at again
-_PIECE = 1 << 20  # bytes that are hashed in one go; they take about a millisecond
 HARMLESS = {np.dtype("f4"): 1e30, np.dtype("f8"): 1e30}  # sums of squares of a block that no weight makes too large
 _CODE = {dtype.newbyteorder("="): code for code, dtype in STORAGE.items() if code != "BF16"}
-
-
-def sha256(data: memoryview, between: Callable[[], object]) -> str:
-    """In hex; something is called after each piece of the bytes, which may raise to break off."""
-    hasher = hashlib.sha256()
-    for begin in range(0, len(data), _PIECE):
-        hasher.update(data[begin : begin + _PIECE])
-        between()
-    return hasher.hexdigest()
 
 
 def scalar(value: float, dtype: str) -> Any:

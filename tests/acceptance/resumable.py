@@ -19,7 +19,6 @@ Processes are forks of this one, so that a start costs milliseconds. The last pr
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -36,6 +35,7 @@ import numpy as np
 
 import umbel
 from umbel.codec import encode
+from umbel.digest import digest_of
 from umbel.store.files import FileStore
 from umbel.store.journal import read_lines
 
@@ -183,7 +183,7 @@ def on_disk(directory: str) -> dict[str, Any]:
     states = {name: encode(dict(store.client_states.read(name)), lambda a: a.digest()) for name in NAMES}
     store.close()
     root = Path(directory)
-    models = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in root.glob("*.safetensors")}
+    models = {p.name: digest_of(p.read_bytes()).hex() for p in root.glob("*.safetensors")}
     commits = [line.value for line in read_lines(root / "journal", precious=True)][-3:-1]  # the last line is the end
     named = {f"{d}.safetensors" for c in commits for d in (*c["blobs"], *c["opening"], c["best"])}
     strays = sorted({p.name for p in (root / "blobs").iterdir()} ^ named)

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from umbel.digest import digest_of
 from umbel.store.sql import AnswerRow, Kept, NodeRow, OpenExchange, RunRow, ServerStore, TicketRow
 from umbel.store.sql import store as loaded  # before the first fork
 
@@ -86,7 +87,7 @@ class Life:
         self.record(number)
 
     def upload(self, data: bytes) -> Kept:
-        digest = hashlib.sha256(data).hexdigest()
+        digest = digest_of(data).hex()
         size = self.store.blobs.find(digest)
         if size is not None:
             return Kept(digest, size, data if size <= 1 << 16 else None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from umbel import wire
+from umbel.digest import digest_of
 from umbel.link.address import Address
 from umbel.link.identity import Identity
 
@@ -38,7 +38,7 @@ def test_the_worked_example_is_what_is_signed() -> None:
     assert [ME.sign(data).hex() for data in signed] == example("signature")
     assert example("public key") == [ME.public.hex()]
     assert path == wire.NODE["StatBlob"].path
-    assert message == wire.StatBlobRequest(digest=hashlib.sha256(b"abc").digest()).SerializeToString()
+    assert message == wire.StatBlobRequest(digest=digest_of(b"abc")).SerializeToString()
 
 
 def test_the_address_of_the_page_is_read() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from umbel.aggregate.expected import Expected
 from umbel.arrays import Arrays
 from umbel.codec import describe, fingerprint
 from umbel.correction import Proximal
+from umbel.digest import digest_of
 from umbel.engine.question import Kind, Question
 from umbel.errors import BadUpdate, Failure, FormatError, UmbelError, UsageError
 from umbel.link.address import Address
@@ -102,7 +102,7 @@ class Blobs:
 
     def place(self, given: Arrays) -> wire.Blob:
         data = bytes(given.to_bytes())
-        digest = hashlib.sha256(data).digest()
+        digest = digest_of(data)
         self.kept[digest] = data
         inside = {"content": data} if len(data) % 2 else {}
         return wire.Blob(digest=digest, size=len(data), **inside)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import umbel
 from tests.simulation.network import APP, Place
 from umbel import wire
 from umbel.arrays import Arrays
+from umbel.digest import digest_of
 from umbel.engine.submission import Submission
 from umbel.errors import LinkError
 from umbel.link.identity import Identity
@@ -79,14 +79,16 @@ class Hand:
         """What else was said."""
         return [self.heard.get_nowait().WhichOneof("notice") for _ in range(self.heard.qsize())]
 
-    async def write(self, data: bytes, *, size: int | None = None, offset: int = 0) -> wire.WriteBlobResponse:
+    async def write(
+        self, data: bytes, *, name: bytes = b"", size: int | None = None, offset: int = 0
+    ) -> wire.WriteBlobResponse:
         """Write a blob, or what these bytes are of it."""
 
         async def pieces() -> AsyncIterator[bytes]:
             for begin in range(0, len(data), wire.CHUNK):
                 yield data[begin : begin + wire.CHUNK]
 
-        head = wire.BlobHead(digest=hashlib.sha256(data).digest(), size=size or len(data), offset=offset)
+        head = wire.BlobHead(digest=name or digest_of(data), size=size or len(data), offset=offset)
         return await self.link.write_blob(head, pieces())
 
     async def report(self, task: wire.Task, blob: wire.Blob) -> int:
@@ -98,7 +100,7 @@ class Hand:
 def blob_of(data: bytes, *, inside: bool = True) -> wire.Blob:
     """A blob with these bytes; or that was written on its own."""
     more = {"content": data} if inside else {}
-    return wire.Blob(digest=hashlib.sha256(data).digest(), size=len(data), **more)
+    return wire.Blob(digest=digest_of(data), size=len(data), **more)
 
 
 def trained(task: wire.Task, size: int = 3) -> bytes:

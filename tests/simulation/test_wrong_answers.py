@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from umbel.link.tasks import task_of
 from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
 from umbel.server.people import Person
+from umbel.server.results import pages_of
 from umbel.server.uploads import Uploads
 from umbel.store.sql.rows import run_of
 
@@ -34,6 +36,31 @@ def test_a_large_blob_that_is_no_arrays_fails_this_client_and_nothing_else(tmp_p
                 await hand.report(task, blob_of(junk, inside=False))
             async with asyncio.timeout(PATIENCE):
                 assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_a_client_without_blake3_names_what_it_sends_by_its_sha_256(tmp_path: Path, size: int) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(size, rounds=2))
+            for _ in range(2):
+                task = await hand.task()
+                data = trained(task, size)
+                name = hashlib.sha256(data).digest()
+                if inside := len(data) <= wire.INLINE:
+                    blob = wire.Blob(digest=name, size=len(data), content=data)
+                else:
+                    blob = wire.Blob(digest=name, size=len(data))
+                    assert (await hand.write(data, name=name)).complete
+                assert await hand.report(task, blob) == wire.ReportResponse.VERDICT_ACCEPTED, inside
+            async with asyncio.timeout(PATIENCE):
+                row = await place.ended(run)
+            assert row.status == "finished"
+            assert place.store is not None
+            found = pages_of(place.store, row, models=True)[0]["state"]["fields"]["model"]["$arrays"]
+            assert np.all(place.store.blobs.fetch(found)["w"] == 2)
 
     asyncio.run(story())
 

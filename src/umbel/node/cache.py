@@ -8,7 +8,6 @@ message into the file; whoever uses a blob maps that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+from umbel.digest import Digest, is_file_named
 from umbel.errors import CorruptFile, DiskFull
 from umbel.link.base import Data
 from umbel.link.ending import ending
@@ -68,7 +68,7 @@ class BlobCache:
         """The file of a blob, which is fetched if it is not here; whoever asks meanwhile waits for the same.
 
         Args:
-            digest: SHA-256, 64 hex digits.
+            digest: 64 hex digits.
             size: bytes.
             read: gives the blob's bytes from an offset to its end.
 
@@ -107,7 +107,7 @@ class BlobCache:
         if digest in self._trusted and _size(path) == size:
             return True
         self._trusted.discard(digest)
-        if _size(path) != size or (await asyncio.to_thread(_hash, path, size)).hexdigest() != digest:
+        if _size(path) != size or not await asyncio.to_thread(_is_named, path, digest):
             self._forget(digest)
             return False
         self._trusted.add(digest)
@@ -124,7 +124,7 @@ class BlobCache:
         running = await asyncio.to_thread(_hash, part, there)
         received = await self._receive(part, there, size, running, read)
         self._sizes[part.name] = _size(part)
-        if received == size and running.hexdigest() == digest:
+        if received == size and await asyncio.to_thread(_is_named, part, digest, running.digest()):
             os.replace(part, self.path(digest))
             self._sizes.pop(part.name)
             self._sizes[digest] = size
@@ -176,9 +176,14 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _is_named(path: Path, digest: str, found: bytes | None = None) -> bool:
+    with readable_errors(path):
+        return is_file_named(bytes.fromhex(digest), path, found)
+
+
 def _hash(path: Path, size: int) -> Any:
-    """SHA-256, running, of a file's first bytes."""
-    running = hashlib.sha256()
+    """The digest, running, of a file's first bytes."""
+    running = Digest()
     if size:
         with readable_errors(path), open(path, "rb") as file:
             while size and (piece := file.read(min(size, _PIECE))):

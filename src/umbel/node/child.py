@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import hashlib
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from umbel.client.determinism import isolated
 from umbel.client.failures import code, own_words, trace, words
 from umbel.client.work import Bench
 from umbel.codec import own_classes
+from umbel.digest import is_named
 from umbel.errors import Failure, FormatError, UmbelError, UsageError
 from umbel.link.tasks import question_of, report_of
 from umbel.node.arrays_by_file import Placing, keep_file, pack_state, unpack_state
@@ -82,6 +82,7 @@ def _serve(node: socket.socket, begin: Mapping[str, Any]) -> None:
         node.sendall(pack({"is": "ready", "handlers": sorted(worker.app.names())}))
         while (frame := receive(node)) is not None:
             node.sendall(worker.hear(frame))
+            worker.rest()
 
 
 @final
@@ -103,6 +104,7 @@ class Worker:
         self.app = load_client(begin["object"], path=Path(begin["source"]))
         self._client = ClientInfo(name=begin["client"], labels=begin["labels"], site=site)
         self._out, self._pid = Path(begin["out"]), os.getpid()
+        self._held: list[object] = []
         self._package = begin["object"].partition(":")[0].partition(".")[0]
         self._bench = Bench(
             self.app,
@@ -128,9 +130,13 @@ class Worker:
             head, body = {"is": "failed", **_failure(error)}, b""
         if os.getpid() != self._pid:
             os._exit(1)  # a fork that comes back from user code: what it would say is not the client's answer
-        self._bench.rest()
         _flush()
         return pack({**head, "seconds": time.perf_counter() - begin}, body)
+
+    def rest(self) -> None:
+        """The answer has left: let go of what the task used. A large model takes a while to free."""
+        self._held.clear()
+        self._bench.rest()
 
     def _initial(self, name: str) -> tuple[dict[str, Any], bytes]:
         """What the app's server would send first, for a check without one: the model, and the first round's config."""
@@ -154,13 +160,14 @@ class Worker:
         def fetch(blob: wire.Blob) -> Arrays:
             if not blob.HasField("content"):
                 return by_name(blob.digest.hex())
-            if hashlib.sha256(blob.content).digest() != blob.digest:
+            if not is_named(blob.digest, blob.content):
                 raise FormatError(f"the bytes of blob {blob.digest.hex()[:12]} do not have its digest")
             return Arrays.from_bytes(blob.content, source="a blob")
 
         state = unpack_state(head["state"], body[head["task"] :], by_name)
         question = question_of(task, fetch, allow=self._may_be_made)
         done = self._bench.do(question, self._client, state)
+        self._held += [question, done]
         result, after = (done, None) if isinstance(done, Failure) else done
         report = report_of(task.id, result, Placing(self._out)).SerializeToString()
         packed, arrays = (

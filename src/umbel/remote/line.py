@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import threading
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from umbel.arrays import Arrays
+from umbel.digest import is_named
 from umbel.errors import FormatError, Unreachable
 from umbel.link.address import Address
 
@@ -136,7 +136,7 @@ class Line:
                 data.extend(piece)
 
         patiently(once, moved=lambda: len(data))
-        if hashlib.sha256(data).hexdigest() != digest:
+        if not is_named(bytes.fromhex(digest), data):
             raise FormatError(f"what the server gave as blob {digest[:12]} has another digest")
         return Arrays.from_bytes(data, source=f"blob {digest[:12]}")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+from umbel.digest import digest_of
 from umbel.errors import AppDiffers, UsageError
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class Shipment:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the file, 32 bytes."""
-        return hashlib.sha256(self.content).digest()
+        """Of the file, 32 bytes."""
+        return digest_of(self.content)
 
     def add_to(self, app: wire.App) -> None:
         """Have an app, as it travels, name the wheel, and who has signed it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Collection
@@ -12,6 +11,7 @@ from typing import final
 
 from umbel import wire
 from umbel.arrays import Arrays
+from umbel.digest import is_named
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, CorruptFile, Failure, FormatError, NotAllowed, NotThere, Rejected, Unauthenticated
 from umbel.link.base import Data
@@ -246,10 +246,10 @@ class NodeDesk:
                 return self._store.blobs.fetch(digest)
             except CorruptFile as error:
                 raise FormatError(f"the bytes of blob {digest[:12]} are no arrays") from error
-        if hashlib.sha256(blob.content).digest() != blob.digest or len(blob.content) != blob.size:
+        if len(blob.content) != blob.size or not is_named(blob.digest, blob.content):
             raise FormatError(f"the bytes of blob {digest[:12]} do not have its digest")
         kept.append(Kept(digest, blob.size, blob.content))
-        return Arrays.from_bytes(blob.content)
+        return Arrays.from_bytes(blob.content).with_digest(digest)
 
     # --- blobs -------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ run it is.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import secrets
 import time
@@ -19,6 +18,7 @@ from typing import Any, TypeVar, final
 from google.protobuf.message import Message
 
 from umbel import wire
+from umbel.digest import is_named
 from umbel.errors import FormatError, NotThere, Rejected, UsageError
 from umbel.link.base import Data
 from umbel.server.apps import app_of, values_of
@@ -112,9 +112,9 @@ class ControlDesk:
     def _submitted(self, blob: wire.Blob) -> Kept:
         digest = blob.digest.hex()
         if blob.HasField("content"):
-            if hashlib.sha256(blob.content).digest() != blob.digest:
+            if not is_named(blob.digest, blob.content):
                 raise Rejected(f"the bytes of blob {digest[:12]} do not have its digest")
-            return self._store.blobs.keep_bytes(blob.content)
+            return self._store.blobs.keep_bytes(blob.content, digest)
         held = self._store.blobs.held(digest)
         if held is None:
             raise NotThere(f"blob {digest[:12]} was not written", advice="write it, then submit again")

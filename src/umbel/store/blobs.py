@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import final
 
 from umbel.arrays import Arrays
+from umbel.digest import is_named
 from umbel.errors import CorruptFile, FormatError
 from umbel.store.durable import TEMPORARY, readable_errors, remove, replace_file, sync_directory
 from umbel.store.writer import GoOn
@@ -88,7 +89,9 @@ def read_whole(path: Path, digest: str) -> Arrays | None:
     except OSError:
         with readable_errors(path):
             raise
-    return arrays if arrays.digest() == digest else None
+    if not is_named(bytes.fromhex(digest), arrays.to_bytes()):
+        return None
+    return arrays.with_digest(digest)
 
 
 __all__ = ["Blobs", "read_whole"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import final
 
 from umbel import errors, wire
+from umbel.digest import digest_of
 from umbel.errors import UmbelError
 from umbel.link.base import Data, Link
 from umbel.link.dispatch import Dispatch
@@ -186,7 +186,7 @@ def _varied(count: int) -> bytes:
 
 
 def _head(data: bytes, offset: int = 0) -> wire.BlobHead:
-    return wire.BlobHead(digest=hashlib.sha256(data).digest(), size=offset + len(data), offset=offset)
+    return wire.BlobHead(digest=digest_of(data), size=offset + len(data), offset=offset)
 
 
 # --- checks --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umbel.digest import digest_of
 from umbel.errors import NotThere, Rejected, UmbelError, Unauthenticated
 from umbel.store.sql.values import INLINE, AnswerRow, Kept, NodeRow, OpenExchange, RunRow, Status, TicketRow, TokenRow
 from umbel.testing.promise import Promise
@@ -405,7 +406,7 @@ def _check_blobs(store: ServerStore, again: Reopen) -> None:
             store.accept(_RUN, 1, _answer(client, blobs=_digests(kept)), kept).result()
     store = again(store)
     for content in contents:
-        digest = hashlib.sha256(content).hexdigest()
+        digest = digest_of(content).hex()
         _promise.require(store.blobs.find(digest) == len(content), "find a blob that was named")
         _promise.require(_bytes(store, digest) == content, "give back a blob's bytes")
     _promise.require(
@@ -416,7 +417,7 @@ def _check_blobs(store: ServerStore, again: Reopen) -> None:
 
 def _check_uploads(store: ServerStore, again: Reopen) -> None:
     content = _large(7)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = digest_of(content).hex()
     upload = store.blobs.incoming(digest, len(content), "lyon")
     upload.write(content[:1000])
     upload.close()
@@ -452,14 +453,14 @@ def _check_retention(store: ServerStore, again: Reopen) -> None:
     _promise.require(_bytes(store, stray.digest) is not None, "keep for a while what something is about to name")
     store = again(store)
     store.sweep(-1.0).result()
-    there = [_bytes(store, hashlib.sha256(model).hexdigest()) is not None for model in models]
+    there = [_bytes(store, digest_of(model).hex()) is not None for model in models]
     _promise.require(there == [True, False, True, True], "keep the last two commits' blobs and the best model's")
-    _promise.require(_bytes(store, hashlib.sha256(b"first").hexdigest()) == b"first", "keep what a run began with")
+    _promise.require(_bytes(store, digest_of(b"first").hex()) == b"first", "keep what a run began with")
     _promise.require(_bytes(store, stray.digest) is None, "remove what nothing names")
-    _promise.require(store.best(_RUN) == hashlib.sha256(models[0]).hexdigest(), "know the best model")
+    _promise.require(store.best(_RUN) == digest_of(models[0]).hex(), "know the best model")
     store.set_status(_RUN, "finished").result()
     store.sweep(-1.0).result()
-    there = [_bytes(store, hashlib.sha256(model).hexdigest()) is not None for model in models]
+    there = [_bytes(store, digest_of(model).hex()) is not None for model in models]
     _promise.require(there == [True, False, False, True], "keep the last commit's blobs of a run that has ended")
 
 

@@ -14,7 +14,7 @@ MESSAGE = 4 << 20
 """The most bytes of a message: gRPC's own default, so that no client has to set it."""
 BLOB = 1 << 40
 """The most bytes of a blob."""
-DIGEST = 32  # bytes of a SHA-256
+DIGEST = 32  # bytes of one
 CONFIG = 256 << 10
 DETAILS = 1 << 20
 METRICS = 64 << 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -18,6 +17,7 @@ from umbel import wire
 from umbel.aggregate import Expected
 from umbel.apps.project import Project
 from umbel.arrays import Arrays
+from umbel.digest import digest_of
 from umbel.engine.question import Question
 from umbel.errors import NotThere, Unreachable
 from umbel.link.base import Data
@@ -132,7 +132,7 @@ class Script:
     def arrays(self, blob: wire.Blob) -> Arrays:
         """The arrays of a blob of an answer."""
         data = blob.content if blob.HasField("content") else self.blobs[blob.digest]
-        assert hashlib.sha256(data).digest() == blob.digest
+        assert digest_of(data) == blob.digest
         return Arrays.from_bytes(data)
 
     def _up(self) -> None:
@@ -213,7 +213,7 @@ class Script:
                 self.break_write_after = -1
                 raise Unreachable("the connection broke")
         if len(there) == head.size:
-            assert hashlib.sha256(there).digest() == head.digest
+            assert digest_of(there) == head.digest
             self.blobs[head.digest] = bytes(self.incoming.pop(head.digest))
             self.changed()
             return wire.WriteBlobResponse(received=head.size, complete=True)
@@ -264,7 +264,7 @@ class Script:
 
     def place(self, arrays: Arrays) -> wire.Blob:
         data = bytes(arrays.to_bytes())
-        digest = hashlib.sha256(data).digest()
+        digest = digest_of(data)
         if len(data) <= 64 << 10:
             return wire.Blob(digest=digest, size=len(data), content=data)
         self.blobs[digest] = data

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.node.scripted import on_a_loop
+from umbel.digest import digest_of
 from umbel.errors import CorruptFile, Unreachable
 from umbel.node.cache import BlobCache, Read
 
 DATA = os.urandom(5 << 18)
-DIGEST = hashlib.sha256(DATA).hexdigest()
+DIGEST = digest_of(DATA).hex()
 
 
 class Source:
@@ -49,6 +50,15 @@ async def test_a_blob_crosses_once(tmp_path: Path) -> None:
         assert path.read_bytes() == DATA
     await cache.get(DIGEST, len(DATA), source.read)
     assert source.offsets == [0]
+
+
+@on_a_loop
+async def test_a_blob_may_be_named_by_its_sha_256(tmp_path: Path) -> None:
+    name = hashlib.sha256(DATA).hexdigest()
+    for _ in range(2):  # fetched, and then read again by another process
+        path = await BlobCache(tmp_path, most=1 << 30).get(name, len(DATA), (source := Source()).read)
+        assert (path.name, path.read_bytes()) == (name, DATA)
+    assert source.offsets == []
 
 
 @on_a_loop
@@ -107,7 +117,7 @@ async def test_a_server_that_sends_something_else_is_given_up(tmp_path: Path) ->
 async def test_what_was_not_used_for_longest_goes_but_for_what_is_in_use(tmp_path: Path) -> None:
     cache = BlobCache(tmp_path, most=250)
     blobs = [bytes([i]) * 100 for i in range(4)]
-    names = [hashlib.sha256(b).hexdigest() for b in blobs]
+    names = [digest_of(b).hex() for b in blobs]
     with cache.pinned(names[0]):
         for i in (0, 1, 2, 1, 3):
             await cache.get(names[i], 100, Source(blobs[i]).read)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tests.unit.node.scripted import Script, make_app, on_a_loop, running
 from umbel import wire
 from umbel.apps.project import Project
 from umbel.apps.signature import make_key, sign_digest
+from umbel.digest import digest_of
 from umbel.node.config import NodeConfig, Policy
 from umbel.node.installed import InstalledApp
 from umbel.node.journal import read_journal
@@ -32,7 +32,7 @@ class Wheel:
     def __init__(self, directory: Path, *, app: str = SAYS, requires: tuple[str, ...] = ()) -> None:
         path = write_wheel(directory, NAME, contents(NAME, app=app, requires=requires))
         self.content, project = path.read_bytes(), Project.find(path)
-        self.digest = hashlib.sha256(self.content).digest()
+        self.digest = digest_of(self.content)
         self.public = make_key(directory / "key.pem")
         one = sign_digest(project.digest, directory / "key.pem", name="Ada")
         self.signature = wire.Signature(key=one.key, name=one.name, signature=one.signature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from umbel import wire
 from umbel.apps.describe import App
 from umbel.apps.project import Project
 from umbel.apps.signature import make_key, sign
+from umbel.digest import digest_of
 from umbel.errors import AppDiffers, BadSignature, FormatError, UsageError
 from umbel.remote.shipment import Shipment
 
@@ -31,7 +31,7 @@ def test_the_signatures_beside_it_go_along(wheel: Path, tmp_path: Path) -> None:
     shipment, app = Shipment.read(wheel), wire.App(name=NAME, digest=Project.find(wheel).digest)
     shipment.add_to(app)
     wire.check_app(app)
-    assert (app.wheel.digest, app.wheel.size) == (hashlib.sha256(wheel.read_bytes()).digest(), wheel.stat().st_size)
+    assert (app.wheel.digest, app.wheel.size) == (digest_of(wheel.read_bytes()), wheel.stat().st_size)
     assert not app.wheel.HasField("content")
     assert [(one.key, one.name) for one in app.signatures] == [(public, "Ada")]
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,12 +12,13 @@ pytest.importorskip("sqlalchemy")
 from tests.unit.node.scripted import on_a_loop
 from tests.unit.store.sql.stores import opened
 from umbel import wire
+from umbel.digest import digest_of
 from umbel.errors import Rejected, Unreachable
 from umbel.server.counts import Counts
 from umbel.server.uploads import Uploads
 
 DATA = os.urandom(300_000)
-DIGEST = hashlib.sha256(DATA).digest()
+DIGEST = digest_of(DATA)
 PIECE = 1 << 16
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def test_read_whole_gives_nothing_but_the_whole(tmp_path: Path) -> None:
     assert read_whole(tmp_path / "a", arrays().digest()) == arrays()
     assert read_whole(tmp_path / "a", arrays(2.0).digest()) is None
     assert read_whole(tmp_path / "b", arrays().digest()) is None
+    old = hashlib.sha256(arrays().to_bytes()).hexdigest()  # as an earlier version named it
+    found = read_whole(tmp_path / "a", old)
+    assert found == arrays()
+    assert found is not None
+    assert found.digest() == old
     (tmp_path / "c").mkdir()
     with pytest.raises(StoreError, match="c"):
         read_whole(tmp_path / "c", arrays().digest())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from umbel.arrays import Arrays
-from umbel.elements import sha256
+from umbel.digest import digest_of
 from umbel.engine.history import Row
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Answer
@@ -184,7 +184,7 @@ def test_writing_a_record_is_broken_off_when_its_round_commits(
         while True:
             between()
 
-    monkeypatch.setattr("umbel.arrays.sha256", never_ends)
+    monkeypatch.setattr("umbel.arrays.digest_of", never_ends)
     store.record(record(1))
     assert begun.wait(60)
     store.commit(commit(1))
@@ -197,12 +197,12 @@ def test_a_record_is_not_even_begun_when_its_round_commits_at_once(
 ) -> None:
     hashed: list[int] = []
 
-    def counted(data: memoryview, between: Callable[[], object]) -> str:
+    def counted(data: memoryview, between: Callable[[], object]) -> bytes:
         hashed.append(len(data))
-        return sha256(data, between)
+        return digest_of(data, between)
 
     monkeypatch.setattr("umbel.store.files._SOON", 3600)
-    monkeypatch.setattr("umbel.arrays.sha256", counted)
+    monkeypatch.setattr("umbel.arrays.digest_of", counted)
     store.record(record(1))
     store.commit(commit(1))
     assert store.done == 1

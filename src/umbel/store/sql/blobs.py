@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, final
 from sqlalchemy import RowMapping, Select, bindparam, select
 
 from umbel.arrays import Arrays
+from umbel.digest import digest_of, is_named
 from umbel.errors import CorruptFile, FormatError, NotThere, Rejected
 from umbel.store.blobs import read_whole
 from umbel.store.durable import TEMPORARY, readable_errors, remove, replace_file, sync_directory, sync_file
@@ -151,9 +152,9 @@ class ServerBlobs:
             raise NotThere(f"there is no blob {digest[:12]}", advice="its run may have gone on, or was removed")
         if isinstance(found, bytes):
             arrays = Arrays.from_bytes(found, source=f"blob {digest[:12]}")
-            if arrays.digest() != digest:
+            if not is_named(bytes.fromhex(digest), found):
                 raise CorruptFile(f"blob {digest[:12]} in {self._read.name} is damaged", advice=_BACKUP)
-            return arrays
+            return arrays.with_digest(digest)
         return self._mapped(found, digest)
 
     def _mapped(self, path: Path, digest: str) -> Arrays:
@@ -215,7 +216,7 @@ class ServerBlobs:
 
     def keep_bytes(self, data: bytes | memoryview, digest: str = "", *, sync: bool = True) -> Kept:
         """The same of any bytes; their digest is computed if it is not given."""
-        digest, size = digest or hashlib.sha256(data).hexdigest(), len(data)
+        digest, size = digest or digest_of(data).hex(), len(data)
         if size <= INLINE:
             content = bytes(data)
             self._note(digest, content)
@@ -461,7 +462,7 @@ def _size(path: Path) -> int:
 
 def _checked(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
-        raise Rejected(f"{digest[:80]!r} is no digest", advice="give SHA-256 in hex: 64 of 0-9 and a-f")
+        raise Rejected(f"{digest[:80]!r} is no digest", advice="it is 64 of 0-9 and a-f")
     return digest
 
 

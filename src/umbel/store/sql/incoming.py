@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from umbel.digest import Digest, is_file_named
 from umbel.errors import Rejected
 from umbel.store.durable import BINARY, begin_sync, readable_errors, sync_file, write_all
 from umbel.store.sql.values import Kept
@@ -24,7 +24,7 @@ class Incoming:
 
     Args:
         path: of the file, which stays until the upload is finished or dropped.
-        digest: SHA-256 of the whole, in hex.
+        digest: of the whole, in hex.
         size: of the whole, in bytes.
         kept: takes the whole and synced file to its place.
 
@@ -39,7 +39,7 @@ class Incoming:
     def __init__(self, path: Path, digest: str, size: int, kept: Callable[[Path, str, int], Kept]) -> None:
         self.digest, self.size = digest, size
         self._path, self._kept = path, kept
-        self._sum: hashlib._Hash | None = None
+        self._sum: Digest | None = None
         self._lock = threading.Lock()
         with readable_errors(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o600)
@@ -88,7 +88,7 @@ class Incoming:
                     f"blob {self.digest[:12]}: {self.received:,} of {self.size:,} bytes have come",
                     advice="ask how many are here, and go on from there",
                 )
-            if self._summed().hexdigest() != self.digest:
+            if not self._has_its_digest():
                 self._drop()
                 raise Rejected(
                     f"the bytes of blob {self.digest[:12]} do not have its digest; all of them were dropped",
@@ -110,6 +110,11 @@ class Incoming:
         with self._lock:
             self._close()
 
+    def _has_its_digest(self) -> bool:
+        found = self._summed().digest()
+        with readable_errors(self._path):
+            return is_file_named(bytes.fromhex(self.digest), self._path, found)
+
     def _check(self) -> None:
         if self._file < 0:
             raise Rejected(
@@ -117,10 +122,10 @@ class Incoming:
                 advice="ask how many bytes are here, and go on from there",
             )
 
-    def _summed(self) -> hashlib._Hash:
+    def _summed(self) -> Digest:
         """The sum over what has come; over what came before this upload it is made when it is needed."""
         if self._sum is None:
-            found = hashlib.sha256()
+            found = Digest()
             with readable_errors(self._path):
                 os.lseek(self._file, 0, os.SEEK_SET)
                 while block := os.read(self._file, _BLOCK):

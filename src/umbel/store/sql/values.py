@@ -150,7 +150,7 @@ class Kept:
     """A blob that is there, or comes with what names it.
 
     Attributes:
-        digest: SHA-256 of its bytes, in hex.
+        digest: of its bytes, in hex.
         size: bytes.
         content: the bytes, if they are at most `INLINE`; else None, and they lie in a file.
     """

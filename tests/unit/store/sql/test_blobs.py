@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -19,12 +18,13 @@ pytest.importorskip("sqlalchemy")
 
 from tests.unit.store.sql.stores import RUN, answer, busy, opened, with_exchange
 from umbel.arrays import Arrays
+from umbel.digest import digest_of
 from umbel.errors import CorruptFile, NotThere, Rejected
 from umbel.store.sql import Incoming, Kept, ServerStore
 from umbel.store.sql.values import INLINE
 
 LARGE = os.urandom(INLINE + 1000)
-DIGEST = hashlib.sha256(LARGE).hexdigest()
+DIGEST = digest_of(LARGE).hex()
 
 
 def name_it(store: ServerStore, *kept: Kept, client: str = "a") -> None:
@@ -132,7 +132,7 @@ def test_an_upload_goes_on_where_it_broke_off(
 
 
 def test_a_small_upload_goes_into_a_row(tmp_path: Path) -> None:
-    digest = hashlib.sha256(b"small").hexdigest()
+    digest = digest_of(b"small").hex()
     with opened(tmp_path) as store:
         upload = store.blobs.incoming(digest, 5, "lyon")
         upload.write(b"small")
