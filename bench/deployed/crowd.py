@@ -33,7 +33,7 @@ from umbel.node.installed import InstalledApp
 NODES = 5000
 PROCESSES = 8
 AT_ONCE = 16  # that connect at the same time, in each process
-IDLE, SETTLED = 20.0, 5.0  # seconds
+IDLE, SETTLED = 30.0, 5.0  # seconds; each pings once in the first
 TO_CONNECT, TO_WAKE = 600.0, 60.0  # seconds
 
 

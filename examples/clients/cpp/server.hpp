@@ -240,7 +240,7 @@ class Server {
   std::unique_ptr<Stub> stub() const {
     grpc::ChannelArguments arguments;
     arguments.SetInt("grpc.use_local_subchannel_pool", 1);
-    arguments.SetInt("grpc.keepalive_time_ms", 20000);
+    arguments.SetInt("grpc.keepalive_time_ms", 30000);
     arguments.SetInt("grpc.keepalive_timeout_ms", 20000);
     arguments.SetInt("grpc.keepalive_permit_without_calls", 1);
     arguments.SetInt("grpc.http2.max_pings_without_data", 0);

@@ -44,7 +44,7 @@ fs.mkdirSync(state, { recursive: true, mode: 0o700 });
 const key = keptKey(`${state}/key.pem`);
 const { target, ticket, authority } = parsed(address);
 const channel = new grpc.Client(target, grpc.credentials.createSsl(authority), {
-  'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 20_000, 'grpc.keepalive_permit_without_calls': 1,
+  'grpc.keepalive_time_ms': 30_000, 'grpc.keepalive_timeout_ms': 20_000, 'grpc.keepalive_permit_without_calls': 1,
   'grpc.http2.max_pings_without_data': 0,
   'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconnect_backoff_ms': 1_000, // backoff() decides, not gRPC
 });

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from umbel.wire import KEEPALIVE, MESSAGE
+from umbel.wire.limits import ANSWERED
 
 Options = list[tuple[str, int | str]]
 
-_PING = int(KEEPALIVE * 1000)
+_PING, _ANSWER = int(KEEPALIVE * 1000), int(ANSWERED * 1000)
 _BOTH: Options = [
     ("grpc.max_receive_message_length", MESSAGE),
     ("grpc.max_send_message_length", MESSAGE),
     # Both sides look after each other, with and without calls: what lies between forgets idle connections.
     ("grpc.keepalive_time_ms", _PING),
-    ("grpc.keepalive_timeout_ms", _PING),
+    ("grpc.keepalive_timeout_ms", _ANSWER),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]

@@ -26,8 +26,11 @@ OUTPUT = 16 << 10
 SEED = 1000  # decimal digits
 MANY = 256  # entries of a list: extra arrays, attachments, apps, handlers, labels
 FUTURE = 1 << 32  # rounds, calls, attempts stay below it
-KEEPALIVE = 20.0
-"""Seconds between HTTP/2 pings of a node; a peer that does not answer one for as long is gone."""
+KEEPALIVE = 30.0
+"""Seconds between HTTP/2 pings of a node, lest what lies between forget the connection. They are what 5,000 nodes cost
+that have nothing to say."""
+ANSWERED = 20.0
+"""Seconds after which a peer that has not answered a ping is gone."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 _RUN = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -62,6 +65,7 @@ def check_id(text: str, field: str) -> None:
 
 
 __all__ = [
+    "ANSWERED",
     "BLOB",
     "CHUNK",
     "CONFIG",
