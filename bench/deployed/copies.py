@@ -36,8 +36,7 @@ COPIES = (
         "beside.submit(replace_file, path, arrays.to_bytes(), sync=False)",
         "up: update to the node's file",
     ),
-    Copy("link/pieces.py", "while piece := file.read(size)", "up: node's file to a piece"),
-    Copy("link/signing.py", "ahead(data, write_frame)", "up: piece to a message"),
+    Copy("wire/frames.py", "there = data.readinto(place[len(head) :])", "up: node's file to a message"),
     Copy("store/sql/incoming.py", "write_all(self._file, data)", "up: message to the server's file, which is mapped"),
 )
 

@@ -77,16 +77,16 @@ class Meter(threading.Thread):
 def model_ways(directory: Path) -> Iterator[Figure]:
     """Measure a model down and an update up, beside a bare stream and a bare file."""
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        before = bare_stream(Path(place), SIZE)
-        written = [write_seconds(directory, SIZE)]
-        ways = deployed(directory)
-        written.append(write_seconds(directory, SIZE))
-        after = bare_stream(Path(place), SIZE)
-    disk = statistics.fmean(written)
-    streams = [before, after]
+        streams, written = [], []
+        for turn in range(3):  # the first before, the others after
+            streams.append(bare_stream(Path(place), SIZE))
+            written.append(write_seconds(directory, SIZE))
+            if turn == 0:
+                ways = deployed(directory)
+    disk = statistics.median(written)
     yield _rate("D2 write + fsync", disk)
     for way in ("down", "up"):
-        stream, kind = min(fastest(found, way) for found in streams)
+        stream, kind = fastest(streams, way)
         yield _rate(f"D2 bare stream {way}", stream, detail=f"grpc {kind}, 1 MiB messages, TLS")
         ours = statistics.median(getattr(one, way) for one in ways)
         slower = max(stream, disk)
@@ -105,8 +105,8 @@ def _rate(figure: str, seconds: float, detail: str = "") -> Figure:
 
 def _processors(ways: Sequence[Way], streams: Sequence[dict[str, dict[str, Moved]]]) -> Iterator[Figure]:
     gigabytes = 2 * SIZE / 1e9
-    _, kind = min(fastest(found, "down") for found in streams)
-    bare = statistics.fmean(found[kind][way].cpu for found in streams for way in ("down", "up")) * 2 / gigabytes
+    _, kind = fastest(streams, "down")
+    bare = sum(statistics.median(found[kind][way].cpu for found in streams) for way in ("down", "up")) / gigabytes
     ours = statistics.median(one.cpu for one in ways) / gigabytes
     rest = statistics.median(one.rest for one in ways) / gigabytes
     yield Figure(figure="D6 bare stream", value=bare, unit="CPU s/GB", detail=f"grpc {kind}, both processes")
