@@ -25,8 +25,7 @@ def run_directory(tmp_path: Path) -> Path:
 
 
 def umbel_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "from umbel.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "umbel", *arguments], capture_output=True, text=True, check=False)
 
 
 def test_show_prints_the_history(run_directory: Path) -> None:
