@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +112,6 @@ def _bytes(count: int) -> str:
 def judged(run: wire.Run, settings: NodeConfig, apps: list[str]) -> list[tuple[str, Refusal]]:
     """Why a node with these settings would refuse a run, for each kind of task that it would refuse.
 
-    The server does not tell which data set a run is about: where the node has several, each is judged.
-
     Args:
         run: as the server knows it.
         settings: what the owner says.
@@ -124,17 +121,17 @@ def judged(run: wire.Run, settings: NodeConfig, apps: list[str]) -> list[tuple[s
 
     from umbel import wire
     from umbel.cli.node import installed
-    from umbel.node.policy import judge
+    from umbel.node.policy import judge, pick_dataset
 
     with tempfile.TemporaryDirectory(prefix="umbel-policy-") as place:
         mine = {own.app.name: own.app for own in installed(apps, Path(place))} if apps else {}
-    found, several = [], len(settings.data) > 1
-    for kind, dataset in product(("train", "evaluate"), settings.data.values()):
-        task = wire.Task(kind=kind, name=kind, run_name=run.name, submitter=run.owner, app=run.app)
-        task.dataset = dataset.name
+    found = []
+    dataset = pick_dataset(run.dataset, settings.data)
+    for kind in ("train", "evaluate"):
+        task = wire.Task(kind=kind, name=kind, run_name=run.name, submitter=run.owner, app=run.app, dataset=run.dataset)
         refusal = judge(task, mine.get(run.app.name), dataset, settings.policy, node=settings.name)
         if refusal is not None:
-            found.append((f"{kind} with data {dataset.name}" if several else kind, refusal))
+            found.append((kind, refusal))
     return found
 
 

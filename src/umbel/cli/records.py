@@ -23,6 +23,7 @@ def run_record(run: wire.Run) -> dict[str, Any]:
         "started": run.started,
         "ended": run.ended,
         "app": app_record(run.app),
+        "dataset": run.dataset,
     }
 
 

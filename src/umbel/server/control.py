@@ -360,6 +360,7 @@ def _run(row: RunRow) -> wire.Run:
         started=row.started,
         ended=row.ended,
         app=app_of(row.app),
+        dataset=row.dataset,
     )
 
 

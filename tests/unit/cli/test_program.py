@@ -150,15 +150,22 @@ def test_what_a_config_permits_is_in_words(tmp_path: Path, capsys: pytest.Captur
     }
 
 
-def test_a_run_is_judged_for_each_data_set(tmp_path: Path) -> None:
+def test_a_run_is_judged_for_its_data_set(tmp_path: Path) -> None:
     new_project(tmp_path / "judged")
     (tmp_path / "node.toml").write_text('[data.heart]\nallow = ["alice"]\n[data.lung]\n')
     app = describe(Project.find(tmp_path / "judged"))
     run = wire.Run(owner="bob", app=wire.App(name=app.name, version=app.version, digest=app.digest))
     settings = node_config(tmp_path / "node.toml", name="berlin")
-    found = judged(run, settings, [str(tmp_path / "judged")])
-    assert [kind for kind, _ in found] == ["train with data heart", "evaluate with data heart"]
-    assert all("does not let 'bob' use data set 'heart'" in refusal.message for _, refusal in found)
+    for dataset, words in {
+        "heart": "does not let 'bob' use data set 'heart'",
+        "lung": "",
+        "liver": "has no data set 'liver'",
+        "": "has several data sets, and the run names none",
+    }.items():
+        run.dataset = dataset
+        found = judged(run, settings, [str(tmp_path / "judged")])
+        assert [kind for kind, _ in found] == (["train", "evaluate"] if words else [])
+        assert all(words in refusal.message for _, refusal in found)
 
 
 def test_labels_are_pairs() -> None:

@@ -69,7 +69,7 @@ class SubmitRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "name", "owner", "status", "reason", "round", "rounds", "submitted", "started", "ended", "app")
+    __slots__ = ("id", "name", "owner", "status", "reason", "round", "rounds", "submitted", "started", "ended", "app", "dataset")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Run(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     APP_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     owner: str
@@ -92,7 +93,8 @@ class Run(_message.Message):
     started: float
     ended: float
     app: _values_pb2.App
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., submitted: _Optional[float] = ..., started: _Optional[float] = ..., ended: _Optional[float] = ..., app: _Optional[_Union[_values_pb2.App, _Mapping]] = ...) -> None: ...
+    dataset: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., status: _Optional[str] = ..., reason: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., submitted: _Optional[float] = ..., started: _Optional[float] = ..., ended: _Optional[float] = ..., app: _Optional[_Union[_values_pb2.App, _Mapping]] = ..., dataset: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
     __slots__ = ("page",)
