@@ -21,7 +21,6 @@ from umbel.server.calls import NodeDesk
 from umbel.server.certificates import Authority
 from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
-from umbel.server.http import Pages, pages
 from umbel.server.hub import Hub
 from umbel.server.installed import Installed
 from umbel.server.people import Person, hashed, new_ticket, new_token, permit, secret_of
@@ -131,6 +130,8 @@ class Server:
         exit.push_async_callback(listening.stop, _GRACE)
         exit.push_async_callback(self._let_go, nodes)
         if settings.pages is not None:
+            from umbel.server.http import Pages, pages  # nodes can come in already: it takes a while to import
+
             shown = pages(store, hub, runs, counts, expires=authority.expires, ready=self._ready)
             served = Pages(shown, *settings.pages)
             self.pages_port = await served.start()

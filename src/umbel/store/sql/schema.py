@@ -1,19 +1,23 @@
-"""The database is made, or brought up to date, when it is opened."""
+"""The database is made, or brought up to date, when it is opened.
+
+Alembic is imported when there are steps to take: a server that starts again has none, and nodes wait for it.
+"""
 
 from __future__ import annotations
 
+import re
 from importlib.resources import as_file, files
 from typing import final
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
 from umbel.errors import NewerSchema, StoreError
 from umbel.store.sql.tables import metadata
 
 HEAD = "head"
+_STEPS = files("umbel.store.sql") / "migrations"
+_STEP = re.compile(r"v(\d{4})_\w+\.py")  # how the file of a step is called
+_TABLE = "alembic_version"
 
 
 @final
@@ -21,10 +25,9 @@ class Schema:
     """The steps that this version of Umbel knows."""
 
     def __init__(self) -> None:
-        with as_file(files("umbel.store.sql") / "migrations") as directory:
-            self._script = ScriptDirectory(str(directory))
-            self.newest = self._script.get_current_head() or ""
-            self._known = {step.revision: step for step in self._script.walk_revisions()}
+        found = [_STEP.fullmatch(file.name) for file in (_STEPS / "versions").iterdir()]
+        self._known = {step[1] for step in found if step is not None}
+        self.newest = max(self._known)
 
     def found(self, connection: Connection, name: str) -> str:
         """Which step the database has reached; "" if it is empty. Nothing is changed.
@@ -37,7 +40,10 @@ class Schema:
             NewerSchema: another version of Umbel has taken a step that this one does not know.
             StoreError: it holds tables that are not ours.
         """
-        heads = MigrationContext.configure(connection).get_current_heads()
+        there = inspect(connection)
+        heads: list[str] = []
+        if there.has_table(_TABLE):
+            heads = [row[0] for row in connection.exec_driver_sql(f"SELECT version_num FROM {_TABLE}")]
         if len(heads) > 1 or any(head not in self._known for head in heads):
             raise NewerSchema(
                 f"{name} was written by a newer version of Umbel: its schema is {', '.join(heads)}, "
@@ -46,7 +52,7 @@ class Schema:
             )
         if heads:
             return heads[0]
-        taken = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+        taken = sorted(set(there.get_table_names()) & set(metadata.tables))
         if taken:
             raise StoreError(
                 f"{name} is not a database of Umbel, and has a table {taken[0]!r} that is not ours",
@@ -62,12 +68,18 @@ class Schema:
             found: what the method of that name gave.
             to: the last step to take.
         """
-        context = MigrationContext.configure(connection)
-        steps = list(self._script.iterate_revisions(to, found or "base"))
-        with Operations.context(context):
-            for step in reversed(steps):
-                self._known[step.revision].module.upgrade()
-                context.stamp(self._script, step.revision)
+        from alembic.migration import MigrationContext
+        from alembic.operations import Operations
+        from alembic.script import ScriptDirectory
+
+        with as_file(_STEPS) as directory:
+            script = ScriptDirectory(str(directory))
+            context = MigrationContext.configure(connection)
+            steps = list(script.iterate_revisions(to, found or "base"))
+            with Operations.context(context):
+                for step in reversed(steps):
+                    step.module.upgrade()
+                    context.stamp(script, step.revision)
 
 
 __all__ = ["HEAD", "Schema"]

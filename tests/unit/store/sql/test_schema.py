@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("sqlalchemy")
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, NullPool, create_engine, insert, inspect, text
 
 from tests.unit.store.sql.stores import opened, url_of
@@ -68,6 +70,11 @@ def test_it_is_the_sum_of_the_migrations(url: str, tmp_path: Path) -> None:
             table.drop(connection)
         metadata.create_all(connection)
         assert described(connection) == migrated
+
+
+def test_the_names_of_the_steps_say_which_is_the_newest() -> None:
+    with as_file(files("umbel.store.sql") / "migrations") as directory:
+        assert Schema().newest == ScriptDirectory(str(directory)).get_current_head()
 
 
 def at_first(url: str) -> None:
