@@ -89,7 +89,7 @@ async def test_who_waits_goes_on_when_the_first_is_cancelled(tmp_path: Path) -> 
 async def test_damage_is_noticed_and_fetched_again(tmp_path: Path) -> None:
     source = Source()
     path = await BlobCache(tmp_path, most=1 << 30).get(DIGEST, len(DATA), source.read)
-    path.write_bytes(b"\0" + DATA[1:])
+    path.write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
     cache = BlobCache(tmp_path, most=1 << 30)
     assert (await cache.get(DIGEST, len(DATA), source.read)).read_bytes() == DATA
     assert source.offsets == [0, 0]
