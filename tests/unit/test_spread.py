@@ -61,6 +61,21 @@ def test_a_process_that_does_nothing_else_shares_out_and_leaves_no_thread() -> N
     assert threading.current_thread().name in who
 
 
+def test_who_comes_when_the_threads_have_ended_does_it_alone() -> None:
+    """At a server: an answer is looked at while the last run ends."""
+    who: list[str] = []
+
+    def see(_: slice) -> bool:
+        who.append(threading.current_thread().name)
+        return len(who) != 2
+
+    threads = Threads(2)
+    threads.close()
+    with spreading(threads):
+        assert not in_parts(SIZE, see)
+    assert {*who} == {threading.current_thread().name}
+
+
 def test_it_says_whether_all_said_so() -> None:
     assert not in_parts(SIZE, lambda s: s.start != 2000)
     assert not in_parts(SIZE, lambda s: None)  # noqa: ARG005

@@ -17,8 +17,8 @@ from umbel.link.base import Data
 from umbel.link.ending import ending
 from umbel.wire.limits import INLINE
 
-_MOST = 2  # pieces at a time: 2 MiB on their way in or out, and as much in the hands of the thread
 T = TypeVar("T", bound=Sized)
+_MOST = 2  # pieces at a time: 2 MiB on their way in or out, and as much in the hands of the thread
 _FAST = 0.1  # seconds in which they are gone where somebody reads fast
 
 
@@ -52,10 +52,6 @@ class Stretch:
         while there < self._size and (more := self._file.readinto(place[there:])):
             there += more
         return there
-
-    def __bytes__(self) -> bytes:
-        place = bytearray(self._size)
-        return bytes(memoryview(place)[: self.readinto(memoryview(place))])
 
 
 async def file_pieces(path: Path, offset: int, size: int) -> AsyncIterator[Stretch]:

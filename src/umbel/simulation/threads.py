@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from functools import partial
+from threading import Lock
 from typing import final
 
 from umbel.buffers import allocating
 from umbel.simulation.recycler import Recycler
-from umbel.spread import Work, do_part, spreading
+from umbel.spread import Work, do_part, one_by_one, spreading
 
 
 @final
@@ -23,14 +23,21 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="umbel-fold")
+        self._lock, self._closed = Lock(), False
 
     def __call__(self, work: Work, parts: Sequence[slice]) -> bool:
-        """Do all parts. Did each return True?"""
-        said = [*self._executor.map(partial(do_part, work), parts)]
+        """Do all parts. Did each return True? Who comes when the threads have ended does it alone."""
+        with self._lock:
+            doing = None if self._closed else [self._executor.submit(do_part, work, part) for part in parts]
+        if doing is None:
+            return one_by_one(work, parts)
+        said = [part.result() for part in doing]
         return all(said)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, when they have done what they were given."""
+        with self._lock:
+            self._closed = True
         self._executor.shutdown()
 
 

@@ -208,7 +208,7 @@ class Script:
         assert head.offset == len(there)
         self.writes.append(head.offset)
         async for piece in data:
-            there += bytes(piece)
+            there += piece
             if 0 <= self.break_write_after <= len(there):
                 self.break_write_after = -1
                 raise Unreachable("the connection broke")
