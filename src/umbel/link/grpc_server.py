@@ -158,6 +158,8 @@ def _handler(dispatch: Dispatch, method: Method) -> Any:
             async with ending(dispatch.stream(path, body, _metadata(context))) as messages:
                 async for message in messages:
                     await context.write(message)  # returns when the message has left, so one at most is in flight
+        except grpc.aio.InternalError:
+            pass  # the caller has gone: to gRPC a reason to log a traceback, here what nodes do each day
         except Broken as error:
             await _abort(context, error.status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -95,7 +96,7 @@ def sharing(add: Callable[..., object]) -> Iterator[Sharing]:
     made = Sharing(3)
     yield made
     made.close()
-    assert (offspring(), files()) == before
+    assert_nothing_is_left_since(before)
 
 
 def offspring() -> set[int]:
@@ -109,7 +110,14 @@ def offspring() -> set[int]:
 
 
 def files() -> int:
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+def assert_nothing_is_left_since(before: tuple[set[int], int]) -> None:
+    """Less may be open than before: what an earlier test left may be closed meanwhile, by a thread or the collector."""
+    assert offspring() == before[0]
+    assert files() <= before[1]
 
 
 def helping() -> list[int]:
@@ -377,7 +385,7 @@ def test_an_interrupted_start_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         made(Elementwise(add, memory.out, [memory.values]), slices())
     made.close()
-    assert (offspring(), files()) == before
+    assert_nothing_is_left_since(before)
 
 
 def test_without_files_it_goes_with_threads(
