@@ -55,12 +55,14 @@ class Place:
     desk: NodeDesk | None = None
     runs: Runs | None = None
     store: ServerStore | None = None
+    uploads: Uploads = field(init=False)
 
     def start(self) -> None:
         store = ServerStore(f"sqlite:///{self.directory / 'umbel.sqlite'}", self.directory, now=time.time)
         self.hub = hub = Hub(patience=self.patience, wait=0.05)
         runs, counts = Runs(store, hub, installed=self.installed), Counts()
-        self.desk = desk = NodeDesk(store, sessions := Sessions(), hub, runs, Uploads(store, counts), counts=counts)
+        self.uploads = Uploads(store, counts)
+        self.desk = desk = NodeDesk(store, sessions := Sessions(), hub, runs, self.uploads, counts=counts)
         self.dispatch = Dispatch(desk, sessions=sessions)
         self.runs, self.store = runs, store
         runs.start()

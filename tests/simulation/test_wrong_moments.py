@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, trained
+from tests.simulation.network import APP
 from umbel import wire
 from umbel.errors import DiskFull
+from umbel.server.control import ControlDesk
 from umbel.server.desk import Desk
+from umbel.server.people import Person
+from umbel.server.wanted import Wanted
 
 ACCEPTED, LATE = wire.ReportResponse.VERDICT_ACCEPTED, wire.ReportResponse.VERDICT_LATE
 
@@ -195,6 +199,40 @@ def test_a_server_that_ends_revokes_nothing(tmp_path: Path) -> None:
             await place.stop()
             await hand.away()
             assert hand.unheard() == ["goodbye"]
+
+    asyncio.run(story())
+
+
+def test_a_node_that_is_labelled_in_a_round_works_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            await hand.away()
+            await hand.connect(labels=[wire.Label(name="scanner", value="a"), wire.Label(name="city", value="berlin")])
+            assert place.store
+            assert place.hub
+            assert place.runs
+            assert place.desk
+            people = ControlDesk(place.store, place.hub, place.runs, place.uploads, nodes=place.desk)
+
+            async def label(**labels: str) -> None:
+                change = wire.ChangeNodeRequest(node=hand.name)
+                change.labels.labels.extend(wire.Label(name=name, value=value) for name, value in labels.items())
+                change.labels.SetInParent()
+                await people.change_node(Person("vera", "operator"), change)
+
+            everybody = Wanted(app=APP)
+            run = await place.submit(plain(rounds=2, retries=0, on_miss="stop"))
+            first = await hand.task()
+            await label(scanner="b", country="de")
+            assert place.hub.population(everybody) == {"berlin": {"city": "berlin", "country": "de", "scanner": "b"}}
+            assert await hand.report(first, blob_of(trained(first))) == ACCEPTED
+            second = await hand.task()
+            await label()
+            assert place.hub.population(everybody) == {"berlin": {"city": "berlin", "scanner": "a"}}
+            assert await hand.report(second, blob_of(trained(second))) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+            assert hand.unheard() == []
 
     asyncio.run(story())
 

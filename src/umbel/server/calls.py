@@ -77,6 +77,11 @@ class NodeDesk:
     def changed(self) -> None:
         """Nodes were enrolled, renamed, labelled or revoked."""
         self._nodes = {node.name: node for node in self._store.nodes()}
+        for name, (offer, clock) in self._offers.items():
+            labelled = offer.labelled(self._nodes[name].labels) if name in self._nodes else offer
+            if labelled != offer:  # it works on, and is drawn by its new labels from the next round on
+                self._offers[name] = labelled, clock
+                self._hub.relabel(labelled)
 
     # --- who is who --------------------------------------------------------------------------
 
@@ -118,17 +123,16 @@ class NodeDesk:
         version = wire.agree(request.versions, who=f"node {request.name}", program=request.program)
         now = time.time()
         session = self._sessions.open(request.name, request.challenge, request.signature, node.public_key, now)
-        labels = {**{label.name: label.value for label in request.labels}, **node.labels}
         offer = Offer(
             name=node.name,
-            labels=labels,
+            own={label.name: label.value for label in request.labels},
             apps=tuple(request.apps),
             datasets=tuple(request.datasets),
             slots=max(1, request.slots),
             program=request.program,
             takes_code=request.takes_code,
         )
-        self._offers[node.name] = offer, request.time - now if request.time else 0.0
+        self._offers[node.name] = offer.labelled(node.labels), request.time - now if request.time else 0.0
         return wire.OpenSessionResponse(
             session=session,
             version=version,

@@ -218,7 +218,8 @@ class ControlDesk:
                 raise UsageError(f"nothing is to change in node {request.node!r}")
         row: NodeRow = await _kept(self._store.change_node(request.node, **changes, by=person.name))
         self._desk.changed()
-        self._desk.end(request.node, f"{person.name} has changed this node: {next(iter(changes))}")
+        if "labels" not in changes:
+            self._desk.end(request.node, f"{person.name} has changed this node: {next(iter(changes))}")
         return wire.ChangeNodeResponse(node=self._node(row))
 
     # --- tickets and tokens ------------------------------------------------------------------

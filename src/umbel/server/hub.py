@@ -212,6 +212,12 @@ class Hub:
             self._lose(exchange, name)
         self._nodes_changed()
 
+    def relabel(self, offer: Offer) -> None:
+        """The operator has labelled a node; what it works on stays."""
+        if (node := self.nodes.get(offer.name)) is not None:
+            node.offer = offer
+            self._nodes_changed()
+
     def goodbye(self, reason: str, wait: float) -> None:
         """Tell all nodes that the server ends."""
         for node in self.nodes.values():

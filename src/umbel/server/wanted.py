@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from umbel.server.apps import app_of
@@ -19,6 +19,7 @@ class Offer:
     Attributes:
         name: of the node, and of its client.
         labels: what is known of it.
+        own: labels that it has said itself.
         apps: that it has and its owner lets run.
         datasets: that it offers.
         slots: how many tasks it works on at once.
@@ -28,11 +29,16 @@ class Offer:
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
     apps: Sequence[App] = ()
     datasets: Sequence[str] = ()
     slots: int = 1
     program: str = ""
     takes_code: bool = False
+
+    def labelled(self, labels: Mapping[str, str]) -> Offer:
+        """The same with the labels that the operator has set, which go before its own."""
+        return replace(self, labels={**self.own, **labels})
 
 
 @final
