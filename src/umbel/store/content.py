@@ -24,25 +24,28 @@ class Content:
         json: the fields as JSON in which `Arrays` stand for themselves, or their digests for them.
         arrays: all these `Arrays`, by field.
         name: how to call it in errors.
+        watched: may code of a user's run meanwhile, which could write into them?
 
     Attributes:
         json, arrays: the same.
     """
 
-    def __init__(self, json: Mapping[str, Json], arrays: Mapping[str, Sequence[Arrays]], name: str) -> None:
+    def __init__(
+        self, json: Mapping[str, Json], arrays: Mapping[str, Sequence[Arrays]], name: str, *, watched: bool = True
+    ) -> None:
         self.json, self.arrays = json, arrays
         self._who = f"while the {name} was being written, somebody"
-        self._sums = Checksum(*(each for found in arrays.values() for each in found))
+        self._sums = Checksum(*(each for found in arrays.values() for each in found if watched))
 
     @classmethod
-    def of(cls, what: Commit | Record, name: str) -> Content:
+    def of(cls, what: Commit | Record, name: str, *, watched: bool = True) -> Content:
         """The content of a commit or a record, as it is now."""
         json: dict[str, Json] = {}
         arrays: dict[str, list[Arrays]] = {}
         for f in fields(what):
             found = arrays[f.name] = []
             json[f.name] = encode(getattr(what, f.name), _collector(found), where=f"the {name}'s {f.name}")
-        return cls(json, arrays, name)
+        return cls(json, arrays, name, watched=watched)
 
     @property
     def nbytes(self) -> int:

@@ -40,7 +40,7 @@ class At(NamedTuple):
 
 @final
 class RunStore:
-    """The engine's `Store` of one run.
+    """The engine's `Store` of one run, in the server's own process, where no user's code could write into arrays.
 
     Args:
         store: of the server.
@@ -90,7 +90,9 @@ class RunStore:
         Until then its answers are in the database, so nobody has to wait for it.
         """
         states = record.answer.clients if self._counted is None else self._counted()
-        self.keep_record(Content.of(record, "exchange"), At(record.round, record.call, record.sequence), states)
+        self.keep_record(
+            Content.of(record, "exchange", watched=False), At(record.round, record.call, record.sequence), states
+        )
 
     def keep_record(self, content: Content, at: At, states: Sequence[str]) -> None:
         """Keep a finished exchange that is written as JSON already.
@@ -141,7 +143,9 @@ class RunStore:
 
     def commit(self, commit: Commit) -> None:
         """Keep the end of a round."""
-        self.keep_commit(lambda: Content.of(commit, "commit"), round=commit.rows[-1].round, sequence=commit.sequence)
+        self.keep_commit(
+            lambda: Content.of(commit, "commit", watched=False), round=commit.rows[-1].round, sequence=commit.sequence
+        )
 
     def keep_commit(self, content: Callable[[], Content], *, round: int, sequence: int) -> None:  # the field's word
         """Keep the end of a round that is written as JSON already.
