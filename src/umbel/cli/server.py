@@ -178,11 +178,11 @@ def _introduce(server: Server, authority: Authority, *, json: bool) -> None:
     """Say where the server is, and, on its first start, how to come in."""
     from umbel.cli.lines import say
     from umbel.cli.printing import give, line
-    from umbel.link.address import Address
+    from umbel.link.address import Address, target_of
 
     settings = server.settings
     address = Address(authority.names[0], server.port).without_secret()
-    pages = f"http://{settings.pages[0]}:{server.pages_port}" if settings.pages is not None else ""
+    pages = f"http://{target_of(settings.pages[0], server.pages_port)}" if settings.pages is not None else ""
     if json:
         give(
             {
@@ -206,7 +206,8 @@ def _introduce(server: Server, authority: Authority, *, json: bool) -> None:
         line(f"  umbel login {server.token}")
         line("")
     say(
-        f"Server at {address}, listening on {settings.host}:{server.port}; its files are in {settings.directory}",
+        f"Server at {address}, listening on {target_of(settings.host, server.port)}; "
+        f"its files are in {settings.directory}",
         json=False,
     )
     if pages:

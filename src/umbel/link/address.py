@@ -104,7 +104,7 @@ class Address:
     @property
     def target(self) -> str:
         """Host and port, as in an URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return target_of(self.host, self.port)
 
     @property
     def secret_text(self) -> str:
@@ -137,6 +137,16 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()[:_CHECK]
 
 
+def target_of(host: str, port: int) -> str:
+    """Host and port, as in an URL.
+
+    Args:
+        host: a name, or an IP address; an IPv6 address with or without brackets.
+        port: its port; 0 where a free one is meant.
+    """
+    return f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _place(place: str) -> tuple[str, int]:
     match = re.fullmatch(r"(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[^:]*))?", place)
     if match is None:
@@ -160,4 +170,4 @@ def _host(host: str) -> str:
     return host.lower().rstrip(".")
 
 
-__all__ = ["PORT", "SECRET", "Address"]
+__all__ = ["PORT", "SECRET", "Address", "target_of"]

@@ -92,8 +92,8 @@ class Logins:
         name = where or self.default
         if not name:
             raise UsageError("nobody says which server, and nobody is logged in anywhere", advice=_LOG_IN)
-        if name in self.addresses:
-            return self.addresses[name]
+        if (host := name.strip("[]")) in self.addresses:
+            return self.addresses[host]
         if "://" not in name and ":" not in name and self.addresses:
             known = ", ".join(self.addresses)
             raise UsageError(f"there is no login {name!r}; there is {known}", advice=_LOG_IN)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.link.authority import AUTHORITY
 from umbel.errors import UsageError
-from umbel.link.address import Address
+from umbel.link.address import Address, target_of
 
 SECRET = bytes(range(16))
 WHOLE = Address("fed.example.org", 9000, SECRET, AUTHORITY.der)
@@ -96,7 +96,7 @@ def test_what_is_no_address_is_told(text: str, words: str) -> None:
 def test_secrets_are_not_shown() -> None:
     assert WHOLE.secret_text not in repr(WHOLE)
     assert WHOLE.without_secret() == "umbel://fed.example.org:9000"
-    assert Address("::1", 5).target == "[::1]:5"
+    assert Address("::1", 5).target == target_of("::1", 5) == target_of("[::1]", 5) == "[::1]:5"
     assert WHOLE.pem == AUTHORITY.pem
     assert Address("localhost").pem is None
 

@@ -34,6 +34,8 @@ def test_a_login_is_found_by_its_name_its_address_or_as_the_default() -> None:
     assert logins.find("umbel://fed.example.org") == HERE
     assert logins.find(str(HERE)) == HERE
     assert logins.without("other").find() == HERE
+    six = logins.with_("::1", Address("::1", 9000, bytes(16)))
+    assert six.find("::1") == six.find("[::1]") == six.find("umbel://[::1]:9000") == six.addresses["::1"]
 
 
 @pytest.mark.parametrize("where", ["", "nowhere", "umbel://nowhere.example.org:1"])
