@@ -30,7 +30,7 @@ class ClientRecord:
     Attributes:
         counted: how many of its answers were counted.
         failed: how often it failed.
-        metrics: its own metrics in the run's last evaluation by clients; empty if it took no part.
+        metrics: its own metrics in the run's last evaluation that clients answered; empty if it took no part.
     """
 
     counted: int = 0

@@ -22,7 +22,7 @@ class Totals:
     Attributes:
         failures: who failed, and why.
         counted: how often each client's update was counted.
-        clients: each client's metrics in the last evaluation by clients.
+        clients: each client's metrics in the last evaluation that clients answered.
         best: the best model.
     """
 
@@ -35,7 +35,7 @@ class Totals:
         """Take in a finished exchange."""
         self.failures.extend(answer.failures)
         if evaluation:
-            self.clients = dict(zip(answer.clients, answer.rows, strict=True))
+            self.clients = dict(zip(answer.clients, answer.rows, strict=True)) or self.clients  # as commits add up
         else:
             self.counted.update(answer.clients)
 

@@ -391,6 +391,29 @@ def test_a_round_that_was_skipped_says_so_after_a_crash_too(tmp_path: Path) -> N
     assert [f.round for f in result.failures] == [2]
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_an_evaluation_that_nobody_answers_leaves_what_was_known_of_clients(every: int, tmp_path: Path) -> None:
+    def main(fed: Any) -> None:
+        for _ in fed.rounds():
+            fed.evaluate(fed.initial, cohort=ALL, policy=umbel.rounds(quorum=0.1, on_miss="skip"))
+            fed.commit({})
+
+    client = make_client()
+
+    @client.use
+    def fail(model: Any, ctx: Any, call: Any) -> Any:
+        if ctx.round == 2:
+            raise OSError("told to")
+        return call(model, ctx)
+
+    whole = run(main, client, rounds=2)
+    keep = [umbel.Checkpoint(every=every)]
+    for rounds in (1, 2, 2):
+        again = run(main, client, rounds=rounds, dir=tmp_path, callbacks=keep)
+    assert again.clients == whole.clients
+    assert whole.clients["0"].metrics == {"seen": 0}
+
+
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
