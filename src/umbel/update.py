@@ -203,7 +203,7 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     """Metrics as floats and small float64 arrays.
 
     Raises:
-        BadUpdate: one is not finite or no number, or there are more than 100.
+        BadUpdate: one is not finite or no number, its name cannot be printed, or there are more than 100.
     """
     if not isinstance(metrics, Mapping):
         raise BadUpdate(f"metrics are a {type(metrics).__name__}", advice='return a mapping such as {"loss": 0.3}')
@@ -222,6 +222,9 @@ def check_metrics(metrics: Any) -> dict[str, Metric]:
     long = next((name for name in checked if len(name) > _LONGEST_NAME), None)
     if long is not None:
         raise BadUpdate(f"a metric's name has {len(long)} characters, {_LONGEST_NAME} may leave a client")
+    strange = next((name for name in checked if not name.isprintable()), None)
+    if strange is not None:  # they become columns of the history, which people read on terminals
+        raise BadUpdate(f"a metric is called {strange!r}", advice="leave out what cannot be printed")
     if count > MAX_METRICS:
         raise BadUpdate(
             f"there are {count} numbers in metrics, {MAX_METRICS} may leave a client",

@@ -15,6 +15,7 @@ from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, tra
 from tests.simulation.network import Place
 from umbel import wire
 from umbel.arrays import Arrays
+from umbel.client.failures import trace
 from umbel.errors import FormatError, NotThere, Rejected
 from umbel.link.tasks import task_of
 from umbel.server.control import ControlDesk
@@ -179,6 +180,23 @@ def test_failures_that_are_as_long_as_they_may_be_keep_nobody_from_the_result(tm
     asyncio.run(story())
 
 
+def test_the_longest_traceback_of_a_client_stands_in_the_result_as_a_simulation_shows_it(tmp_path: Path) -> None:
+    longest = trace(ValueError("x" * 100_000))
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(quorum=0.0))
+            failure = wire.Failure(code="x", message="words", traceback=longest)
+            await hand.link.report(wire.ReportRequest(id=(await hand.task()).id, failure=failure))
+            async with asyncio.timeout(PATIENCE):
+                row = await place.ended(run)
+            assert place.store is not None
+            (found,) = pages_of(place.store, row, models=True)[0]["failures"]["$tuple"]
+            assert found["fields"]["traceback"] == longest
+
+    asyncio.run(story())
+
+
 def test_what_a_node_sends_and_never_names_is_bounded(tmp_path: Path) -> None:
     async def story() -> None:
         async with one_node(tmp_path) as (place, hand):
@@ -252,10 +270,6 @@ def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) ->
             )
             with pytest.raises(Rejected, match="a metric is called"):
                 await hand.link.report(wire.ReportRequest(id=task.id, update=metrics))
-            async with asyncio.timeout(PATIENCE):
-                await place.ended(run)
-            run = await place.submit(plain(quorum=0.0), key="another")
-            task = await hand.task()
             failure = wire.Failure(code="x", message=f"one\n\ttwo{clear}\u20ac", traceback=clear)
             await hand.link.report(wire.ReportRequest(id=task.id, failure=failure))
             async with asyncio.timeout(PATIENCE):

@@ -66,7 +66,10 @@ def test_weights_of_other_libraries_are_numbers() -> None:
         assert Update(model=W, weight=weight).weight == 3.0
 
 
-@given(st.dictionaries(st.text(max_size=9), st.floats(allow_nan=False, allow_infinity=False), max_size=20))
+PRINTABLE = st.text(max_size=9).filter(str.isprintable)
+
+
+@given(st.dictionaries(PRINTABLE, st.floats(allow_nan=False, allow_infinity=False), max_size=20))
 def test_lawful_metrics(metrics: dict[str, float]) -> None:
     assert Update(model=W, metrics=metrics).metrics == metrics
     assert Metrics(metrics).values == metrics
@@ -116,6 +119,13 @@ def test_metrics_are_few_and_short() -> None:
     for wrong in ([1.0], "loss", 3.0, [("a", 1.0)]):
         with pytest.raises(BadUpdate, match="metrics are a "):
             Metrics(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x1b[2J", "a\u2028b", "\ud800"])
+def test_the_name_of_a_metric_can_be_printed(name: str) -> None:
+    """As a server wants it: what counts in a simulation counts in a deployment."""
+    with pytest.raises(BadUpdate, match=r"a metric is called .*\n.*leave out what cannot be printed"):
+        Metrics({"fine": 0.0, name: 1.0})
 
 
 def test_a_metric_without_elements_is_refused() -> None:

@@ -16,6 +16,7 @@ from umbel.errors import ClientFailed, Failure, UmbelError
 logger = logging.getLogger("umbel")
 
 _OURS = {str(Path(__file__).with_name(name)) for name in ("work.py", "in_turn.py", "app.py", "loads.py")}
+_LAYOUT = str.maketrans("", "", "\n\t")  # may stay
 _TEXT = 500  # characters of a message; journals keep it
 _HEAD, _TAIL = 4_000, 12_000  # characters of a traceback; what broke stands at its end
 
@@ -60,7 +61,14 @@ def _name(kind: type) -> str:
 
 def _plain(text: str) -> str:
     """A text, even one of a class of its own, that can be written down anywhere, as half a surrogate pair cannot."""
-    return str.encode(text, "utf-8", "backslashreplace").decode()
+    return readable(str.encode(text, "utf-8", "backslashreplace").decode())
+
+
+def readable(text: str) -> str:
+    """The text, with what could do something to a terminal written out."""
+    if text.translate(_LAYOUT).isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def trace(error: BaseException) -> str:
@@ -99,4 +107,4 @@ def shortened(text: str, head: int, tail: int) -> str:
     )
 
 
-__all__ = ["code", "is_of_memory", "own_words", "report_failure", "shortened", "trace", "words"]
+__all__ = ["code", "is_of_memory", "own_words", "readable", "report_failure", "shortened", "trace", "words"]

@@ -11,6 +11,7 @@ from typing import final
 
 from umbel import wire
 from umbel.arrays import Arrays
+from umbel.client.failures import readable
 from umbel.digest import is_named
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, CorruptFile, Failure, FormatError, NotAllowed, NotThere, Rejected, Unauthenticated
@@ -225,7 +226,6 @@ class NodeDesk:
         done: Done
         try:
             done = result_of(request, question, lambda blob: self._arrays(blob, kept))
-            _check_printable(done)
             if isinstance(done, Update):
                 question.check(done)
         except (BadUpdate, FormatError) as error:
@@ -234,7 +234,7 @@ class NodeDesk:
                 client=client, round=question.round, kind=question.label, code=BadUpdate.code, message=str(error)
             )
         if isinstance(done, Failure):
-            done = replace(done, message=_readable(done.message), traceback=_readable(done.traceback))
+            done = replace(done, message=readable(done.message), traceback=readable(done.traceback))
         retryable = request.failure.retryable if request.WhichOneof("outcome") == "failure" else False
         return Answer(client, attempt, done, state=request.state and not isinstance(done, Failure), retryable=retryable)
 
@@ -313,19 +313,6 @@ def _check_readable(request: wire.EnrolRequest | wire.OpenSessionRequest) -> Non
         raise Rejected(
             f"node {request.name!r} says {strange[:80]!r} of itself", advice="leave out what cannot be printed"
         )
-
-
-def _check_printable(done: Done) -> None:
-    """Refuse metrics whose names could do so; they become columns of the history."""
-    names = () if isinstance(done, Failure) else done.metrics if isinstance(done, Update) else done.values
-    strange = next((name for name in names if not name.isprintable()), None)
-    if strange is not None:
-        raise BadUpdate(f"a metric is called {strange!r}", advice="leave out what cannot be printed")
-
-
-def _readable(text: str) -> str:
-    """The text, with what could do something to a terminal written out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def _blobs(request: wire.ReportRequest) -> list[wire.Blob]:

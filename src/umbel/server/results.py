@@ -17,7 +17,7 @@ from umbel.engine.totals import Totals, totals_of
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
 _PAGE = 1 << 20  # characters of rows on a page, and as many of failures; all is to fit into a message of 4 MiB
-_TRACE = 8 << 10  # characters of a failure's traceback; what broke stands at its end
+_TRACE = 16 << 10  # characters of a failure's traceback: more than `umbel.client.failures.trace` gives
 
 
 def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:

@@ -71,6 +71,17 @@ def test_an_exception_that_cannot_be_shown_has_a_traceback_all_the_same() -> Non
     assert "in fail" in trace(caught(fail))
 
 
+def test_what_could_do_something_to_a_terminal_is_written_out() -> None:
+    """A server does so, too, and is to say the same as a simulation."""
+
+    def fail() -> None:
+        raise ValueError("one\n\ttwo \x1b[2J \ud800 \u20ac \x00")
+
+    error = caught(fail)
+    assert words(error) == "ValueError: one\n\ttwo \\x1b[2J \\ud800 \u20ac \\x00"
+    assert trace(error).endswith("ValueError: one\n\ttwo \\x1b[2J \\ud800 \u20ac \\x00\n")
+
+
 def test_an_exception_that_was_never_raised() -> None:
     assert trace(ValueError("x")).strip() == "ValueError: x"
 
