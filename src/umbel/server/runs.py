@@ -122,8 +122,8 @@ class Runs:
             return self._store.run(found[0])
         if found:
             ids = ", ".join(id[:8] for id in found[:20])
-            raise NotThere(f"{len(found)} runs are called {name!r}: {ids}", advice="give the id of one of them")
-        raise NotThere(f"there is no run {name!r}", advice="umbel ls lists them")
+            raise NotThere(f"{len(found)} runs are called {name[:80]!r}: {ids}", advice="give the id of one of them")
+        raise NotThere(f"there is no run {name[:80]!r}", advice="umbel ls lists them")
 
     # --- a run's life ------------------------------------------------------------------------
 

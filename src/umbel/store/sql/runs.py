@@ -17,7 +17,7 @@ from umbel.store.sql.values import ACTIVE, Kept, RunRow, Status
 
 _IS_THERE = select(run.c.id).where(run.c.id == bindparam("id"))
 _EVENT = insert(event)
-_BEGINNING = 4  # characters of an id that stand for it
+_BEGINNING, _ID = 4, 32  # characters of an id that stand for it, and of all of it
 WITHOUT_SUBMISSION = [*(c for c in run.c if c is not run.c.submission), literal("").label("submission")]
 """The columns of a run, but for what may be large."""
 
@@ -36,7 +36,8 @@ def find(connection: Connection, id: str) -> RunRow:
 
 def ids(connection: Connection, name: str) -> list[str]:
     """The id that is this; or those of the runs that are called so, and those that begin so."""
-    begins = run.c.id.startswith(name, autoescape=True) if len(name) >= _BEGINNING else false()
+    may_begin = _BEGINNING <= len(name) <= _ID  # SQLite fails where a pattern is very long
+    begins = run.c.id.startswith(name, autoescape=True) if may_begin else false()
     for condition in (run.c.id == name, or_(run.c.name == name, begins)):
         found = connection.execute(select(run.c.id).where(condition).order_by(run.c.submitted, run.c.id))
         if some := [*found.scalars()]:
