@@ -128,7 +128,7 @@ def test_a_question_is_the_same_at_the_node(question: Question) -> None:
 
 
 METRICS = st.dictionaries(
-    st.text(max_size=20),
+    st.text(max_size=20).filter(str.isprintable),
     st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 4).map(lambda n: np.ones((n, n)))),
     max_size=5,
 )

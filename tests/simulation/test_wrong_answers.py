@@ -41,6 +41,52 @@ def test_a_large_blob_that_is_no_arrays_fails_this_client_and_nothing_else(tmp_p
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weight": -1.0}, "weight is -1"),
+        ({"metrics": '{"loss": {"$float": "nan"}}'}, "'loss' is nan"),
+        ({"metrics": "[" * 70_000}, "metrics has 70,000 characters"),
+        ({"arrays": wire.Blob(digest=b"short")}, "digest has 5 bytes"),
+        ({"kind": "gradient"}, "update.kind is 'gradient'"),
+    ],
+)
+def test_who_is_told_that_an_answer_does_not_fit_is_not_waited_for(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(quorum=0.0))
+            task = await hand.task()
+            update = wire.Update(kind="model", arrays=blob_of(trained(task)), weight=1)
+            update.MergeFrom(wire.Update(**changes))
+            with pytest.raises(Rejected, match=words):
+                await hand.link.report(wire.ReportRequest(id=task.id, update=update))
+            async with asyncio.timeout(PATIENCE):
+                row = await place.ended(run)
+            assert row.status == "finished"
+            assert place.store is not None
+            [failure] = pages_of(place.store, row, models=False)[0]["failures"]["$tuple"]
+            assert failure["fields"]["code"] == "bad-update"
+            assert words in failure["fields"]["message"]
+
+    asyncio.run(story())
+
+
+def test_a_failure_that_says_too_much_is_a_failure(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(quorum=0.0))
+            task = await hand.task()
+            failure = wire.Failure(code="client-failed", message="m" * 9000)
+            response = await hand.link.report(wire.ReportRequest(id=task.id, failure=failure))
+            assert response.verdict == wire.ReportResponse.VERDICT_ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("size", [3, 50_000])
 def test_a_client_without_blake3_names_what_it_sends_by_its_sha_256(tmp_path: Path, size: int) -> None:
     async def story() -> None:
@@ -263,19 +309,21 @@ def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) ->
 
     async def story() -> None:
         async with one_node(tmp_path) as (place, hand):
-            run = await place.submit(plain(quorum=0.0))
+            run = await place.submit(plain(rounds=2, quorum=0.0))
             task = await hand.task()
             metrics = wire.Update(
                 kind="model", arrays=blob_of(trained(task)), weight=1, metrics=json.dumps({clear: 1.0})
             )
             with pytest.raises(Rejected, match="a metric is called"):
                 await hand.link.report(wire.ReportRequest(id=task.id, update=metrics))
+            task = await hand.task()
             failure = wire.Failure(code="x", message=f"one\n\ttwo{clear}\u20ac", traceback=clear)
             await hand.link.report(wire.ReportRequest(id=task.id, failure=failure))
             async with asyncio.timeout(PATIENCE):
                 await place.ended(run)
             assert place.store is not None
-            said = next(event.content for event in place.store.events(run) if event.kind == "failure")
+            first, said = (event.content for event in place.store.events(run) if event.kind == "failure")
+            assert clear not in first["message"]
             assert (said["message"], said["traceback"]) == ("one\n\ttwo\\x1b[2J\u20ac", "\\x1b[2J")
             strange = wire.Label(name="country", value=clear)
             app = wire.App(name=clear, digest=bytes(32))

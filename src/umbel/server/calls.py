@@ -150,7 +150,7 @@ class NodeDesk:
         if node is None:
             raise NotAllowed(
                 f"no node {name!r} is enrolled here",
-                advice="start it with the --name that it has there now; "
+                advice="start it with the --name that it has there now, and the --dir that it has; "
                 "or join again, with a new ticket: umbel ticket create",
             )
         if node.revoked:
@@ -225,6 +225,7 @@ class NodeDesk:
         client, attempt = request.id.client, request.id.attempt
         done: Done
         try:
+            wire.check_report(request)
             done = result_of(request, question, lambda blob: self._arrays(blob, kept))
             if isinstance(done, Update):
                 question.check(done)

@@ -161,6 +161,8 @@ def metrics_of(text: str) -> dict[str, Metric]:
 def check_report(report: node_pb2.ReportRequest) -> None:
     """Refuse an answer that cannot be kept; whether it fits the question is looked at when it is folded.
 
+    `check` looks at the id alone: who is refused does not report again, and somebody waits for the answer.
+
     Raises:
         FormatError: names the field.
     """
@@ -264,7 +266,7 @@ _CHECKS: Mapping[type[Message], Callable[[Any], None]] = {
     node_pb2.OpenSessionResponse: _check_opened,
     node_pb2.Task: check_task,
     node_pb2.SubscribeResponse: _check_notice,
-    node_pb2.ReportRequest: check_report,
+    node_pb2.ReportRequest: lambda report: check_task_id(report.id),  # of the rest the server lets the task fail
     values_pb2.ReadBlobRequest: _check_digest,
     values_pb2.StatBlobRequest: _check_digest,
     values_pb2.BlobHead: check_head,
