@@ -68,7 +68,7 @@ def show_run(directory: Path, *, as_json: bool) -> None:
     count = shown.recipe["clients"]["count"]
     table = Table(title=f"{directory}: {name}, {count} clients, seed {shown.recipe['seed']}; {shown.status}")
     for column in shown.history.columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")  # a narrow terminal shows all digits, too
     for row in shown.history:
         table.add_row(*(_cell(row.get(column)) for column in shown.history.columns))
     Console().print(table)

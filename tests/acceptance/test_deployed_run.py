@@ -184,6 +184,6 @@ def test_people_and_tickets(fed: Federation) -> None:
     assert ticket["id"] in fed("ticket", "ls").stdout
     fed("ticket", "revoke", ticket["id"])
     assert "revoke" in " ".join(record["action"] for record in fed.records("audit"))
-    fed("nodes", "label", "lyon", "country=fr")
+    assert "lyon has these labels: country=fr" in fed("nodes", "label", "lyon", "country=fr").stdout
     labels = {record["name"]: record["labels"] for record in fed.records("nodes", "ls")}
     assert labels["lyon"] == {"country": "fr"}

@@ -239,6 +239,18 @@ def test_labels_of_a_node_that_has_joined(fed: Federation, tmp_path: Path) -> No
     assert "umbel nodes label graz country=at kind=hospital" in program.text
 
 
+def test_a_node_that_was_renamed(fed: Federation, tmp_path: Path) -> None:
+    directory = ("--dir", str(tmp_path / "node"))
+    with fed.program(*fed.node_command("linz", *directory)) as program:
+        program.wait_for("connected: ")
+    assert "umbel node --name steyr --dir" in fed("nodes", "rename", "linz", "steyr").stdout
+    said = fed(*fed.node_command("linz", *directory), status=1).stderr
+    assert "no node 'linz' is enrolled" in said
+    assert "--name that it has there now, and the --dir that it has" in said
+    with fed.program("node", "--name", "steyr", "--app", str(fed.app), *directory) as program:
+        program.wait_for("connected: ")
+
+
 def test_a_key_that_others_may_read(fed: Federation, tmp_path: Path) -> None:
     directory = tmp_path / "node"
     with fed.program(*fed.node_command("wien", "--dir", str(directory))) as program:

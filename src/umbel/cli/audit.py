@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from umbel.cli.reach import Count, Json, On
 
 
@@ -25,9 +27,22 @@ def audit(*, since: Count = 0, on: On = "", json: Json = False) -> None:
                 if json:
                     give(entry)
                 else:
-                    details = ", ".join(f"{name}={value}" for name, value in entry["details"].items())
+                    details = ", ".join(detail(name, value) for name, value in entry["details"].items())
                     said = f"{clock(entry['time'])}  {entry['who']}  {entry['action']}  {entry['target']}  {details}"
                     line(said.rstrip())
 
 
-__all__ = ["audit"]
+def detail(name: str, value: Any) -> str:
+    """A detail for people."""
+    from umbel.cli.printing import clock
+
+    match name, value:
+        case "expires", float() | int():
+            return f"expires={clock(value) if value else 'never'}"
+        case "labels", dict():
+            return f"labels={','.join(f'{label}={of}' for label, of in value.items()) or 'none'}"
+        case _:
+            return f"{name}={value}"
+
+
+__all__ = ["audit", "detail"]

@@ -16,6 +16,8 @@ def new(name: Path, *, template: str = "numpy", ops: bool = False, json: Json = 
         ops: write systemd units and container files, too.
         json: print one JSON object.
     """
+    from shlex import quote
+
     from umbel.apps.new import new_project
     from umbel.cli.printing import give, line
 
@@ -25,8 +27,9 @@ def new(name: Path, *, template: str = "numpy", ops: bool = False, json: Json = 
         return
     for file in files:
         line(f"  {file}")
-    line(f"To simulate it: umbel run {name}")
-    line(f"To deploy it, see {name}/README.md: umbel server, umbel node, umbel run {name} --on ADDRESS")
+    run = f"umbel run {quote(str(name))}"
+    line(f"To simulate it: {run}")
+    line(f"To deploy it, see {name}/README.md: umbel server, umbel node, {run} --on ADDRESS")
 
 
 __all__ = ["new"]

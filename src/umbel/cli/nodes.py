@@ -59,12 +59,14 @@ def label(node: str, *labels: str, on: On = "", json: Json = False) -> None:
     from umbel.cli.run import labels_of
 
     pairs = [wire.Label(name=name, value=value) for name, value in labels_of(labels).items()]
-    _change(wire.ChangeNodeRequest(node=node, labels=wire.Labels(labels=pairs)), on, json, f"{node} has these labels")
+    has = ", ".join(f"{pair.name}={pair.value}" for pair in pairs)
+    said = f"{node} has these labels: {has}" if has else f"{node} has no labels any more"
+    _change(wire.ChangeNodeRequest(node=node, labels=wire.Labels(labels=pairs)), on, json, said)
 
 
 @nodes_app.command
 def rename(node: str, name: str, *, on: On = "", json: Json = False) -> None:
-    """Give a node another name; start it with that name from now on.
+    """Give a node another name; start it with that name, and with the directory that it has, from now on.
 
     Args:
         node: its name.
@@ -74,7 +76,8 @@ def rename(node: str, name: str, *, on: On = "", json: Json = False) -> None:
     """
     from umbel import wire
 
-    _change(wire.ChangeNodeRequest(node=node, rename=name), on, json, f"{node} is {name} now: umbel node --name {name}")
+    said = f"{node} is {name} now. To start it: umbel node --name {name} --dir DIRECTORY, the one that it has"
+    _change(wire.ChangeNodeRequest(node=node, rename=name), on, json, said)
 
 
 @nodes_app.command

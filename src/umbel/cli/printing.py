@@ -121,8 +121,8 @@ def seconds_of(text: str) -> float:
         found = float(digits) * size
     except ValueError:
         found = -1.0
-    if not 0 <= found < 1e12:
-        raise UsageError(f"{text!r} is no span of time", advice="give a number and a unit: 30m, 12h, 7d")
+    if not 0 < found < 1e12:  # servers take 0 for what was left out, which of a token is for ever
+        raise UsageError(f"{text!r} is no span of time", advice="give a number above 0 and a unit: 30m, 12h, 7d")
     return found
 
 

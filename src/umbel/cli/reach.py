@@ -31,6 +31,13 @@ def server_address(on: str) -> Address:
     return Logins.read().find(on or os.environ.get("UMBEL_ON", ""))
 
 
+def knows_server(on: str) -> bool:
+    """Is there a server that is meant?"""
+    from umbel.remote.logins import Logins
+
+    return bool(on or os.environ.get("UMBEL_ON") or Logins.read().default)
+
+
 def reach(on: str) -> Line:
     """A line to the server that is meant; a context manager. As `server_address`."""
     from umbel.remote.line import Line
@@ -38,4 +45,4 @@ def reach(on: str) -> Line:
     return Line(server_address(on))
 
 
-__all__ = ["Count", "Json", "On", "reach", "server_address"]
+__all__ = ["Count", "Json", "On", "knows_server", "reach", "server_address"]

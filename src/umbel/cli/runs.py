@@ -72,10 +72,12 @@ def show(run: str, *, on: On = "", json: Json = False) -> None:
 
 
 def _named(run: str, on: str) -> tuple[str, str]:
-    """A run at a server, and which server; "" for a run in a directory here."""
-    import json as reader
+    """A run at a server, and which server; "" for a run in a directory here.
 
-    from umbel.remote.directory import FILE
+    Raises:
+        CorruptFile: the directory is that of a run at a server, but does not say of which.
+    """
+    from umbel.remote.directory import FILE, RunDirectory
 
     path = Path(run)
     try:
@@ -83,9 +85,18 @@ def _named(run: str, on: str) -> tuple[str, str]:
     except OSError:  # it is too long for a path, or holds what paths do not
         return run, on
     if there:
-        content = reader.loads((path / FILE).read_text(encoding="utf-8"))
+        content = RunDirectory.open(path).content
         return content["run"] or content["key"], on or content["server"]
-    return ("", on) if is_directory or "/" in run else (run, on)
+    if "/" in run or not run.strip("."):
+        return "", on
+    return ("", on) if is_directory and not _may_be_a_name(path, on) else (run, on)
+
+
+def _may_be_a_name(directory: Path, on: str) -> bool:
+    """May a run at a server be meant? It is often called like its app, whose directory lies here."""
+    from umbel.cli.reach import knows_server
+
+    return not (directory / "run.json").exists() and knows_server(on)
 
 
 def look(server: Line, run: str) -> tuple[wire.Run, Outcome]:

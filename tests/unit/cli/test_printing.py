@@ -27,7 +27,7 @@ def test_spans_of_time_are_read(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "d", "7w", "-1h", "nan", "inf", "1e300d"])
+@pytest.mark.parametrize("text", ["", "d", "0", "0d", "7w", "-1h", "nan", "inf", "1e300d"])
 def test_what_is_no_span_of_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="30m, 12h, 7d"):
         seconds_of(text)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import umbel
+from umbel.show import show_run
 
 
 @pytest.fixture
@@ -33,6 +34,16 @@ def test_show_prints_the_history(run_directory: Path) -> None:
     assert done.returncode == 0, done.stderr
     for word in ("fed_avg, 3 clients", "seed 5", "finished", "loss", "0.2500"):
         assert word in " ".join(done.stdout.split())
+
+
+def test_a_narrow_terminal_shows_all_digits(
+    run_directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    show_run(run_directory, as_json=False)
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert "500" in said
 
 
 def test_show_prints_json(run_directory: Path) -> None:
