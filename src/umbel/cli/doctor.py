@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from umbel.link.address import Address
 
 
+_LOGIN = "umbel login ADDRESS; or give the doctor the address that is to be looked at"
+
+
 def doctor(
     address: str = "",
     *,
@@ -60,7 +63,7 @@ def doctor(
 
 
 def _examine(where: str, directory: Path | None, config: Path | None, apps: list[str], run: str) -> Iterator[Finding]:
-    from umbel.cli.finding import failed
+    from umbel.cli.finding import failed, warning
     from umbel.cli.joined import Joined
     from umbel.cli.localchecks import look_at_directory
     from umbel.errors import UmbelError
@@ -77,6 +80,9 @@ def _examine(where: str, directory: Path | None, config: Path | None, apps: list
     except UmbelError as error:
         yield failed("address", error)
         target = None
+    else:
+        if target is None and (run or not (directory or config or apps)):  # else it is about something that is here
+            yield warning("address", "nobody is logged in here, so no server was looked at", _LOGIN)
     said = None
     if target is not None:
         found, said = _reached(target, directory, member)

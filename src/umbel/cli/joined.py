@@ -15,6 +15,7 @@ from typing import final
 
 from umbel.errors import CorruptFile
 from umbel.link.address import Address
+from umbel.link.identity import Identity
 from umbel.store.durable import readable_errors, replace_file
 
 FILE, KEY = "node.json", "node.key"
@@ -23,6 +24,16 @@ FILE, KEY = "node.json", "node.key"
 def usual_directory(name: str) -> Path:
     """Where a node keeps its files if nobody says: below the home directory of who runs it."""
     return Path.home() / ".local" / "state" / "umbel" / "nodes" / name
+
+
+def own_identity(directory: Path) -> Identity:
+    """The key of a node; it is made, with the directory, if there is none.
+
+    Raises:
+        StoreError: the directory cannot be made, read or written.
+    """
+    with readable_errors(directory):
+        return Identity.at(directory / KEY)
 
 
 @final
@@ -87,4 +98,4 @@ def joined(name: str, address: Address, federation: str, labels: Mapping[str, st
     return Joined(name, address.without_secret(), authority, federation, dict(labels))
 
 
-__all__ = ["FILE", "KEY", "Joined", "joined", "usual_directory"]
+__all__ = ["FILE", "KEY", "Joined", "joined", "own_identity", "usual_directory"]

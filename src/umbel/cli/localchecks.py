@@ -57,8 +57,11 @@ def through_directly(exceptions: str, host: str) -> bool:
 def look_at_directory(directory: Path) -> Iterator[Finding]:
     """A node's or a server's directory: is there room, and may nobody read the keys?"""
     if not directory.is_dir():
-        yield bad("directory", f"there is no directory {directory}", "check --dir")
+        yield bad("directory", f"there is no directory {directory}", "check --dir, or the --name of the node")
         return
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        advice = "check its owner and its permissions, and whether its file system is read-only"
+        yield bad("directory", f"{directory} cannot be written to by this user", advice)
     yield _room(directory)
     keys = [directory / name for name in (KEY, "authority.pem", "server.pem") if (directory / name).exists()]
     for key in keys:

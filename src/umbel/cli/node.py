@@ -161,16 +161,15 @@ async def _work(
     import asyncio
     import os
 
-    from umbel.cli.joined import KEY
+    from umbel.cli.joined import own_identity
     from umbel.cli.signals import on_signal
     from umbel.link.grpc_client import GrpcLink
-    from umbel.link.identity import Identity
     from umbel.node.program import Node
 
     working = asyncio.current_task()
     assert working is not None
     on_signal(working.cancel)
-    identity = Identity.at(directory / KEY)
+    identity = own_identity(directory)
     member = await _member(address, settings, directory, identity, ca=ca, lines=lines)
     settings = settings.with_(name=member.name)
     authority = _authority(ca) or member.pem
@@ -188,12 +187,22 @@ async def _work(
 
 
 def _authority(ca: Path | None) -> bytes | None:
+    from cryptography.x509 import load_pem_x509_certificates
+
+    from umbel.errors import FormatError
     from umbel.store.durable import readable_errors
 
     if ca is None:
         return None
     with readable_errors(ca):
-        return ca.read_bytes()
+        pem = ca.read_bytes()
+    try:
+        load_pem_x509_certificates(pem)  # of a file without any, gRPC says not which one it is
+    except ValueError as error:
+        raise FormatError(
+            f"{ca} holds no certificate", advice="give --ca the certificate of the server's authority, in PEM"
+        ) from error
+    return pem
 
 
 async def _member(
@@ -216,7 +225,8 @@ async def _member(
     if address is None or not address.secret:
         raise UsageError(
             f"the node has not joined {address.without_secret() if address else 'a server'} yet",
-            advice="give the whole address that the server printed: umbel node umbel://HOST:PORT/TICKET",
+            advice="give the whole address that the server printed: umbel node umbel://HOST:PORT/TICKET; "
+            f"or, if it has joined and its files are not in {directory}, its --dir",
         )
     if not settings.name:
         raise UsageError("the node has no name", advice="give --name NAME")

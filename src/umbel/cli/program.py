@@ -59,9 +59,14 @@ def _done(words: Sequence[str]) -> int:
     try:
         command, bound, *_ = app.parse_args(words, print_error=False, exit_on_error=False)
     except CycloptsError as error:
-        _complain(str(error).rstrip("."), f"umbel {' '.join(_words(words))} --help".replace("  ", " "))
+        _complain(_without_stop(str(error)), f"umbel {' '.join(_words(words))} --help".replace("  ", " "))
         return 2
     return _status(command, *bound.args, **bound.kwargs)
+
+
+def _without_stop(text: str) -> str:
+    """A sentence without its full stop; "..." says that something was left out, and stays."""
+    return text if text.endswith("...") else text.rstrip(".")
 
 
 @final
@@ -109,6 +114,10 @@ def _status(command: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     except BrokenPipeError:  # who reads has gone, as `head` does
         sys.stderr.close()
         return 0
+    except OSError as error:  # of a file or a stream that the user has named
+        what = f"{error.filename}: " * bool(error.filename) + (error.strerror or str(error))
+        _complain(what, "check the path, its permissions, and the room on the disk; also where the output goes")
+        return 1
     except Exception as error:
         from umbel.errors import UmbelError
 

@@ -33,6 +33,8 @@ class RoundLines:
             self._print(dict(result.history[-1]))
         except BrokenPipeError:
             return "nobody reads what it prints"
+        except OSError:  # as on a full disk: the run goes on, and its last line says so
+            return ""
         return ""
 
     def heard(self, event: Event) -> None:

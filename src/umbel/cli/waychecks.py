@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umbel.cli.finding import Finding, bad, failed, ok, warning
-from umbel.cli.joined import KEY, Joined
+from umbel.cli.joined import Joined, own_identity
 from umbel.cli.localchecks import SOON, through_directly
 from umbel.cli.printing import clock, span
 from umbel.errors import Rejected, UmbelError, Unauthenticated
@@ -203,6 +203,8 @@ def look_at_session(directory: Path, member: Joined) -> list[Finding]:
         lock = DirectoryLock(directory)
     except InUse:
         return [ok("session", f"node {member.name} is running; what it says of its connection stands in its output")]
+    except UmbelError as error:
+        return [failed("directory", error)]
     try:
         before = time.time()
         answer = asyncio.run(_session(directory, member))
@@ -221,9 +223,8 @@ def look_at_session(directory: Path, member: Joined) -> list[Finding]:
 async def _session(directory: Path, member: Joined) -> Any:
     from umbel import wire
     from umbel.link.grpc_client import GrpcLink
-    from umbel.link.identity import Identity
 
-    identity = Identity.at(directory / KEY)
+    identity = own_identity(directory)
     link = GrpcLink(member.address, identity, member.name, authority=member.pem, deadline=_PATIENCE)
     try:
         return await link.open(wire.OpenSessionRequest(program="umbel doctor", slots=1, time=time.time()))

@@ -102,7 +102,8 @@ def _other_name(host: str, port: str) -> UmbelError:
 
 def _no_tls(host: str, port: str) -> UmbelError:
     return Unreachable(
-        f"{host}:{port} answers, but does not speak TLS", advice="check the port: it may be that of the dashboard"
+        f"{host}:{port} answers, but does not speak TLS",
+        advice="check the port: it may be that of another program, or of the pages for operators",
     )
 
 

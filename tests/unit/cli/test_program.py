@@ -19,15 +19,18 @@ from umbel.apps.describe import describe
 from umbel.apps.new import new_project
 from umbel.apps.project import Project
 from umbel.cli import main
+from umbel.cli.audit import detail
 from umbel.cli.doctor import doctor
 from umbel.cli.localchecks import through_directly
 from umbel.cli.node import node_config
 from umbel.cli.policy import judged
+from umbel.cli.printing import clock
 from umbel.cli.progress import round_line
 from umbel.cli.run import labels_of
 from umbel.cli.runs import event_line
 from umbel.cli.waychecks import look_at_clock
 from umbel.errors import UsageError
+from umbel.link.address import Address
 
 
 @pytest.fixture(autouse=True)
@@ -268,6 +271,96 @@ def test_the_doctor_looks_at_what_is_there(tmp_path: Path, capsys: pytest.Captur
     wrong = {record["check"]: record["advice"] for record in found if record["status"] == "bad"}
     assert wrong["key file"].startswith("chmod 600")
     assert wrong["app"]
+
+
+def test_the_doctor_says_that_it_looked_at_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor() == 0
+    assert "warning  address: nobody is logged in here" in capsys.readouterr().out
+    assert doctor(dir=tmp_path) == 0
+    assert "nobody is logged in" not in capsys.readouterr().out
+
+
+def test_the_doctor_sees_that_a_directory_cannot_be_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == tmp_path and mode & os.W_OK))
+    assert doctor(dir=tmp_path) == 1
+    assert f"bad      directory: {tmp_path} cannot be written to by this user" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_node_whose_directory_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    new_project(tmp_path / "placed")
+    (tmp_path / "file").touch()
+    words = ("node", "umbel://localhost:1", "--name", "lyon", "--app", str(tmp_path / "placed"))
+    assert command(*words, "--dir", str(tmp_path / place)) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"umbel: {tmp_path / place}: ")
+    assert second == "What to do: check the path and its permissions"
+
+
+def test_a_node_whose_directory_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new_project(tmp_path / "moved")
+    assert command("node", "--name", "lyon", "--app", str(tmp_path / "moved")) == 1
+    said = capsys.readouterr().err
+    assert "has not joined" in said
+    assert f"are not in {tmp_path / '.local/state/umbel/nodes/lyon'}, its --dir" in said
+
+
+def test_an_authority_that_is_no_certificate_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new_project(tmp_path / "trusting")
+    (tmp_path / "ca.pem").write_text("no certificate", encoding="utf-8")
+    address = str(Address("localhost", 1, secret=bytes(16)))
+    words = ("node", address, "--name", "lyon", "--app", str(tmp_path / "trusting"), "--ca", str(tmp_path / "ca.pem"))
+    assert command(*words) == 1
+    assert capsys.readouterr().err.startswith(
+        f"umbel: {tmp_path / 'ca.pem'} holds no certificate\nWhat to do: give --ca"
+    )
+
+
+def test_what_is_called_like_a_directory_may_be_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    new_project(tmp_path / "myfed")
+    assert command("show", "myfed") == 1
+    assert "myfed is not the directory of a run" in capsys.readouterr().err
+    at_a_server = ("--on", str(Address("localhost", 1, secret=bytes(16))))
+    assert command("show", "myfed", *at_a_server) == 1
+    assert "nobody listens" in capsys.readouterr().err
+    assert command("show", ".", *at_a_server) == 1
+    assert ". is not the directory of a run" in capsys.readouterr().err
+
+
+def test_a_directory_that_does_not_say_of_which_run_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "remote.json").write_text("{", encoding="utf-8")
+    assert command("show", str(tmp_path)) == 1
+    assert "remote.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_list_that_is_cut_short_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("walk") == 2
+    first, _ = capsys.readouterr().err.splitlines()
+    assert first.endswith(", ...")
+
+
+def test_what_is_printed_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("new", str(tmp_path / "two words" / "copied")) == 0
+    assert f"To simulate it: umbel run '{tmp_path}/two words/copied'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("expires", 0.0, "expires=never"),
+        ("expires", 1e9, f"expires={clock(1e9)}"),
+        ("labels", {"country": "de", "size": "large"}, "labels=country=de,size=large"),
+        ("labels", {}, "labels=none"),
+        ("rename", "paris", "rename=paris"),
+    ],
+)
+def test_details_of_the_audit_trail_are_for_people(name: str, value: Any, said: str) -> None:
+    assert detail(name, value) == said
 
 
 def test_a_node_reads_its_address_where_nobody_sees_it(tmp_path: Path) -> None:

@@ -42,6 +42,16 @@ def test_both_streams_are_closed(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("words", [["config", "APP"], ["run", "APP", "--rounds", "2"], ["doctor", "--app", "APP"]])
+def test_there_is_no_room_for_what_is_printed(app: Path, words: list[str]) -> None:
+    done = shell('"$@" >/dev/full', *(str(app) if word == "APP" else word for word in words))
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first == "umbel: No space left on device"
+    assert second.startswith("What to do: check")
+
+
 def test_a_simulation_ends_where_nobody_reads_any_more(app: Path) -> None:
     done = shell('"$@" | head -n 1', "run", str(app), "--rounds", "5000", "--simulation-engine", "inline")
     assert done.stdout.startswith("round 1/5000 ")
