@@ -50,7 +50,7 @@ class ControlDesk:
         runs: the runs.
         uploads: blobs on their way.
         nodes: is told when nodes change.
-        authority_expires: seconds since 1970; 0: the certificate is not ours.
+        authority_expires: says when what nodes trust ends, seconds since 1970; 0: that is not known.
 
     Attributes:
         joined: makes the address that lets somebody in, of a secret.
@@ -64,7 +64,7 @@ class ControlDesk:
         uploads: Uploads,
         *,
         nodes: NodeDesk,
-        authority_expires: float = 0.0,
+        authority_expires: Callable[[], float] = float,
     ) -> None:
         self._store, self._hub, self._runs, self._uploads = store, hub, runs, uploads
         self._desk, self._expires = nodes, authority_expires
@@ -81,7 +81,7 @@ class ControlDesk:
             role=person.role,
             chunk=wire.CHUNK,
             inline=wire.INLINE,
-            authority_expires=self._expires,
+            authority_expires=self._expires(),
         )
 
     # --- runs --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from umbel.errors import Unreachable
+from umbel.link.address import target_of
 from umbel.server.counts import Counts
 from umbel.server.hub import Hub
 from umbel.server.runs import Runs
@@ -29,7 +30,7 @@ Family = GaugeMetricFamily | CounterMetricFamily
 class ServerCollector(Collector):
     """What Prometheus is told; looked up when it asks."""
 
-    def __init__(self, store: ServerStore, hub: Hub, runs: Runs, counts: Counts, expires: float) -> None:
+    def __init__(self, store: ServerStore, hub: Hub, runs: Runs, counts: Counts, expires: Callable[[], float]) -> None:
         self._store, self._hub, self._runs, self._counts, self._expires = store, hub, runs, counts, expires
 
     def collect(self) -> Iterator[Family]:
@@ -47,11 +48,11 @@ class ServerCollector(Collector):
             runs.add_metric([status], number)
         yield runs
         yield GaugeMetricFamily("umbel_disk_free_bytes", "Room on the disk of the blobs.", self._store.blobs.free())
-        if self._expires:
+        if expires := self._expires():
             yield GaugeMetricFamily(
                 "umbel_authority_expires_seconds",
                 "When the certificate authority expires, in Unix time.",
-                self._expires,
+                expires,
             )
         answers = CounterMetricFamily("umbel_answers", "Answers of nodes, by what became of them.", labels=["verdict"])
         for verdict, number in sorted(self._counts.answers.items()):
@@ -64,7 +65,7 @@ class ServerCollector(Collector):
 
 
 def pages(
-    store: ServerStore, hub: Hub, runs: Runs, counts: Counts, *, expires: float, ready: Callable[[], str]
+    store: ServerStore, hub: Hub, runs: Runs, counts: Counts, *, expires: Callable[[], float], ready: Callable[[], str]
 ) -> Starlette:
     """What the second port serves.
 
@@ -73,7 +74,7 @@ def pages(
         hub: the nodes.
         runs: the runs.
         counts: what was counted.
-        expires: when the certificate authority does; 0: it is not ours.
+        expires: says when what nodes trust ends; 0: that is not known.
         ready: why the server cannot serve now; "" if it can.
     """
     registry = CollectorRegistry(auto_describe=False)
@@ -137,7 +138,7 @@ class Pages:
             )
         except OSError as error:
             raise Unreachable(
-                f"the pages for operators cannot be served on {self._host}:{self._port}: {error.strerror}",
+                f"the pages for operators cannot be served on {target_of(self._host, self._port)}: {error.strerror}",
                 advice="choose another place: --pages HOST:PORT",
             ) from error
 

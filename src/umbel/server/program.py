@@ -13,7 +13,7 @@ from typing import final
 
 from umbel.apps.project import Project
 from umbel.errors import UmbelError, Unauthenticated
-from umbel.link.address import Address
+from umbel.link.address import Address, target_of
 from umbel.link.dispatch import Dispatch
 from umbel.link.grpc_server import GrpcServer, serve
 from umbel.link.sessions import Sessions
@@ -118,10 +118,10 @@ class Server:
         settings, store, hub, runs = self.settings, self.store, self.hub, self.runs
         sessions, uploads = Sessions(), Uploads(store, counts)
         nodes = NodeDesk(store, sessions, hub, runs, uploads, counts=counts, allowed=settings.allowed)
-        control = ControlDesk(store, hub, runs, uploads, nodes=nodes, authority_expires=authority.expires)
+        control = ControlDesk(store, hub, runs, uploads, nodes=nodes, authority_expires=self._expires)
         listening = await serve(
             Dispatch(nodes, control, sessions=sessions, authorize=self._authorize),
-            address=f"{settings.host}:{settings.port}",
+            address=target_of(settings.host, settings.port),
             certificate=authority.certificate_pem,
             key=authority.key_pem,
         )
@@ -132,7 +132,7 @@ class Server:
         if settings.pages is not None:
             from umbel.server.http import Pages, pages  # nodes can come in already: it takes a while to import
 
-            shown = pages(store, hub, runs, counts, expires=authority.expires, ready=self._ready)
+            shown = pages(store, hub, runs, counts, expires=self._expires, ready=self._ready)
             served = Pages(shown, *settings.pages)
             self.pages_port = await served.start()
             exit.push_async_callback(served.close)
@@ -180,8 +180,14 @@ class Server:
         permit(person, method)
         return person
 
+    def _expires(self) -> float:
+        """When what nodes trust ends, seconds since 1970: of what is shown now, which may be newer than the start."""
+        return self.authority.expires
+
     def _ready(self) -> str:
         """Why the server cannot serve now; "" if it can."""
+        if self.store.broken is not None:  # it can still be read
+            return f"nothing can be written any more: {self.store.broken}"
         try:
             self.store.tokens()
         except Exception as error:  # noqa: BLE001  # that is the answer
@@ -205,10 +211,13 @@ class Server:
         """Show another certificate before this one expires."""
         if self._renew is None or self._listening is None or time.time() < self.authority.renewed:
             return
+        before = self.authority.certificate_pem
         try:
             self.authority = await asyncio.to_thread(self._renew)
         except UmbelError as error:
             logger.warning("certificate-expires: the certificate was not renewed: %s", error)
+            return
+        if self.authority.certificate_pem == before:  # its owner has not brought another yet
             return
         self._listening.renew(self.authority.certificate_pem, self.authority.key_pem)
         logger.info("certificate-renewed: for %s", ", ".join(self.authority.names))

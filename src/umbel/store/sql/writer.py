@@ -6,6 +6,7 @@ before the transaction is committed. If that fails, all who were in it are told.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from umbel.errors import InUse, StoreError, UmbelError
 from umbel.store.sql.base import Database
 from umbel.store.sql.errors import passing, readable, spoils
 
+logger = logging.getLogger("umbel")
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[Connection], T]
@@ -173,6 +175,7 @@ class GroupWriter:
             self._check(self._connection)
         except UmbelError as error:
             self.broken = error
+            logger.error("database-taken: nothing can be written any more: %s", error)
             raise
 
     def _roll_back(self, *, lost: bool) -> None:

@@ -1,0 +1,111 @@
+"""The whole server in this process: what its pages say when something has changed since the start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("sqlalchemy")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.postgres import Cluster
+from umbel.errors import InUse
+from umbel.server.certificates import RENEW, Authority
+from umbel.server.program import Server, ServerSettings
+
+pytest_plugins = ("tests.postgres",)
+
+
+@asynccontextmanager
+async def started(
+    directory: Path, authority: Authority, renew: Callable[[], Authority] | None = None, *, database: str = ""
+) -> AsyncIterator[Server]:
+    settings = ServerSettings(directory=directory, database=database, host="127.0.0.1", port=0, pages=("127.0.0.1", 0))
+    server = await Server.start(settings, authority, renew)
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+async def page(server: Server, path: str) -> tuple[int, str]:
+    """The status and the text of one of its pages."""
+
+    def get() -> tuple[int, str]:
+        try:
+            with urlopen(f"http://127.0.0.1:{server.pages_port}/{path}", timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as refused:
+            with refused:
+                return refused.code, refused.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+async def metric(server: Server, name: str) -> list[float]:
+    _, text = await page(server, "metrics")
+    return [one.value for family in text_string_to_metric_families(text) for one in family.samples if one.name == name]
+
+
+def test_a_server_whose_database_another_took_is_not_ready(
+    postgres_url: str, postgres: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        async with started(tmp_path, authority, database=postgres_url) as server:
+            assert await page(server, "readyz") == (200, '{"status":"ready"}')
+            with closing(postgres.connect(postgres_url.partition("@/")[2].partition("?")[0])) as connection:
+                connection.execute("UPDATE federation SET opened = opened + 1")  # as one that came and went
+            postgres.cut()
+            with pytest.raises(InUse):
+                await asyncio.wrap_future(server.store.audit("anna", "anything", "", {}))
+            status, text = await page(server, "readyz")
+            assert status == 503
+            assert "was opened by another server" in json.loads(text)["status"]
+            assert await page(server, "healthz") == (200, '{"status":"ok"}')
+
+    with caplog.at_level(logging.ERROR, "umbel"):
+        asyncio.run(main())
+    assert "database-taken: nothing can be written any more" in caplog.text
+
+
+def test_when_the_certificate_ends_is_said_of_the_one_that_is_shown(tmp_path: Path) -> None:
+    async def main() -> None:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        later = replace(authority, expires=3e9)
+        old = replace(authority, expires=2e9, renewed=time.time() - RENEW)
+        async with started(tmp_path, old, lambda: later) as server:
+            while server.authority is old:
+                await asyncio.sleep(0)
+            assert await metric(server, "umbel_authority_expires_seconds") == [3e9]
+
+    asyncio.run(main())
+
+
+def test_a_certificate_that_nobody_has_replaced_was_not_renewed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        old = replace(authority, renewed=time.time() - RENEW)
+        again = replace(old)
+        async with started(tmp_path, old, lambda: again) as server:
+            while server.authority is old:
+                await asyncio.sleep(0)
+            await asyncio.wrap_future(server.store.sweep())
+
+    with caplog.at_level(logging.INFO, "umbel"):
+        asyncio.run(main())
+    assert "certificate-renewed" not in caplog.text
