@@ -62,15 +62,17 @@ def show_run(directory: Path, *, as_json: bool) -> None:
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # else brackets in a name would be rich's markup
 
     strategy = shown.recipe["strategy"]
     name = strategy["name"] if strategy else "a main of its own"
     count = shown.recipe["clients"]["count"]
-    table = Table(title=f"{directory}: {name}, {count} clients, seed {shown.recipe['seed']}; {shown.status}")
+    title = f"{directory}: {name}, {count} clients, seed {shown.recipe['seed']}; {shown.status}"
+    table = Table(title=Text(title))
     for column in shown.history.columns:
-        table.add_column(column, justify="right", overflow="fold")  # a narrow terminal shows all digits, too
+        table.add_column(Text(column), justify="right", overflow="fold")  # a narrow terminal shows all digits, too
     for row in shown.history:
-        table.add_row(*(_cell(row.get(column)) for column in shown.history.columns))
+        table.add_row(*(Text(_cell(row.get(column))) for column in shown.history.columns))
     Console().print(table)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import time
 from typing import Any, final
 
@@ -21,10 +20,12 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
+        from umbel.cli.printing import note
+
         try:
             say(record.getMessage(), json=self._json, level=record.levelname.lower(), moment=record.created)
             if record.exc_info and record.exc_info[0] is not None:
-                sys.stderr.write(f"{logging.Formatter().formatException(record.exc_info)}\n")
+                note(logging.Formatter().formatException(record.exc_info))
         except (OSError, ValueError):  # nobody reads any more; the program goes on
             return
 
@@ -39,7 +40,7 @@ def say(text: str, *, json: bool, level: str = "info", moment: float | None = No
         moment: seconds since 1970; None: now.
         fields: what programs want to know beside the text.
     """
-    from umbel.cli.printing import clock, give, line
+    from umbel.cli.printing import below, clock, give, line
 
     moment = time.time() if moment is None else moment
     if json:
@@ -47,7 +48,7 @@ def say(text: str, *, json: bool, level: str = "info", moment: float | None = No
         given = {"event": event[1], "message": text[event.end() :]} if event else {"event": "said", "message": text}
         give({"time": moment, "level": level, **given, **fields})
     else:
-        line(f"{clock(moment)}  {text}" if level == "info" else f"{clock(moment)}  {level}: {text}")
+        line(f"{clock(moment)}  {'' if level == 'info' else f'{level}: '}{below(text)}")
 
 
 def log_to_lines(*, json: bool) -> None:

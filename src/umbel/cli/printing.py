@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_FURTHER = re.compile(r"\n(?!  )")
 _UNITS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
 
 def line(text: str) -> None:
     """A line for people."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{shown(text)}\n")
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """A line beside the output."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{shown(text)}\n")
     sys.stderr.flush()
+
+
+def shown(text: str) -> str:
+    """The text, with what could do something to a terminal written out: much of it is from other machines."""
+    if text.isprintable():  # as nearly all is
+        return text
+    from umbel.client.failures import readable
+
+    return readable(text)
+
+
+def below(text: str) -> str:
+    """The text with its further lines set in, so that none of them looks like a line that we have written."""
+    return _FURTHER.sub("\n  ", text)
 
 
 def give(value: Any) -> None:
     """One JSON value on a line of its own."""
-    line(json.dumps(value, default=_plain))
+    sys.stdout.write(f"{json.dumps(value, default=_plain)}\n")
+    sys.stdout.flush()
 
 
 def _plain(value: Any) -> Any:
@@ -54,9 +71,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
         made = Table(box=None, pad_edge=False)
         for column in columns:
-            made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+            made.add_column(Text(shown(column)), justify="right" if column in right else "left", overflow="fold")
         for row in rows:
-            made.add_row(*map(Text, row))
+            made.add_row(*(Text(shown(text)) for text in row))
         Console().print(made)
         return
     widths = [max(map(len, texts)) for texts in zip(columns, *rows, strict=True)]

@@ -129,9 +129,11 @@ def _status(command: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
 
 
 def _complain(what: str, advice: str) -> None:
-    sys.stderr.write(f"umbel: {what}\n")
+    from umbel.cli.printing import shown
+
+    sys.stderr.write(f"umbel: {shown(what)}\n")
     if advice:
-        sys.stderr.write(f"What to do: {advice}\n")
+        sys.stderr.write(f"What to do: {shown(advice)}\n")
 
 
 __all__ = ["app", "main"]

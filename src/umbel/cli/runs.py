@@ -158,7 +158,7 @@ def logs(
         on: the server; the default login if it is left out.
         json: print a JSON object a line.
     """
-    from umbel.cli.printing import clock, give, line
+    from umbel.cli.printing import below, clock, give, line
     from umbel.cli.reach import reach
     from umbel.remote.follower import Event, Follower, find_run
 
@@ -166,7 +166,7 @@ def logs(
         if json:
             give({"number": event.number, "time": event.time, "kind": event.kind, **event.content})
         elif said := event_line(event.kind, dict(event.content)):
-            line(f"{clock(event.time)}  {said}")
+            line(f"{clock(event.time)}  {below(said)}")
 
     name, on = _named(run, on)
     with reach(on) as server:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from umbel.cli.printing import ago, give, number, seconds_of, span, table
+from umbel.cli.lines import say
+from umbel.cli.printing import ago, give, line, note, number, seconds_of, span, table
 from umbel.errors import UsageError
 
 
@@ -36,6 +37,30 @@ def test_what_is_no_span_of_time_is_refused(text: str) -> None:
 def test_a_table_is_aligned_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     table(("run", "rounds"), [("a", "3/10"), ("bcde", "10/10")], right=("rounds",))
     assert capsys.readouterr().out == "run   rounds\na       3/10\nbcde   10/10\n"
+
+
+def test_a_table_on_a_terminal_shows_names_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    table(("[/red]", "a\x1b[2J"), [("[bold]", "\x07")])
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("[/red]", "a\\x1b[2J", "[bold]", "\\x07"))
+
+
+def test_nothing_that_was_said_elsewhere_does_something_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    line("one\x1b[2J\ttwo\n\u202ethree ä")
+    note("\x9b31m")
+    assert capsys.readouterr() == ("one\\x1b[2J\ttwo\n\\u202ethree ä\n", "\\x9b31m\n")
+    give({"name": "\x1b\x7f\n"})
+    assert json.loads(capsys.readouterr().out) == {"name": "\x1b\x7f\n"}
+
+
+def test_no_line_that_was_said_elsewhere_looks_like_one_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    say("task-failed: it broke\n2026-01-01 00:00:00  task-done\n  What to do: mend it", json=False, level="warning")
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("  warning: task-failed: it broke")
+    assert (second, third) == ("  2026-01-01 00:00:00  task-done", "  What to do: mend it")
 
 
 def test_json_holds_arrays_and_numbers_of_numpy(capsys: pytest.CaptureFixture[str]) -> None:

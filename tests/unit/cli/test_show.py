@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +13,21 @@ import umbel
 from umbel.show import show_run
 
 
-@pytest.fixture
-def run_directory(tmp_path: Path) -> Path:
+def run_into(directory: Path, metrics: dict[str, Any]) -> Path:
     client = umbel.ClientApp()
 
     @client.train
     def train(model: umbel.Arrays, ctx: umbel.Context) -> umbel.Update:
-        return umbel.Update(model={"w": model["w"] + 1}, metrics={"loss": 0.25, "hits": np.array([1, 2])})
+        return umbel.Update(model={"w": model["w"] + 1}, metrics=metrics)
 
     server = umbel.ServerApp(model={"w": np.zeros(2)}, strategy=umbel.fed_avg(), rounds=2)
-    umbel.run(server, client, on=umbel.Simulation(clients=3), seed=5, dir=tmp_path / "run")
-    return tmp_path / "run"
+    umbel.run(server, client, on=umbel.Simulation(clients=3, engine="inline"), seed=5, dir=directory)
+    return directory
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path) -> Path:
+    return run_into(tmp_path / "run", {"loss": 0.25, "hits": np.array([1, 2])})
 
 
 def umbel_command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +39,14 @@ def test_show_prints_the_history(run_directory: Path) -> None:
     assert done.returncode == 0, done.stderr
     for word in ("fed_avg, 3 clients", "seed 5", "finished", "loss", "0.2500"):
         assert word in " ".join(done.stdout.split())
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A client chooses what its metrics are called."""
+    show_run(run_into(tmp_path / "[bold]", {"[/red]": 1.0}), as_json=False)
+    said = "".join(capsys.readouterr().out.split())
+    assert "[/red]" in said
+    assert "[bold]:fed_avg" in said
 
 
 def test_a_narrow_terminal_shows_all_digits(
