@@ -13,6 +13,7 @@ import pytest
 import umbel
 from tests.simulation.network import federation
 from umbel.engine.submission import Submission
+from umbel.remote.line import add_page
 from umbel.server.results import pages_of
 
 SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
@@ -97,6 +98,27 @@ def test_a_run_that_failed_goes_on_when_its_clients_are_mended(tmp_path: Path, p
     found = asyncio.run(story())
     assert found["state"]["fields"]["model"]["$arrays"] == bits(simulated(7, 3))
     assert not found["failures"]["$tuple"]
+
+
+def test_a_long_result_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients come by the thousand, and each may have a hundred metrics."""
+
+    async def story() -> tuple[list[Any], list[Any]]:
+        async with federation(tmp_path, stateful(), SITES) as (place, _):
+            row = await place.ended(await place.submit(submission(7, 4)))
+            assert place.store is not None
+            whole = pages_of(place.store, row, models=True)
+            monkeypatch.setattr("umbel.server.results._PAGE", 10)  # characters
+            return whole, pages_of(place.store, row, models=True)
+
+    (whole,), pages = asyncio.run(story())
+    assert [len(page["clients"]) for page in pages] == [1, 1, 1, 0]
+    assert [len(page["rows"]["$tuple"]) for page in pages] == [1, 1, 1, 1]
+    found = pages[0]
+    for more in pages[1:]:
+        add_page(found, more)
+    assert found == whole
+    assert list(found["clients"]) == list(whole["clients"]) == list(SITES)
 
 
 def test_without_faults(tmp_path: Path) -> None:

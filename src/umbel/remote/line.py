@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
@@ -28,6 +28,15 @@ _FIRST, _LONGEST = 0.2, 5.0  # seconds between tries
 _RESULT = 1 << 22  # characters of a page of a result: what fits into a message
 _CHUNK = 1 << 20  # bytes of a blob in one message
 _dice = random.SystemRandom()  # the program's own generators are left alone
+
+
+def add_page(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the next page of a result to those before: rows and failures go on, clients have their own names."""
+    for name, items in more.items():
+        if "$tuple" in items:
+            found[name]["$tuple"] += items["$tuple"]
+        else:
+            found[name] |= items
 
 
 @final
@@ -78,8 +87,7 @@ class Line:
         found = wire.from_json(got.result, "result", _RESULT)
         for page in range(1, got.pages):
             more = self.call("GetRun", wire.GetRunRequest(run=got.run.id, page=page))
-            for name, items in wire.from_json(more.result, "result", _RESULT).items():
-                found[name]["$tuple"] += items["$tuple"]
+            add_page(found, wire.from_json(more.result, "result", _RESULT))
         return got.run, found
 
     def listed(self, name: str, field: str) -> list[Any]:
@@ -175,4 +183,4 @@ def patiently(
             delay = min(2 * delay, _LONGEST)
 
 
-__all__ = ["PATIENCE", "Line", "patiently"]
+__all__ = ["PATIENCE", "Line", "add_page", "patiently"]

@@ -16,7 +16,7 @@ from umbel.engine.question import EVALUATED, Answer
 from umbel.engine.totals import Totals, totals_of
 from umbel.store.sql import RunRow, RunStore, ServerStore
 
-_PAGE = 1 << 20  # characters of rows on a page, and as many of failures; all is to fit into a message of 4 MiB
+_PAGE = 3 << 18  # characters of rows on a page, as many of failures, and of clients; all is to fit into a message
 _TRACE = 16 << 10  # characters of a failure's traceback: more than `umbel.client.failures.trace` gives
 
 
@@ -29,7 +29,7 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
         models: with the state and the models, as digests of blobs; else without them.
 
     Returns:
-        JSON, as `umbel.codec` writes it: "rows" and "failures" on each page, and on the first "counted", "clients",
+        JSON, as `umbel.codec` writes it: "rows", "failures" and "clients" on each page, and on the first "counted",
         "state" and "best".
     """
     with closing(RunStore(store, run.id)) as kept:
@@ -42,14 +42,18 @@ def pages_of(store: ServerStore, run: RunRow, *, models: bool) -> list[Json]:
     failures = [replace(failure, traceback=failure.traceback[-_TRACE:]) for failure in totals.failures]
     first: dict[str, Any] = {
         "counted": dict(totals.counted),
-        "clients": dict(totals.clients),
         "best": best,
     }
     none: list[Json] = []
     rows = _packed(row for commit in commits for row in commit.rows)
+    clients = _packed({name: metrics} for name, metrics in totals.clients.items())
     made: list[Json] = [
-        {"rows": {"$tuple": some}, "failures": {"$tuple": failed}}
-        for some, failed in zip_longest(rows, _packed(failures), fillvalue=none)
+        {
+            "rows": {"$tuple": some},
+            "failures": {"$tuple": failed},
+            "clients": {name: metrics for one in its for name, metrics in one.items()},
+        }
+        for some, failed, its in zip_longest(rows, _packed(failures), clients, fillvalue=none)
     ]
     made[0] |= encode(first, Arrays.digest)
     made[0]["state"] = written[-1]["state"] if written and models else None
