@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from umbel.errors import StoreError, UsageError
-from umbel.store.durable import readable_errors, sync_directory
+from umbel.store.durable import readable_errors, sync_directory, sync_file
 
 _PARTIAL = ".partial"  # what the directory is called until it is whole
 _KEYS = ("authority.pem", "server.pem", "ca.crt")
@@ -34,13 +34,37 @@ def back_up(directory: Path, path: Path, database: str) -> int:
     """
     if path.exists():
         raise UsageError(f"{path} is there already", advice="give a directory that does not exist")
-    if not database and not (directory / _DATABASE).is_file():
-        raise UsageError(f"{directory} is not the directory of a server", advice="give its --dir")
+    _check_server(directory, database)
     whole = path.with_name(path.name + _PARTIAL)
-    with readable_errors(whole):
-        shutil.rmtree(whole, ignore_errors=True)
-        whole.mkdir(mode=0o700, parents=True)
-        (whole / "blobs").mkdir()
+    try:
+        with readable_errors(whole):
+            shutil.rmtree(whole, ignore_errors=True)
+            whole.mkdir(mode=0o700, parents=True)
+            (whole / "blobs").mkdir()
+        _copy(directory, whole, database)
+        with readable_errors(whole):
+            size = sum(file.stat().st_size for file in _files(whole))
+            whole.rename(path)
+    except BaseException:
+        shutil.rmtree(whole, ignore_errors=True)  # it may have filled the disk
+        raise
+    sync_directory(path.absolute().parent)
+    return size
+
+
+def _check_server(directory: Path, database: str) -> None:
+    """Refuse to copy what is no server's: that models and keys are missing is noticed when they are needed."""
+    if not (directory / "blobs").is_dir():
+        raise UsageError(f"{directory} is not the directory of a server", advice="give its --dir")
+    if not database and not (directory / _DATABASE).is_file():
+        raise UsageError(
+            f"{directory} holds no database",
+            advice="give the server's PostgreSQL, as the server was given it: --database",
+        )
+
+
+def _copy(directory: Path, whole: Path, database: str) -> None:
+    """Copy all that there is; it outlives a loss of power."""
     _link_blobs(directory, whole)
     if database:
         _dump(database, whole / "umbel.dump")
@@ -52,12 +76,9 @@ def back_up(directory: Path, path: Path, database: str) -> int:
     with readable_errors(whole):
         for name in _KEYS:
             if (directory / name).exists():
-                shutil.copy2(directory / name, whole / name)
-        size = sum(file.stat().st_size for file in _files(whole))
-        sync_directory(whole)
-        whole.rename(path)
-    sync_directory(path.absolute().parent)
-    return size
+                _copy_file(directory / name, whole / name)
+    for place in (whole / "blobs", whole):
+        sync_directory(place)
 
 
 def _link_blobs(directory: Path, whole: Path) -> None:
@@ -78,7 +99,13 @@ def _link(source: Path, target: Path) -> None:
     except FileNotFoundError:
         return  # it was removed; nothing names it any more
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        _copy_file(source, target)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    shutil.copy2(source, target)
+    with target.open("rb") as copy:
+        sync_file(copy.fileno())
 
 
 def _dump(database: str, target: Path) -> None:
