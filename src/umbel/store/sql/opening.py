@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, insert, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from umbel.errors import InUse, UsageError
 from umbel.store.sql import tables
@@ -53,7 +54,8 @@ def prepare(connection: Connection, database: Database, steps: Schema, now: floa
             connection.execute(update(tables.federation).values(opened=turn))
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        with suppress(SQLAlchemyError):  # SQLite has done it already if the disk is full, which is what is to be said
+            connection.exec_driver_sql("ROLLBACK")
         raise
     return id, turn
 

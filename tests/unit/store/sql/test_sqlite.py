@@ -14,9 +14,12 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
+from sqlalchemy import Connection
+
 from tests.unit.store.sql.stores import RUN, answer, opened, url_of, with_exchange
 from umbel.errors import CorruptFile, DiskFull, InUse, StoreError, UsageError
 from umbel.store.sql import Kept, ServerStore
+from umbel.store.sql.schema import Schema
 
 HOLDER = """
 import sys, time
@@ -107,6 +110,17 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None
         accepted = {str(n) for n, error in enumerate(errors) if error is None}
         assert {row.client for row in store.answers(RUN, 1)} == accepted
         assert store.accept(RUN, 1, answer("29"), [kept[29]]).result() == "accepted"
+
+
+def test_a_disk_that_is_full_at_the_start_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(self: Schema, connection: Connection, found: str) -> None:
+        connection.exec_driver_sql("ROLLBACK")  # SQLite does so by itself when it cannot write
+        connection.exec_driver_sql("PRAGMA max_page_count=1")
+        connection.exec_driver_sql("CREATE TABLE large (content TEXT)")
+
+    monkeypatch.setattr(Schema, "upgrade", fill)
+    with pytest.raises(DiskFull, match="no room left"), opened(tmp_path):
+        pass
 
 
 def limit(store: ServerStore, pages: int) -> None:
