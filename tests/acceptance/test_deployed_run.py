@@ -173,8 +173,13 @@ def test_a_copy_that_is_made_meanwhile_is_a_server(fed: Federation, tmp_path: Pa
         assert not [path for path in directory.rglob("*") if path.stat().st_mode & 0o077], "others may read it"
 
 
-def test_people_and_tickets(fed: Federation) -> None:
+def test_people_and_tickets(fed: Federation, tmp_path: Path) -> None:
     made = fed.records("token", "create", "vera", "--role", "viewer", "--expires", "1h")[0]
+    run = fed("run", str(fed.app), "--on", "localhost", "--rounds", "1", "--detach").stdout.strip()
+    fed("logs", "-f", run)
+    given = fed("fetch", run, str(tmp_path / "seen"), "--on", made["address"])
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["history.csv"]
+    assert "is given to 'operator', whose run it is, and to operators alone" in given.stderr
     refused = fed("run", str(fed.app), "--on", made["address"], status=1)
     assert "needs the role runner" in refused.stderr
     assert {"operator", "vera"} <= {record["name"] for record in fed.records("token", "ls")}

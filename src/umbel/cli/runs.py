@@ -265,7 +265,7 @@ def fetch(run: str, directory: Path, *, on: On = "", json: Json = False) -> None
         on: the server; the default login if it is left out.
         json: print one JSON object.
     """
-    from umbel.cli.printing import give, line
+    from umbel.cli.printing import give, line, note
     from umbel.cli.reach import reach
     from umbel.remote.directory import write_result
     from umbel.remote.outcome import Outcome
@@ -284,6 +284,15 @@ def fetch(run: str, directory: Path, *, on: On = "", json: Json = False) -> None
     line(f"Run {got.id[:8]}, {got.status} after {len(outcome.rows)} rounds:")
     for file in files:
         line(f"  {file}")
+    if result.model is None:
+        note(_no_model(got.owner, len(outcome.rows)))
+
+
+def _no_model(owner: str, rounds: int) -> str:
+    """Why the server gave no model."""
+    if not rounds:
+        return "There is no model yet: no round is done."
+    return f"The model is not among them: it is given to {owner!r}, whose run it is, and to operators alone."
 
 
 __all__ = ["event_line", "fetch", "logs", "look", "ls", "remove", "resume", "show", "stop"]

@@ -210,13 +210,14 @@ def _check_runs(store: ServerStore, again: Reopen) -> None:
 
 def _check_events(store: ServerStore, again: Reopen) -> None:
     _with_run(store)
-    numbers = [store.event(_RUN, "log", {"n": n, "text": "ä\0"}).result() for n in range(5)]
+    numbers = [store.event(_RUN, "log", {"text": "ä\0", "n": n}).result() for n in range(5)]
     store = again(store)
     _promise.require(numbers == sorted(set(numbers)), "number events in their order")
     found = store.events(_RUN)
     _promise.require(
         [e.number for e in found] == numbers and found[3].content == {"n": 3, "text": "ä\0"}, "keep events"
     )
+    _promise.require(list(found[3].content) == ["text", "n"], "keep what an event says in its order")
     some = store.events(_RUN, since=numbers[1], limit=2)
     _promise.require([e.number for e in some] == numbers[2:4], "give the events after one, and no more than asked for")
     _refused(NotThere, lambda: store.event("5" * 32, "log", {}), "refuse an event of a run that is not there")

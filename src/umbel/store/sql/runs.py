@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from umbel.errors import NotThere, Rejected
 from umbel.store.sql import references
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.people import note
-from umbel.store.sql.rows import dumped, plain, run_of, run_values
+from umbel.store.sql.rows import plain, run_of, run_values
 from umbel.store.sql.tables import OF_A_RUN, answer, event, exchange, record, round_commit, run, state
 from umbel.store.sql.values import ACTIVE, Kept, RunRow, Status
 
@@ -151,7 +152,8 @@ def check_there(connection: Connection, id: str) -> None:
 def add_event(connection: Connection, now: float, id: str, kind: str, content: Mapping[str, Any]) -> int:
     """Something happened in a run."""
     check_there(connection, id)
-    done = connection.execute(_EVENT, {"run": id, "time": now, "kind": kind, "content": dumped(dict(content))})
+    text = json.dumps(dict(content))  # in its order, in which people read it as it comes, too
+    done = connection.execute(_EVENT, {"run": id, "time": now, "kind": kind, "content": text})
     key = done.inserted_primary_key
     assert key is not None
     return int(key[0])
