@@ -46,7 +46,7 @@ def evaluate(
     from umbel.api import evaluate as evaluate_there
     from umbel.apps.load import load_client
     from umbel.apps.project import Project
-    from umbel.cli.run import SIMULATION, remote_of, settings_of, simulation_of
+    from umbel.cli.run import SIMULATION, nobody_to_send_to, remote_of, settings_of, simulation_of
 
     project = Project.find(app)
     flags = {
@@ -58,6 +58,8 @@ def evaluate(
         "simulation.clients": simulation_clients,
     }
     settings = settings_of(project, flags)
+    if ship and settings["on"] == SIMULATION:
+        raise nobody_to_send_to()
     place = simulation_of(settings) if settings["on"] == SIMULATION else remote_of(settings, app if ship else None)
     with tempfile.TemporaryDirectory(prefix="umbel-app-") as unpacked:
         ready = project.unpacked(Path(unpacked))

@@ -15,11 +15,14 @@ from umbel.cli.reach import Json
 if TYPE_CHECKING:
     from umbel.apps.project import Project
     from umbel.apps.settings import Settings
+    from umbel.errors import UsageError
     from umbel.remote.remote import Remote
     from umbel.result import Result
 
 Labels = Annotated[list[str] | None, Parameter(name=["--label", "--labels"])]
 SIMULATION = "simulation"
+_OF_A_SERVER = ("nodes", "labels", "dataset")
+_OF_A_SIMULATION = ("simulation.clients", "simulation.engine", "simulation.workers")
 
 
 def run(
@@ -90,26 +93,56 @@ def _run(
     """Run a project where its settings say; a wheel is unpacked for the moment."""
     import tempfile
 
-    from umbel.errors import UsageError
-
     with tempfile.TemporaryDirectory(prefix="umbel-app-") as place:
         ready = project.unpacked(Path(place))
         if settings["on"] != SIMULATION:
             return _submit(ready, settings, initial, ship, json=json, detach=detach)
         if ship is not None:
-            raise UsageError("a simulation runs here: there is nobody to send the app to", advice="leave out --ship")
+            raise nobody_to_send_to()
         return _simulate(ready, settings, initial, json=json, detach=detach)
 
 
+def nobody_to_send_to() -> UsageError:
+    """An app was to be sent along with a simulation."""
+    from umbel.errors import UsageError
+
+    return UsageError("a simulation runs here: there is nobody to send the app to", advice="leave out --ship")
+
+
 def settings_of(project: Project, flags: Mapping[str, Any]) -> Settings:
-    """The settings of a project's runs, from all places that may say something of them."""
+    """The settings of a project's runs, from all places that may say something of them.
+
+    Raises:
+        UsageError: one makes no sense, or a flag would do nothing.
+    """
     from umbel.apps.settings import resolve
     from umbel.cli.printing import note
 
     settings = resolve(project.table, os.environ, flags, file=project.file or "pyproject.toml")
     for text in settings.notes:
         note(f"umbel: {text}")
+    _check_flags(settings, flags)
     return settings
+
+
+def _check_flags(settings: Settings, flags: Mapping[str, Any]) -> None:
+    """Refuse a flag that would do nothing where the settings say; in a file it may wait for its day.
+
+    Raises:
+        UsageError: there is one.
+    """
+    from umbel.errors import UsageError
+
+    simulated = settings["on"] == SIMULATION
+    what, instead = (
+        ("chooses among a server's nodes, and a simulation runs this", "give --on and a server")
+        if simulated
+        else ("is about a simulation, and a server runs this", "give --on simulation")
+    )
+    for name in _OF_A_SERVER if simulated else _OF_A_SIMULATION:
+        if flags.get(name) is not None:
+            flag = settings.chosen[name].source
+            raise UsageError(f"{flag} {what}", advice=f"leave it out, or {instead}")
 
 
 def labels_of(labels: Sequence[str]) -> dict[str, str]:
@@ -267,4 +300,4 @@ def _tell(result: Result, *, json: bool, run: str = "") -> int:
     return 0
 
 
-__all__ = ["Labels", "labels_of", "remote_of", "run", "settings_of", "simulation_of"]
+__all__ = ["Labels", "labels_of", "nobody_to_send_to", "remote_of", "run", "settings_of", "simulation_of"]

@@ -131,6 +131,33 @@ def test_who_is_simulated_must_be_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert "--simulation-clients" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "APP", "--nodes", "berlin"], "--nodes chooses among a server's nodes"),
+        (["run", "APP", "--label", "country=de"], "--labels chooses among a server's nodes"),
+        (["evaluate", "MODEL", "APP", "--dataset", "heart"], "--dataset chooses among a server's nodes"),
+        (["evaluate", "MODEL", "APP", "--ship"], "there is nobody to send the app to"),
+        (["run", "APP", "--on", "there", "--simulation-clients", "3"], "--simulation-clients is about a simulation"),
+    ],
+)
+def test_a_flag_that_would_do_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    new_project(tmp_path / "idle")
+    known = {"APP": str(tmp_path / "idle"), "MODEL": str(tmp_path / "model.safetensors")}
+    assert command(*(known.get(word, word) for word in words)) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert said in first
+    assert second.startswith("What to do: leave ")
+
+
+def test_a_setting_may_wait_for_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_project(tmp_path / "waiting")
+    monkeypatch.setenv("UMBEL_NODES", "berlin")
+    assert command("run", str(tmp_path / "waiting"), "--rounds", "1", "--simulation-engine", "inline") == 0
+
+
 def test_a_node_works_on_one_task_at_least(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("node", "--name", "berlin", "--app", "x", "--slots", "0") == 1
     assert "--slots is 0" in capsys.readouterr().err
