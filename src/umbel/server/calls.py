@@ -16,6 +16,7 @@ from umbel.digest import is_named
 from umbel.engine.question import Question
 from umbel.errors import BadUpdate, CorruptFile, Failure, FormatError, NotAllowed, NotThere, Rejected, Unauthenticated
 from umbel.link.base import Data
+from umbel.link.ending import ending
 from umbel.link.sessions import Sessions
 from umbel.link.tasks import result_of
 from umbel.server.answers import Answer, Done, row_of
@@ -264,8 +265,9 @@ class NodeDesk:
         name = self._name(session)
         if not await self._runs.gone_on(lambda: self._hub.names(name, digest)):
             raise NotThere(f"no task of this node names blob {digest[:12]}", advice="its round may have gone on")
-        async for piece in self._uploads.read(digest, request.offset):
-            yield piece
+        async with ending(self._uploads.read(digest, request.offset, _sender(name))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def stat_blob(self, session: bytes, request: wire.StatBlobRequest) -> wire.StatBlobResponse:
         """How much of a blob is here."""
@@ -322,7 +324,7 @@ def _blobs(request: wire.ReportRequest) -> list[wire.Blob]:
 
 
 def _sender(node: str) -> str:
-    """Whose uploads go on where they broke off."""
+    """Whose uploads go on where they broke off, and who reads."""
     return f"node {node}"
 
 

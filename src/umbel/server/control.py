@@ -21,6 +21,7 @@ from umbel import wire
 from umbel.digest import is_named
 from umbel.errors import FormatError, NotThere, Rejected, UsageError
 from umbel.link.base import Data
+from umbel.link.ending import ending
 from umbel.server.apps import app_of, values_of
 from umbel.server.calls import NodeDesk
 from umbel.server.hub import Hub
@@ -280,8 +281,9 @@ class ControlDesk:
         digest = request.digest.hex()
         if not await asyncio.to_thread(self._store.names, run.id, digest):
             raise NotThere(f"run {run.id[:8]} has no blob {digest[:12]}", advice="ask for its result again")
-        async for piece in self._uploads.read(digest, request.offset):
-            yield piece
+        async with ending(self._uploads.read(digest, request.offset, _sender(person))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def stat_run_blob(self, person: Person, request: wire.StatRunBlobRequest) -> wire.StatRunBlobResponse:
         """How much of a blob is here."""
@@ -310,7 +312,7 @@ def _page(items: Iterable[M], page: int) -> tuple[list[M], int]:
 
 
 def _sender(person: Person) -> str:
-    """Whose uploads go on where they broke off."""
+    """Whose uploads go on where they broke off, and who reads."""
     return f"person {person.name}"
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import final
 
 from umbel.errors import NotThere, Rejected
 from umbel.link.base import Data
+from umbel.link.ending import ending
 from umbel.link.pieces import Behind, mapped_pieces
 from umbel.server.counts import Counts
 from umbel.store.sql import ServerStore
 from umbel.wire import CHUNK, BlobHead
 
 _LARGEST = 64 << 30  # bytes of one blob
+_AT_ONCE = 16  # blobs that one reader is sent at a time; each takes some MiB of memory while the reader is slow
 
 
 @final
@@ -29,6 +33,7 @@ class Uploads:
 
     def __init__(self, store: ServerStore, counts: Counts, *, largest: int = _LARGEST) -> None:
         self._blobs, self._counts, self._largest = store.blobs, counts, largest
+        self._reading = _Turns()
 
     def stat(self, digest: str, sender: str) -> tuple[int, bool]:
         """How many bytes of a blob are here of what this sender sends, and whether that is all of it."""
@@ -70,12 +75,17 @@ class Uploads:
         finally:
             incoming.close()
 
-    async def read(self, digest: str, offset: int) -> AsyncIterator[Data]:
-        """A blob's bytes from an offset on.
+    async def read(self, digest: str, offset: int, reader: str) -> AsyncIterator[Data]:
+        """A blob's bytes from an offset on. Who reads many at a time waits, lest it fill the memory by being slow.
 
         Raises:
             NotThere: there is no such blob.
         """
+        async with self._reading.turn(reader), ending(self._read(digest, offset)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _read(self, digest: str, offset: int) -> AsyncIterator[Data]:
         found = self._blobs.read(digest)
         if found is None:
             raise NotThere(f"there is no blob {digest[:12]}", advice="its run may have gone on, or was removed")
@@ -85,6 +95,28 @@ class Uploads:
                 self._counts.moved["out"] += len(piece)
         else:
             yield found[offset:]
+
+
+@final
+class _Turns:
+    """Lets each do so many things at a time; more of them wait."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._wanted: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, who: str) -> AsyncIterator[None]:
+        """Its turn."""
+        turns = self._turns.setdefault(who, asyncio.Semaphore(_AT_ONCE))
+        self._wanted[who] += 1
+        try:
+            async with turns:
+                yield
+        finally:
+            self._wanted[who] -= 1
+            if not self._wanted[who]:
+                del self._wanted[who], self._turns[who]
 
 
 __all__ = ["Uploads"]

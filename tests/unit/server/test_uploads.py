@@ -44,6 +44,28 @@ async def never_ends(begun: asyncio.Event) -> AsyncIterator[bytes]:
 
 
 @on_a_loop
+async def test_who_reads_many_blobs_at_a_time_and_slowly_waits_and_nobody_else(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        uploads = Uploads(store, Counts())
+        assert await uploads.write(head(), pieces(), "node berlin") == (len(DATA), True)
+        slow = [uploads.read(DIGEST.hex(), 0, "node berlin") for _ in range(20)]
+        first = [asyncio.ensure_future(anext(reading)) for reading in slow]
+        await asyncio.wait(first[:16])
+        another = [bytes(piece) async for piece in uploads.read(DIGEST.hex(), 0, "node lyon")]
+        assert b"".join(another) == DATA
+        assert [reading.done() for reading in first] == [True] * 16 + [False] * 4
+        await slow[0].aclose()  # type: ignore[attr-defined]
+        assert bytes(await first[16]) == DATA
+        first[17].cancel()  # it does not wait any longer
+        for reading in slow[1:17]:
+            await reading.aclose()  # type: ignore[attr-defined]
+        assert [bytes(await reading) for reading in first[18:]] == [DATA, DATA]
+        for reading in slow[18:]:
+            await reading.aclose()  # type: ignore[attr-defined]
+        assert not uploads._reading._turns
+
+
+@on_a_loop
 async def test_nobody_waits_for_who_never_sends_the_rest(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         uploads, begun = Uploads(store, Counts()), asyncio.Event()
