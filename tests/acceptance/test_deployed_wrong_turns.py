@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import time
@@ -13,6 +14,7 @@ import pytest
 
 import umbel
 from tests.acceptance.deployed import AN_HOUR_AHEAD, Federation, Program, federation
+from tests.unit.link.authority import make_authority
 from umbel.apps.load import load_client, load_server
 from umbel.errors import QuorumMissed
 from umbel.link.address import Address
@@ -118,6 +120,25 @@ def test_the_wrong_authority(fed: Federation, tmp_path: Path) -> None:
     assert "address that the server printed" in said
     assert said.startswith("umbel: "), "gRPC says nothing of its own"
     assert "another authority" in diagnosis(fed, wrong)
+
+
+def test_the_authority_of_a_company_is_named_once(fed: Federation, tmp_path: Path) -> None:
+    company = make_authority()
+    for name, content in (("cert", company.certificate), ("key", company.key), ("ca", company.pem)):
+        (tmp_path / f"{name}.pem").write_bytes(content)
+    brought = ("--cert", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "key.pem"))
+    node = ("node", "--name", "bern", "--app", str(fed.app), "--dir", str(tmp_path / "node"))
+    with fed.program(
+        "server", "--dir", str(tmp_path / "fed"), "--port", "0", "--pages", "", "--json", *brought
+    ) as server:
+        ready = json.loads(server.wait_for(r'\{"event": "ready".*')[0])
+        said = fed(*node, ready["ticket"], status=1).stderr
+        assert "name its certificate with --ca" in said
+        with fed.program(*node, ready["ticket"], "--ca", str(tmp_path / "ca.pem")) as program:
+            program.wait_for("connected: ")
+        with fed.program(*node) as program:
+            program.wait_for("connected: ")
+        assert "lets node bern in" in fed("doctor", "--dir", str(tmp_path / "node")).stdout
 
 
 def test_another_name_than_that_of_the_certificate(fed: Federation, tmp_path: Path) -> None:
@@ -281,6 +302,22 @@ def test_a_second_node_in_the_directory(fed: Federation, tmp_path: Path) -> None
         program.wait_for("connected: ")
         said = fed(*command, status=1).stderr
     assert f"umbel: {tmp_path / 'node'} is in use by another node\nWhat to do: stop that node" in said
+
+
+def test_a_directory_of_another_federation_uses_no_ticket_up(fed: Federation, tmp_path: Path) -> None:
+    for directory in ("other", "other/home"):
+        (tmp_path / directory).mkdir()
+    other = Federation(tmp_path / "other", tmp_path / "other" / "home")
+    try:
+        ticket = other.records("ticket", "create")[0]["address"]
+        with fed.program(*fed.node_command("rom", "--dir", str(tmp_path / "rom"))) as program:
+            program.wait_for("connected: ")
+        command = ("node", ticket, "--name", "rom", "--app", str(fed.app), "--dir")
+        assert "to a node of another federation" in fed(*command, str(tmp_path / "rom"), status=1).stderr
+        with other.program(*command, str(tmp_path / "own")) as program:  # as it was told to
+            program.wait_for("connected: ")
+    finally:
+        other.close()
 
 
 def test_the_server_is_down(fed: Federation) -> None:

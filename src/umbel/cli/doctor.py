@@ -118,7 +118,7 @@ def _reached(target: Address, directory: Path | None, member: Any) -> tuple[Iter
     found += look_at_proxies(os.environ, target.host)
     proxied = any(finding.check == "proxy" and finding.status == WARNING for finding in found)
     looked = target
-    if member is not None and member.pem is not None and not target.authority:
+    if member is not None and member.authority and not member.ca and not target.authority:
         import base64
 
         looked = replace(target, secret=bytes(16), authority=base64.b64decode(member.authority))

@@ -47,6 +47,7 @@ class Joined:
         authority: the certificate that is trusted (DER, base64); "": those that the system knows.
         federation: 32 hex digits.
         labels: that it has joined with.
+        ca: the certificate that `--ca` named (PEM), which is trusted instead; "": none did.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Joined:
     authority: str
     federation: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    ca: str = ""
 
     @classmethod
     def read(cls, directory: Path) -> Joined | None:
@@ -87,6 +89,8 @@ class Joined:
     @property
     def pem(self) -> bytes | None:
         """The certificate that is trusted; None: those that the system knows."""
+        if self.ca:
+            return self.ca.encode()
         if not self.authority:
             return None
         return Address("localhost", secret=bytes(16), authority=base64.b64decode(self.authority)).pem

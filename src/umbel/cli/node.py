@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,6 +161,7 @@ async def _work(
 ) -> None:
     import asyncio
     import os
+    from dataclasses import replace
 
     from umbel.cli.joined import own_identity
     from umbel.cli.signals import on_signal
@@ -172,8 +174,10 @@ async def _work(
     identity = own_identity(directory)
     member = await _member(address, settings, directory, identity, ca=ca, lines=lines)
     settings = settings.with_(name=member.name)
-    authority = _authority(ca) or member.pem
-    link = GrpcLink(member.address, identity, member.name, authority=authority)
+    if ca is not None and (trusted := (_authority(ca) or b"").decode()) != member.ca:
+        member = replace(member, ca=trusted)
+        member.write(directory)  # later starts need no --ca, as they need no address
+    link = GrpcLink(member.address, identity, member.name, authority=member.pem)
     node = Node(settings, link, apps, directory, environment=dict(os.environ), observer=lines)
     lines.starts(member, apps, directory)
     if settings.labels and settings.labels != member.labels:
@@ -187,6 +191,7 @@ async def _work(
 
 
 def _authority(ca: Path | None) -> bytes | None:
+    from cryptography.hazmat.primitives.serialization import Encoding
     from cryptography.x509 import load_pem_x509_certificates
 
     from umbel.errors import FormatError
@@ -197,12 +202,12 @@ def _authority(ca: Path | None) -> bytes | None:
     with readable_errors(ca):
         pem = ca.read_bytes()
     try:
-        load_pem_x509_certificates(pem)  # of a file without any, gRPC says not which one it is
+        found = load_pem_x509_certificates(pem)  # of a file without any, gRPC does not say which one it is
     except ValueError as error:
         raise FormatError(
             f"{ca} holds no certificate", advice="give --ca the certificate of the server's authority, in PEM"
         ) from error
-    return pem
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
 
 
 async def _member(
@@ -255,24 +260,37 @@ async def _join(
 ) -> Joined:
     from umbel import wire
     from umbel.cli.joined import joined
-    from umbel.errors import UsageError
+    from umbel.errors import Unauthenticated
     from umbel.link.grpc_client import GrpcLink
 
     link = GrpcLink(address, identity, settings.name, authority=_authority(ca))
+    ticket = address.secret_text
     try:
+        if known is not None:
+            with suppress(Unauthenticated):  # one that is used up still lets in who is there already
+                looked = await link.enrol(wire.EnrolRequest(ticket=ticket, check=True))
+                _check_federation(known, looked.federation, directory)  # before the ticket, and the name, are used
         labels = [wire.Label(name=label, value=value) for label, value in settings.labels.items()]
-        answer = await link.enrol(wire.EnrolRequest(ticket=address.secret_text, labels=labels))
+        answer = await link.enrol(wire.EnrolRequest(ticket=ticket, labels=labels))
     finally:
         await link.close()
-    if known is not None and known.federation != answer.federation:
-        raise UsageError(
-            f"{directory} belongs to a node of another federation, at {known.server}",
-            advice="give this one a directory of its own: --dir",
-        )
+    if known is not None:
+        _check_federation(known, answer.federation, directory)
     made = joined(settings.name, address, answer.federation, settings.labels)
     made.write(directory)
     lines.joined(made, identity.fingerprint)
     return made
+
+
+def _check_federation(known: Joined, federation: str, directory: Path) -> None:
+    """Refuse to take a node's directory to another federation."""
+    from umbel.errors import UsageError
+
+    if known.federation != federation:
+        raise UsageError(
+            f"{directory} belongs to a node of another federation, at {known.server}",
+            advice="give this one a directory of its own: --dir",
+        )
 
 
 @node_app.command

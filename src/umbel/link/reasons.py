@@ -9,8 +9,9 @@ from umbel.link.status import Status, error_of
 
 _WAIT = "it is tried again where that makes sense; `umbel doctor` looks at the way step by step"
 _AUTHORITY = (
-    "join, or log in, with an address that the server printed: it carries the certificate; check that the server was "
-    "not set up anew since, and the clocks of both machines"
+    "join, or log in, with an address that the server printed: it carries the certificate; if it carries none, let "
+    "this machine know the authority, or name its certificate with --ca; check that the server was not set up anew "
+    "since, and the clocks of both machines"
 )
 
 
