@@ -220,6 +220,8 @@ def _check_events(store: ServerStore, again: Reopen) -> None:
     _promise.require(list(found[3].content) == ["text", "n"], "keep what an event says in its order")
     some = store.events(_RUN, since=numbers[1], limit=2)
     _promise.require([e.number for e in some] == numbers[2:4], "give the events after one, and no more than asked for")
+    last = (1 << 64) - 1  # more than databases count to
+    _promise.require(not store.events(_RUN, since=last) and not store.audited(last), "give nothing after any number")
     _refused(NotThere, lambda: store.event("5" * 32, "log", {}), "refuse an event of a run that is not there")
 
 

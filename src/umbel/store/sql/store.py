@@ -58,6 +58,7 @@ from umbel.store.sql.writer import GroupWriter, Work
 T = TypeVar("T")
 R = TypeVar("R")
 _NONE: Mapping[Any, Any] = MappingProxyType({})
+_LAST = (1 << 63) - 1  # the highest number that databases count to
 
 
 @final
@@ -243,7 +244,8 @@ class ServerStore:
 
     def audited(self, since: int = 0, limit: int = 1000) -> list[AuditRow]:
         """Who did what, after an entry."""
-        found = select(tables.audit).where(tables.audit.c.number > since).order_by(tables.audit.c.number).limit(limit)
+        after = tables.audit.c.number > min(since, _LAST)
+        found = select(tables.audit).where(after).order_by(tables.audit.c.number).limit(limit)
         return self._read(lambda c: [*map(audit_of, c.execute(found))])
 
     # --- runs --------------------------------------------------------------------------------
@@ -321,7 +323,8 @@ class ServerStore:
     def events(self, run: str, since: int = 0, limit: int = 1000) -> list[EventRow]:
         """What happened in a run, after an event."""
         table = tables.event
-        found = select(table).where(table.c.run == run, table.c.number > since).order_by(table.c.number).limit(limit)
+        after = table.c.number > min(since, _LAST)
+        found = select(table).where(table.c.run == run, after).order_by(table.c.number).limit(limit)
         return self._read(lambda c: [*map(event_of, c.execute(found))])
 
     # --- exchanges ---------------------------------------------------------------------------
