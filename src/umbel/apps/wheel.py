@@ -22,6 +22,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from importlib import metadata
@@ -200,13 +201,36 @@ def _unpack(wheel: Wheel, package: str, root: Path) -> None:
     about.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
 
 
-def _opened(path: Path, called: str) -> zipfile.ZipFile:
+@final
+class _Bounded(io.FileIO):
+    """A file of which nobody reads much at once: zipfile takes what an archive says of its files as a whole."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes.
+
+        Raises:
+            BadZipFile: they are more than any wheel needs.
+        """
+        if size is not None and size > _TEXT:
+            raise zipfile.BadZipFile(f"{size >> 20:,} MiB of it are to be read at once")
+        return super().read(size)
+
+
+@contextmanager
+def _opened(path: Path, called: str) -> Iterator[zipfile.ZipFile]:
     try:
-        return zipfile.ZipFile(path)
+        file = _Bounded(path)
     except FileNotFoundError as error:
         raise AppMissing(f"there is no file {called}", advice="check the path") from error
-    except _DAMAGE as error:
+    except OSError as error:
         raise _damaged(called, f"{error}") from error
+    with file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise _damaged(called, f"{error}") from error
+        with archive:
+            yield archive
 
 
 def _damaged(called: str, what: str) -> FormatError:
@@ -245,7 +269,10 @@ def _text(called: str, archive: zipfile.ZipFile, name: str, errors: str = "repla
     size = archive.getinfo(name).file_size
     if size > _TEXT:
         raise _damaged(called, f"{name} unpacks to {size >> 20:,} MiB, more than {_TEXT >> 20:,} MiB")
-    return archive.read(name).decode(errors=errors)
+    try:
+        return archive.read(name).decode(errors=errors)
+    except _DAMAGE as error:
+        raise _damaged(called, f"{name}: {error}") from error
 
 
 def _members(called: str, archive: zipfile.ZipFile, info: str) -> Iterator[tuple[str, zipfile.ZipInfo]]:

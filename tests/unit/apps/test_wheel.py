@@ -176,3 +176,15 @@ def test_what_describes_it_is_not_as_large_as_it_likes(tmp_path: Path, name: str
         wheel = write_wheel(tmp_path, "myfed", {**files, path: files[path] + b"\n" * (17 << 20)})
     with pytest.raises(FormatError, match=f"{name} unpacks to 17 MiB, more than 16 MiB"):
         Wheel.read(wheel)
+
+
+def test_the_list_of_its_files_is_not_as_long_as_it_likes(tmp_path: Path) -> None:
+    """Python makes an object of each of its entries, of which ten million fit into half a gigabyte."""
+    wheel = write_wheel(tmp_path, NAME, contents(NAME))
+    with zipfile.ZipFile(wheel, "a") as archive:
+        for number in range(280):
+            member = zipfile.ZipInfo(f"{NAME}/{number}.txt")
+            member.comment = b"x" * 65_000
+            archive.writestr(member, "")
+    with pytest.raises(FormatError, match="17 MiB of it are to be read at once"):
+        Wheel.read(wheel)
