@@ -300,7 +300,10 @@ class Watch:
             if answer.done():
                 break
             if time.monotonic() >= end:
-                return f"the task took more than {self.seconds:g} seconds and was stopped"
+                return (
+                    f"the task took more than {self.seconds:g} seconds and was stopped\n"
+                    "  What to do: raise max_seconds in [limits] of node.toml, or let the task do less"
+                )
             if self.memory and (taken := group_memory(group)) > self.memory:
                 return (
                     f"the task took more than {in_words(self.memory)} of memory ({in_words(taken)}) and was stopped\n"

@@ -118,6 +118,7 @@ async def test_a_task_that_takes_too_long_is_stopped(app: InstalledApp, tmp_path
         failed = await failure(script, script.task(app, config={"do": "time.sleep(600)"}))
         assert failed.code == "over-limit"
         assert "more than 0.3 seconds" in failed.message
+        assert "raise max_seconds" in failed.message
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux")
