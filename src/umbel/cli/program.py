@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import Any, final
 
 from cyclopts import App, CycloptsError, Parameter
@@ -81,11 +82,14 @@ def _terminate(_number: int, _frame: object) -> None:
 def _open_streams() -> None:
     """Write to nowhere where a stream is closed, as by `umbel ls >&-`.
 
-    Else what is opened next would get the number of the closed one, and with it what others write there.
+    Else what is opened next would get the number of the closed one, and with it what others write there. And what a
+    stream has no letters for, as one in ASCII for an umlaut, is written as an escape.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the program runs
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):  # and not what stands there in a test
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _words(words: Sequence[str]) -> list[str]:
@@ -114,6 +118,9 @@ def _status(command: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     except BrokenPipeError:  # who reads has gone, as `head` does
         sys.stderr.close()
         return 0
+    except UnicodeEncodeError as error:  # bytes of the command line that are no letters
+        _complain(f"{error.object!r} is no text in UTF-8", "write it in UTF-8, as this terminal may not")
+        return 1
     except OSError as error:  # of a file or a stream that the user has named
         what = f"{error.filename}: " * bool(error.filename) + (error.strerror or str(error))
         _complain(what, "check the path, its permissions, and the room on the disk; also where the output goes")

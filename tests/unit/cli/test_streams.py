@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from umbel.apps.new import new_project
+from umbel.link.address import Address
 
 PROGRAM = "from umbel.cli import main; main()"
 
@@ -50,6 +52,25 @@ def test_there_is_no_room_for_what_is_printed(app: Path, words: list[str]) -> No
     first, second = done.stderr.splitlines()
     assert first == "umbel: No space left on device"
     assert second.startswith("What to do: check")
+
+
+def test_an_umlaut_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    new_project(tmp_path / "größer" / "streamed")
+    done = shell('"$@"', "config", str(tmp_path / "größer" / "streamed"))
+    assert done.returncode == 0, done.stderr
+    assert r"gr\xf6\xdfer" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere all words are text")
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    address = str(Address("localhost", 1, secret=bytes(16)))
+    words = [sys.executable, "-c", PROGRAM, "show", b"a\xff", "--on", address]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first == r"umbel: 'a\udcff' is no text in UTF-8"
+    assert second.startswith("What to do: ")
 
 
 def test_a_simulation_ends_where_nobody_reads_any_more(app: Path) -> None:
