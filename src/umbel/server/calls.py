@@ -165,6 +165,9 @@ class NodeDesk:
         del request
         name = self._name(session)
         offer, clock = self._offers[name]
+        before = self._hub.nodes.get(name)
+        if before is not None and before.connected:
+            logger.warning("node-twice: %s connects, and its connection before is still open", name)
         node, outbox = self._hub.connect(offer, clock)
         self._note(name, offer, connected=True)
         try:

@@ -19,6 +19,8 @@ from umbel.sample import Population
 from umbel.server.wanted import Offer, Wanted, waiting_for
 from umbel.wire import Goodbye, Revoke, SubscribeResponse, Task, TaskId
 
+_TURN = 10.0  # seconds that one of two programs with the same key is asked to leave to the other
+_TWICE = "another program with this node's key has connected; if its directory was copied, stop one of the two"
 PATIENCE = 30.0  # seconds after its stream ended for which a node is still waited for
 _SAID_EVERY = 5.0  # seconds between two words about whom a run waits for
 RETURN = 5.0  # seconds that a new server waits for nodes that were connected to the one before; they retry each second
@@ -149,8 +151,9 @@ class Hub:
     def connect(self, offer: Offer, clock: float = 0.0) -> tuple[HubNode, Notices]:
         """A node has subscribed; what it had before comes again."""
         node = self.nodes.setdefault(offer.name, HubNode(offer))
-        if node.outbox is not None:
-            node.outbox.put(None)  # its stream before ends
+        if node.outbox is not None:  # its stream before ends; if that is only lost, nobody hears this
+            self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=_TWICE, wait=_TURN)))
+            node.outbox.put(None)
         if node.gone is not None:
             node.gone.cancel()
             node.gone = None

@@ -142,10 +142,14 @@ async def test_who_stays_away_is_lost() -> None:
 
 
 @in_loop
-async def test_a_newer_stream_ends_the_one_before() -> None:
+async def test_a_newer_stream_ends_the_one_before_and_says_so() -> None:
     hub = Hub()
     node, first = hub.connect(offer("berlin"))
     _, second = hub.connect(offer("berlin"))
+    notice = await first.get()
+    assert notice is not None
+    assert "another program with this node's key has connected" in notice.goodbye.reason
+    assert notice.goodbye.wait > 0, "the other one must get a turn"
     assert await told(first) == [None]
     assert not hub.disconnect(node, first)
     assert node.connected
