@@ -65,7 +65,7 @@ def test_an_umlaut_where_there_is_none(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere all words are text")
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     address = str(Address("localhost", 1, secret=bytes(16)))
-    words = [sys.executable, "-c", PROGRAM, "show", b"a\xff", "--on", address]
+    words: list[str | bytes] = [sys.executable, "-c", PROGRAM, "show", b"a\xff", "--on", address]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
