@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any, final
 
 from umbel.digest import Digest, is_file_named
@@ -35,7 +36,7 @@ class BlobCache:
 
     Args:
         directory: where the files lie; it is made if it does not exist.
-        most: bytes that all files may have together, but for those in use.
+        most: bytes that all files may have together, but for those in use; fewer where the disk has no room for more.
     """
 
     def __init__(self, directory: Path, *, most: int) -> None:
@@ -47,6 +48,7 @@ class BlobCache:
         self._trusted: set[str] = set()
         self._used: dict[str, int] = {}
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._evict(0, answer=max(self._sizes.values(), default=0))
 
     def path(self, digest: str) -> Path:
         """Where a blob lies."""
@@ -80,6 +82,7 @@ class BlobCache:
             if await self._is_here(digest, size):
                 self._sizes.move_to_end(digest)
                 os.utime(self.path(digest))
+                self._evict(0, answer=size)  # most are as large as their model
                 return self.path(digest)
             for _ in range(_TRIES):
                 if await self._fetched(digest, size, read):
@@ -120,7 +123,7 @@ class BlobCache:
         if there > size:
             part.unlink()
             there = 0
-        self._evict(size)
+        self._evict(size, answer=size)
         running = await asyncio.to_thread(_hash, part, there)
         received = await self._receive(part, there, size, running, read)
         self._sizes[part.name] = _size(part)
@@ -158,15 +161,16 @@ class BlobCache:
         self._trusted.discard(name)
         self.path(name).unlink(missing_ok=True)
 
-    def _evict(self, coming: int) -> None:
-        """Remove what was not used for the longest time, until so many bytes more would fit."""
-        total = sum(self._sizes.values()) + coming
+    def _evict(self, coming: int, answer: int = 0) -> None:
+        """Remove what was not used for the longest time, until so many bytes more would fit, and an answer."""
+        total, lacking = sum(self._sizes.values()) + coming, coming + answer - disk_usage(self._directory).free
         for name, size in list(self._sizes.items()):
-            if total <= self._most:
+            if total <= self._most and lacking <= 0:
                 return
             if name.removesuffix(_PART) not in self._used and name.removesuffix(_PART) not in self._locks:
                 self._forget(name)
                 total -= size
+                lacking -= size
 
 
 def _size(path: Path) -> int:

@@ -5,9 +5,11 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import umbel.node.cache
 from tests.unit.node.scripted import on_a_loop
 from umbel.digest import digest_of
 from umbel.errors import CorruptFile, Unreachable
@@ -124,3 +126,27 @@ async def test_what_was_not_used_for_longest_goes_but_for_what_is_in_use(tmp_pat
         assert {p.name for p in tmp_path.iterdir()} == {names[0], names[3]}
     await cache.get(names[2], 100, Source(blobs[2]).read)
     assert {p.name for p in tmp_path.iterdir()} == {names[2], names[3]}
+
+
+@on_a_loop
+async def test_it_leaves_room_for_an_answer_where_the_disk_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = 350
+
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=room - sum(file.stat().st_size for file in path.iterdir()))
+
+    monkeypatch.setattr(umbel.node.cache, "disk_usage", usage)
+    cache = BlobCache(tmp_path, most=1 << 30)
+    blobs = [bytes([i]) * 100 for i in range(4)]
+    for blob in blobs:
+        await cache.get(digest_of(blob).hex(), 100, Source(blob).read)
+        assert usage(tmp_path).free >= 100
+    assert {p.name for p in tmp_path.iterdir()} == {digest_of(blob).hex() for blob in blobs[2:]}
+    room = 200  # somebody else has taken the rest
+    await cache.get(digest_of(blobs[3]).hex(), 100, Source(blobs[3]).read)
+    assert {p.name for p in tmp_path.iterdir()} == {digest_of(blobs[3]).hex()}
+    room = 100
+    BlobCache(tmp_path, most=1 << 30)
+    assert list(tmp_path.iterdir()) == []
