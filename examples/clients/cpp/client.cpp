@@ -111,8 +111,24 @@ class Desk {
       }
       server_.ask(session, &Stub::Report, report, "Report");
     };
+    for (int tries = 0; tries < 2; tries++) {  // the end of an upload that broke off may have been on its way
+      try {
+        return server_.steadily(send, true);
+      } catch (const CallFailed& error) {
+        std::cout << "not accepted: " << error.status.error_message() << std::endl;
+        if (tries == 1) give_up(work.task.id(), error.status.error_message());
+      }
+    }
+  }
+
+  void give_up(const wire::TaskId& id, const string& why) {  // the round waits for an answer
+    wire::ReportRequest report;
+    *report.mutable_id() = id;
+    report.mutable_failure()->set_code("rejected");
+    report.mutable_failure()->set_message(why);
+    report.mutable_failure()->set_retryable(true);
     try {
-      server_.steadily(send, true);
+      server_.steadily([&](Session& session) { server_.ask(session, &Stub::Report, report, "Report"); });
     } catch (const CallFailed& error) {
       std::cout << "not accepted: " << error.status.error_message() << std::endl;
     }

@@ -195,7 +195,14 @@ async function deliver(work) {
     if (work.large) await upload(work.large, arrays.digest, used);
     await ask('Report', report, used);
   };
-  await steadily(send, [NOT_FOUND, ...AGAIN]).catch((error) => console.log(`not accepted: ${error.details}`));
+  const deliver = () => steadily(send, [NOT_FOUND, ...AGAIN]);
+  const giveUp = (error) => {
+    console.log(`not accepted: ${error.details}`);
+    const failure = { code: 'rejected', message: error.details ?? error.message, retryable: true };
+    return steadily((used) => ask('Report', { id: report.id, failure }, used)); // the round waits for an answer
+  };
+  // once more: the end of an upload that broke off may have been on its way
+  await deliver().catch(deliver).catch(giveUp).catch((error) => console.log(`not accepted: ${error.details}`));
   work.done = true;
 }
 
