@@ -157,6 +157,8 @@ def test_ctrl_c_lets_the_run_go_on_and_it_says_for_whom_it_waits(
 def test_a_run_without_its_program(fed: Federation) -> None:
     run = fed("run", str(fed.app), "--on", "localhost", "--rounds", "2", "--detach").stdout.strip()
     assert "finished" in fed("logs", "-f", run).stdout
+    assert "only a run that has not ended can be stopped" in fed("stop", run, status=1).stderr
+    assert ("stop-run", run) not in {(record["action"], record["target"]) for record in fed.records("audit")}
     assert fed.records("resume", run, "--rounds", "3")[0]["rounds"] == 3
     fed("logs", "-f", run)
     assert fed.records("show", run)[0]["round"] == 3

@@ -264,6 +264,7 @@ def test_a_node_that_was_renamed(fed: Federation, tmp_path: Path) -> None:
     directory = ("--dir", str(tmp_path / "node"))
     with fed.program(*fed.node_command("linz", *directory)) as program:
         program.wait_for("connected: ")
+    assert "the new name is 'a b'" in fed("nodes", "rename", "linz", "a b", status=1).stderr
     assert "umbel node --name steyr --dir" in fed("nodes", "rename", "linz", "steyr").stdout
     said = fed(*fed.node_command("linz", *directory), status=1).stderr
     assert "no node 'linz' is enrolled" in said

@@ -153,6 +153,7 @@ class ControlDesk:
     async def stop_run(self, person: Person, request: wire.StopRunRequest) -> wire.StopRunResponse:
         """End a run where it stands."""
         run = self._own(person, request.run)
+        self._runs.check_stops(run)  # else it would stand in the audit trail that it was stopped
         await self._audit(person, "stop-run", run.id)
         return wire.StopRunResponse(run=_run(await self._runs.stop(run, person.name)))
 
@@ -209,7 +210,7 @@ class ControlDesk:
         changes: dict[str, Any]
         match request.WhichOneof("change"):
             case "rename":
-                wire.check_name(request.rename, "rename")
+                wire.check_name(request.rename, "the new name")
                 changes = {"rename": request.rename}
             case "labels":
                 changes = {"labels": {label.name: label.value for label in request.labels.labels}}

@@ -200,19 +200,27 @@ class Runs:
 
     # --- what people ask ---------------------------------------------------------------------
 
+    def check_stops(self, run: RunRow) -> None:
+        """Refuse to stop what has ended.
+
+        Raises:
+            Rejected: so it has.
+        """
+        if run.id not in self.active and run.id not in self._queue:
+            raise Rejected(f"run {run.id[:8]} is {run.status}", advice="only a run that has not ended can be stopped")
+
     async def stop(self, run: RunRow, who: str) -> RunRow:
         """End a run where it stands."""
+        self.check_stops(run)
         active = self.active.get(run.id)
         if active is not None:
             active.stopped = who
             active.desk.interrupt("stopped")
             await asyncio.wait([active.task])
-        elif run.id in self._queue:
+        else:
             self._queue.remove(run.id)
             self._say(run.id, "status", {"status": "stopped", "reason": f"stopped by {who}"})
             self._say(run.id, "end", {"status": "stopped", "reason": f"stopped by {who}"})
-        else:
-            raise Rejected(f"run {run.id[:8]} is {run.status}", advice="only a run that has not ended can be stopped")
         if self._written is not None:
             await asyncio.wrap_future(self._written)  # so that who asks sees that it has stopped
         return self.find(run.id)
