@@ -66,8 +66,8 @@ def node(
     apps = installed(app or [], directory, needed=not settings.policy.code_from_server)
     log_to_lines(json=json)
     hold_message_memory()
-    address = address or os.environ.pop("UMBEL_TICKET", "")  # which apps would see, else
-    asyncio.run(_work(address, settings, apps, directory=directory, ca=ca, lines=NodeLines(json=json)))
+    ticket = os.environ.pop("UMBEL_TICKET", "")  # which apps would see, else
+    asyncio.run(_work(address or ticket, settings, apps, directory=directory, ca=ca, lines=NodeLines(json=json)))
 
 
 def node_config(

@@ -48,6 +48,15 @@ def test_the_owners_file_can_be_read(tmp_path: Path) -> None:
     assert read_config(tmp_path / "myfed" / "systemd" / "node.toml").name == "berlin"
 
 
+def test_no_command_that_others_see_has_the_ticket(tmp_path: Path) -> None:
+    for file in new_project(tmp_path / "myfed", ops=True):
+        text = file.read_text()
+        commands = [line for line in text.splitlines() if line.lstrip().startswith(("ExecStart=", "command:"))]
+        assert not [line for line in commands if "$" in line or "umbel://" in line], file
+        if file.name in ("myfed-node.service", "compose.yaml"):
+            assert "UMBEL_TICKET" in text
+
+
 def test_an_empty_directory_will_do_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "myfed").mkdir()
     new_project(tmp_path / "myfed")
