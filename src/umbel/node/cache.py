@@ -110,7 +110,7 @@ class BlobCache:
         if digest in self._trusted and _size(path) == size:
             return True
         self._trusted.discard(digest)
-        if _size(path) != size or not await asyncio.to_thread(_is_named, path, digest):
+        if not path.exists() or _size(path) != size or not await asyncio.to_thread(_is_named, path, digest):
             self._forget(digest)
             return False
         self._trusted.add(digest)

@@ -64,6 +64,14 @@ async def test_a_blob_may_be_named_by_its_sha_256(tmp_path: Path) -> None:
 
 
 @on_a_loop
+async def test_a_blob_without_bytes_is_one(tmp_path: Path) -> None:
+    cache = BlobCache(tmp_path, most=1 << 30)
+    assert (await cache.get(digest_of(b"").hex(), 0, Source(b"").read)).read_bytes() == b""
+    with pytest.raises(CorruptFile, match="has sent bytes that do not have the digest"):
+        await cache.get(DIGEST, 0, Source(b"").read)
+
+
+@on_a_loop
 async def test_a_download_goes_on_where_it_broke_off(tmp_path: Path) -> None:
     cache, source = BlobCache(tmp_path, most=1 << 30), Source()
     source.stop = 3 << 16
