@@ -311,13 +311,14 @@ def log(
         since: leave out lines up to this number.
         json: print a JSON object a line.
     """
+    from umbel.cli.joined import KEY
     from umbel.cli.nodeevents import journal_line
     from umbel.cli.printing import give, line
     from umbel.errors import UsageError
     from umbel.node.journal import read_journal
 
     directory = _directory(dir, node_config(config, name=name))
-    if not directory.is_dir():
+    if not any((directory / name).exists() for name in (KEY, JOURNAL)):
         raise UsageError(f"there is no node in {directory}", advice="give its --dir, or its --name")
     for entry in read_journal(directory / JOURNAL, since=since):
         give(dict(entry)) if json else line(journal_line(entry))

@@ -111,7 +111,10 @@ async def check(
     """
     chosen = pick_dataset(dataset, config.data)
     if chosen is None:
-        raise UsageError(f"there is no data set {dataset!r}", advice=f"there are: {', '.join(config.data)}")
+        what = (
+            f"there is no data set {dataset!r}" if dataset else "there are several data sets, and none is the default"
+        )
+        raise UsageError(what, advice=f"name one with --dataset: {', '.join(config.data)}")
     begin = Begin(
         source=str(app.source),
         object=app.app.object,

@@ -326,6 +326,11 @@ def test_a_node_whose_directory_cannot_be(tmp_path: Path, capsys: pytest.Capture
     assert second == "What to do: check the path and its permissions"
 
 
+def test_a_directory_that_is_no_nodes_has_no_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("node", "log", "--dir", str(tmp_path)) == 1
+    assert f"there is no node in {tmp_path}" in capsys.readouterr().err
+
+
 def test_a_node_whose_directory_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new_project(tmp_path / "moved")
     assert command("node", "--name", "lyon", "--app", str(tmp_path / "moved")) == 1

@@ -9,7 +9,7 @@ from tests.unit.node.scripted import APP, make_app, on_a_loop
 from umbel.arrays import Arrays
 from umbel.errors import AppError, UsageError
 from umbel.node.check import check
-from umbel.node.config import NodeConfig
+from umbel.node.config import Dataset, NodeConfig
 
 SERVER = """
 server = umbel.ServerApp(
@@ -58,6 +58,9 @@ async def test_what_is_missing_is_said(tmp_path: Path) -> None:
         await check(NodeConfig(), app, tmp_path, environment=ENVIRONMENT)
     with pytest.raises(UsageError, match="no data set 'lung'"):
         await check(NodeConfig(), app, tmp_path, environment=ENVIRONMENT, dataset="lung")
+    two = NodeConfig(data={name: Dataset(name=name) for name in ("heart", "lung")})
+    with pytest.raises(UsageError, match=r"several data sets, and none is the default\n.*--dataset: heart, lung"):
+        await check(two, app, tmp_path, environment=ENVIRONMENT)
     broken = make_app(tmp_path / "broken", "import nothing_of_this_name\n", name="broken")
     with pytest.raises(AppError, match="nothing_of_this_name"):
         await check(NodeConfig(), broken, tmp_path, environment=ENVIRONMENT, model=Arrays({"w": np.ones(4)}))
