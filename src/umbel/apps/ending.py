@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")  # what the process's own code ends it with
+
 
 def how_ended(status: int | None, what: str, too_soon: str) -> str:
     """A sentence without its full stop.
@@ -15,12 +17,21 @@ def how_ended(status: int | None, what: str, too_soon: str) -> str:
     """
     if status is None or status >= 0:
         return f"{what} ended by itself, with exit status {status}, before {too_soon}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
+    name = _name(status)
     hint = "; perhaps the system had no memory left" if name == "SIGKILL" else ""
     return f"{what} was ended by {name}{hint}"
 
 
-__all__ = ["how_ended"]
+def was_killed(status: int | None) -> bool:
+    """Did somebody end it, or a system that is short of memory, and not its own code? What it did may work again."""
+    return status is not None and status < 0 and _name(status) not in CRASHES
+
+
+def _name(status: int) -> str:
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+__all__ = ["CRASHES", "how_ended", "was_killed"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from umbel.apps.ending import how_ended
+from umbel.apps.ending import how_ended, was_killed
 from umbel.apps.frames import Frame, Garbage, pack, read_frame
 from umbel.apps.output import Output
 from umbel.errors import UsageError
@@ -39,11 +39,12 @@ class ChildDied(Exception):
     Attributes:
         code: a stable word.
         output: the last of what it printed.
+        retryable: was it killed from outside? As in a simulation, its task is done again then.
     """
 
-    def __init__(self, message: str, *, code: str = "child-died", output: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "child-died", output: str = "", retryable: bool = False) -> None:
         super().__init__(message)
-        self.code, self.output = code, output
+        self.code, self.output, self.retryable = code, output, retryable
 
 
 @final
@@ -226,7 +227,8 @@ class Child:
             raise
         except (EOFError, ConnectionError) as error:
             await self.kill()
-            raise ChildDied(self._how(), output=self.output.tail()) from error
+            status = self._process.returncode
+            raise ChildDied(self._how(), output=self.output.tail(), retryable=was_killed(status)) from error
         except Garbage as error:
             await self.kill()
             raise ChildDied(

@@ -74,11 +74,11 @@ class Workshop:
         self._told_of: set[bytes] = set()  # apps from the server that the journal has heard of since the start
         self._own = directory / "own"  # what nobody but the node reads
         self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._cache = BlobCache(directory / "cache", most=config.limits.cache)  # first: it makes room for the others
         self.outbox = Outbox(
             self._own / "outbox", journal=directory / "journal", largest=config.limits.journal, now=now
         )
         self._states = NodeStates(self._own / "states", keep=config.limits.states, now=now)
-        self._cache = BlobCache(directory / "cache", most=config.limits.cache)
         self._children = Children(
             directory / "children",
             environment=environment,
@@ -126,7 +126,12 @@ class Workshop:
         """
         dataset = next(iter(self._config.data.values()))
         async with self._children.child(self._begin(app, dataset, self._config.name, 0, 1)) as child:
-            frame = await child.ready()
+            try:
+                frame = await child.ready()
+            except ChildDied as error:
+                raise AppError(
+                    f"the app {app.app.name!r} cannot be loaded: {error}\n{error.output}".rstrip()
+                ) from error
             if frame.header.get("is") != "ready":
                 raise _load_error(app, frame)
             return app.with_handlers(child.handlers)
@@ -194,7 +199,8 @@ class Workshop:
         except StateLost:
             return Outcome(answers.failed(task, "state-lost", _LOST.format(version=task.state)))
         except ChildDied as error:
-            return self._told(answers.failed(task, error.code, str(error)), error.output)
+            failed = answers.failed(task, error.code, str(error), retryable=error.retryable)
+            return self._told(failed, error.output)
         except DiskFull:
             return Outcome(answers.full(task))
         except UmbelError as error:

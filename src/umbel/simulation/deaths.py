@@ -6,6 +6,7 @@ import logging
 import signal
 from typing import final
 
+from umbel.apps.ending import CRASHES
 from umbel.engine.question import Question
 from umbel.errors import ClientFailed, Failure, RunError
 from umbel.simulation.member import Died
@@ -15,7 +16,6 @@ _LIVES = 3  # workers that may be killed while they do the same client's task
 # Workers that may die without one answer in between, for each that there is. Clients that kill take turns: each worker
 # has one, and may have taken another one with it, and of each two deaths are not yet its failure.
 _IN_A_ROW = 5
-_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP")
 _FATAL = 0xC0000000  # from here on it is what Windows ends a process with that has crashed
 _TIMEOUT = "Timeout ("  # what faulthandler writes first
 
@@ -86,7 +86,7 @@ class Deaths:
         name = explain(died).rpartition(" ")[2]
         if 0 <= died.status < _FATAL:
             return f"ended its process with status {name}: os._exit, or what it called", False
-        if died.status > 0 or name in _CRASHES:
+        if died.status > 0 or name in CRASHES:
             return f"crashed its process ({name}); a write into the arrays that it was given does that, too", False
         if client is not None and question is not None:
             key = question.sequence, client

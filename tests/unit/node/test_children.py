@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit.node.scripted import PATIENCE, Script, make_app, on_a_loop, running
 from umbel import wire
+from umbel.errors import AppError
 from umbel.node.config import Dataset, Limits, NodeConfig, Policy
 from umbel.node.installed import InstalledApp
 
@@ -39,24 +40,39 @@ async def test_the_app_is_imported_once(app: InstalledApp, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("do", "words"),
+    ("do", "words", "again"),
     [
-        ("os._exit(3)", "exit status 3"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+        ("os._exit(3)", "exit status 3", False),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV", False),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL", True),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "SIGTERM", True),
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV", False),
     ],
 )
 @on_a_loop
 async def test_a_process_that_dies_is_a_failure_and_the_next_task_has_another(
-    app: InstalledApp, tmp_path: Path, do: str, words: str
+    app: InstalledApp, tmp_path: Path, do: str, words: str, again: bool
 ) -> None:
+    """It is done again if it was killed from outside, as in a simulation."""
     async with running(NodeConfig(), app, tmp_path / "node") as script:
         failed = await failure(script, script.task(app, config={"do": do}))
-        assert failed.code == "child-died"
+        assert (failed.code, failed.retryable) == ("child-died", again)
         assert words in failed.message
         report = await script.answer(script.ask(script.task(app, exchange=2)))
         assert report.HasField("update")
+
+
+@on_a_loop
+async def test_a_process_that_dies_while_the_app_is_loaded_ends_the_node_in_words(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app", "import os\nprint('so far', flush=True)\nos._exit(3)\n")
+
+    async def until_it_ends() -> None:
+        async with running(NodeConfig(), app, tmp_path / "node") as script, asyncio.timeout(PATIENCE):
+            assert script.work is not None
+            await asyncio.wait([script.work])
+
+    with pytest.raises(AppError, match=r"'myfed' cannot be loaded: .* exit status 3.*\nso far"):
+        await until_it_ends()
 
 
 @on_a_loop
