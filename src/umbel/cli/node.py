@@ -363,6 +363,7 @@ def check(
     ok = True
     settings = node_config(config, site=site, name=name)
     with tempfile.TemporaryDirectory(prefix="umbel-check-") as place:
+        Path(place).chmod(0o711)  # whoever run_as names must get to its own directory in it, as in a node's
         for text, own in zip(app or [], installed(app or [], Path(place)), strict=True):
             found = asyncio.run(
                 check_app(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,16 @@ def test_a_setting_may_wait_for_a_server(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_node_works_on_one_task_at_least(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("node", "--name", "berlin", "--app", "x", "--slots", "0") == 1
     assert "--slots is 0" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root: becomes another user")
+def test_a_check_runs_the_app_as_whom_the_owner_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="umbel-run-as-") as place:  # for pytest's own are for root alone
+        Path(place).chmod(0o755)
+        new_project(Path(place) / "checked")
+        (Path(place) / "node.toml").write_text('name = "berlin"\nrun_as = "nobody"\n')
+        given = ("--app", str(Path(place) / "checked"), "--config", str(Path(place) / "node.toml"))
+        assert command("node", "check", *given) == 0, capsys.readouterr().out
 
 
 def test_what_a_config_permits_is_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
