@@ -26,6 +26,8 @@ from umbel.wire.limits import TEXT
 Role = Literal["operator", "runner", "viewer"]
 ORDER: Final[tuple[Role, ...]] = get_args(Role)
 """The roles; each may do what those after it may."""
+SERVER, NODE = "server", "node "
+"""Who did it, in the audit trail, where no person did; behind the second stands the node's name."""
 SECRET = 16
 """Bytes of a secret; an address has room for so many."""
 
@@ -177,6 +179,11 @@ def new_token(name: str, role: str, *, seconds: float, now: float) -> tuple[str,
         raise UsageError(f"there is no role {role!r}", advice=f"take one of {', '.join(ORDER)}")
     if not name.strip() or not name.isprintable() or len(name) > TEXT:
         raise UsageError(f"a token is called {name[:80]!r}", advice=f"give a name of at most {TEXT} characters")
+    if name == SERVER or name.startswith(NODE):
+        raise UsageError(
+            f"nobody can be called {name[:80]!r}, as the audit trail calls the server, or a node",
+            advice="give another name",
+        )
     seconds = number(seconds, "the token's time", least=0)
     secret = new_secret()
     expires = now + seconds if seconds else 0.0
@@ -209,10 +216,12 @@ def new_ticket(*, uses: int, seconds: float, creator: str, now: float) -> tuple[
 
 
 __all__ = [
+    "NODE",
     "ORDER",
     "OWNED",
     "ROLES",
     "SECRET",
+    "SERVER",
     "Person",
     "Role",
     "check_own",

@@ -23,7 +23,7 @@ from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
 from umbel.server.hub import Hub
 from umbel.server.installed import Installed
-from umbel.server.people import Person, hashed, new_ticket, new_token, permit, secret_of
+from umbel.server.people import SERVER, Person, hashed, new_ticket, new_token, permit, secret_of
 from umbel.server.runs import AT_ONCE, Runs
 from umbel.server.uploads import Uploads
 from umbel.store.sql import ServerStore
@@ -156,10 +156,10 @@ class Server:
             return
         now = time.time()
         secret, token = new_token("operator", "operator", seconds=0.0, now=now)
-        await asyncio.wrap_future(self.store.keep_token(token, "server"))
+        await asyncio.wrap_future(self.store.keep_token(token, SERVER))
         self.token = self._joined(secret)
-        secret, ticket = new_ticket(uses=100, seconds=7 * 86400.0, creator="server", now=now)
-        await asyncio.wrap_future(self.store.keep_ticket(ticket, "server"))
+        secret, ticket = new_ticket(uses=100, seconds=7 * 86400.0, creator=SERVER, now=now)
+        await asyncio.wrap_future(self.store.keep_ticket(ticket, SERVER))
         self.ticket = self._joined(secret)
 
     def _authorize(self, token: str | None, method: str) -> Person:
@@ -230,7 +230,7 @@ class Server:
         for run in self.store.runs(submissions=False):
             if run.ended and run.ended < before:
                 logger.info("run-removed: %s ended more than %g days ago", run.id, self.settings.keep_days)
-                await asyncio.wrap_future(self.store.remove_run(run.id, "server"))
+                await asyncio.wrap_future(self.store.remove_run(run.id, SERVER))
 
     async def close(self) -> None:
         """Stop within five seconds; runs go on when the server comes back."""

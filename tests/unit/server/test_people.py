@@ -142,6 +142,13 @@ def test_what_is_no_token(name: str, role: str, seconds: float) -> None:
         new_token(name, role, seconds=seconds, now=0.0)
 
 
+@pytest.mark.parametrize("name", ["server", "node berlin"])
+def test_nobody_is_called_as_the_audit_trail_calls_programs(name: str) -> None:
+    with pytest.raises(UsageError, match="nobody can be called"):
+        new_token(name, "operator", seconds=0, now=0.0)
+    new_token("nodes", "operator", seconds=0, now=0.0)
+
+
 @pytest.mark.parametrize(("uses", "seconds"), [(0, 60.0), (-1, 60.0), (1, 0.0), (1, float("inf"))])
 def test_what_is_no_ticket(uses: int, seconds: float) -> None:
     with pytest.raises(UsageError):
