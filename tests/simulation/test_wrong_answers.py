@@ -16,7 +16,7 @@ from tests.simulation.network import Place
 from umbel import wire
 from umbel.arrays import Arrays
 from umbel.client.failures import trace
-from umbel.errors import FormatError, NotThere, Rejected
+from umbel.errors import FormatError, Incompatible, NotThere, Rejected
 from umbel.link.tasks import task_of
 from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
@@ -330,6 +330,24 @@ def test_nothing_that_a_node_says_reaches_a_terminal_as_it_is(tmp_path: Path) ->
             for offer in ({"labels": [strange]}, {"datasets": [clear]}, {"apps": [app]}, {"program": clear}):
                 with pytest.raises(Rejected, match="leave out what cannot be printed"):
                     await hand.connect(**offer)
+
+    asyncio.run(story())
+
+
+def test_who_reads_that_there_is_no_common_version_learns_which_side_to_update(tmp_path: Path) -> None:
+    """It is read at the other side, where "this side" would be the wrong one."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, _):
+            assert place.desk is not None
+            opening = wire.OpenSessionRequest(name="berlin", versions=[9])
+            for asked in (
+                place.desk.open_session(opening),
+                control_of(place).get_server(BOB, wire.GetServerRequest(versions=[9])),
+            ):
+                with pytest.raises(Incompatible, match="speaks version 9 of the protocol, the server 1") as caught:
+                    await asked
+                assert "update the server, which is the older one" in caught.value.advice
 
     asyncio.run(story())
 

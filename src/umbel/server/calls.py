@@ -122,7 +122,7 @@ class NodeDesk:
                 advice="offer fewer apps and labels",
             )
         _check_readable(request)
-        version = wire.agree(request.versions, who=f"node {request.name}", program=request.program)
+        version = wire.agree(request.versions, who=f"node {request.name}", program=request.program, me="the server")
         now = time.time()
         session = self._sessions.open(request.name, request.challenge, request.signature, node.public_key, now)
         offer = Offer(

@@ -74,7 +74,9 @@ class ControlDesk:
     async def get_server(self, person: Person, request: wire.GetServerRequest) -> wire.GetServerResponse:
         """Who one is, and what the server is."""
         return wire.GetServerResponse(
-            version=wire.agree(request.versions, who=f"the program of {person.name}", program=request.program),
+            version=wire.agree(
+                request.versions, who=f"the program of {person.name}", program=request.program, me="the server"
+            ),
             program=f"umbel {__version__}",
             time=time.time(),
             federation=self._store.federation,

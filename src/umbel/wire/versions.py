@@ -11,7 +11,12 @@ VERSIONS = (1,)
 
 
 def agree(
-    theirs: Iterable[int], *, who: str = "the other side", program: str = "", mine: Iterable[int] = VERSIONS
+    theirs: Iterable[int],
+    *,
+    who: str = "the other side",
+    program: str = "",
+    me: str = "this side",
+    mine: Iterable[int] = VERSIONS,
 ) -> int:
     """The highest version that both sides speak.
 
@@ -19,6 +24,7 @@ def agree(
         theirs: what the other side speaks.
         who: how to call it in errors: "node berlin", "the server".
         program: what it says of itself, such as "umbel 0.2.0".
+        me: how to call this side; a server's errors are read at the other one.
         mine: what this side speaks.
 
     Raises:
@@ -32,9 +38,9 @@ def agree(
         raise Incompatible(
             f"{named} names no version of the protocol; here it is {_list(ours)}", advice=f"update {who}"
         )
-    older = who if max(its) < max(ours) else "this side"
+    older = who if max(its) < max(ours) else me
     raise Incompatible(
-        f"{named} speaks version {_list(its)} of the protocol, this side {_list(ours)}",
+        f"{named} speaks version {_list(its)} of the protocol, {me} {_list(ours)}",
         advice=f"update {older}, which is the older one: pip install --upgrade umbel",
     )
 
