@@ -37,6 +37,7 @@ logger = logging.getLogger("umbel")
 T = TypeVar("T")
 _ABILITIES = frozenset({"transforms", "local-rule", "extra-results"})  # of `umbel.link.tasks`
 _DIGEST, _CODE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z][a-z-]{0,63}")
+_FILES = "node {node} cannot use its own files\n  What to do: ask its owner to look at the node's disk, and at its log"
 _LOST = (
     "this node no longer has the state that the client begins with (that of exchange {version})\n"
     "  What to do: restore the node's directory from a backup; or start the run over: its state has gone, as after a "
@@ -72,6 +73,7 @@ class Workshop:
         self._apps = {app.app.name: app for app in apps}
         self._shipped = ShippedApps(directory / "apps", config.name)
         self._told_of: set[bytes] = set()  # apps from the server that the journal has heard of since the start
+        self._inside = f"{directory}{os.sep}"  # begins the path of each file
         self._own = directory / "own"  # what nobody but the node reads
         self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._cache = BlobCache(directory / "cache", most=config.limits.cache)  # first: it makes room for the others
@@ -204,10 +206,18 @@ class Workshop:
         except DiskFull:
             return Outcome(answers.full(task))
         except UmbelError as error:
-            return Outcome(answers.failed(task, error.code, str(error), retryable=error.retryable))
+            return Outcome(answers.failed(task, error.code, self._words(error), retryable=error.retryable))
         except Exception as error:  # a task ends here: one that nobody foresaw does not end the node
             logger.exception("node-failed: run %s, round %d", task.run_name or task.id.run, task.round)
             return Outcome(answers.failed(task, "node-failed", f"the node failed on its side: {type(error).__name__}"))
+
+    def _words(self, error: UmbelError) -> str:
+        """What the server is told of an error; it need not know how the owner's directories are called."""
+        words = str(error)
+        if self._inside not in words:
+            return words
+        logger.error("node-failed: %s", words)
+        return _FILES.format(node=self._config.name)
 
     async def _app(
         self, task: wire.Task, installed: InstalledApp | None, fetch: Callable[[wire.Blob], Read]

@@ -98,6 +98,21 @@ async def test_a_lost_state_is_said(app: InstalledApp, tmp_path: Path) -> None:
 
 
 @on_a_loop
+async def test_the_server_does_not_learn_how_directories_are_called(
+    app: InstalledApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        task = script.task(app, model=LARGE)
+        in_the_way = tmp_path / "node" / "cache" / f"{task.model.digest.hex()}.part"
+        in_the_way.mkdir(parents=True)
+        report = await script.answer(script.ask(task))
+    assert report.failure.code == "store"
+    assert str(tmp_path) not in report.failure.message
+    assert "node berlin cannot use its own files" in report.failure.message
+    assert str(in_the_way) in caplog.text  # the owner does
+
+
+@on_a_loop
 async def test_what_the_policy_refuses_is_not_begun(app: InstalledApp, tmp_path: Path) -> None:
     config = NodeConfig(data={"heart": Dataset(name="heart", allow=("alice",))}, policy=Policy(max_update_bytes=1000))
     async with running(config, app, tmp_path / "node") as script:
