@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from typing import final
+from typing import final, get_args
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -22,6 +22,7 @@ from umbel.server.counts import Counts
 from umbel.server.hub import Hub
 from umbel.server.runs import Runs
 from umbel.store.sql import ServerStore
+from umbel.store.sql.values import Verdict
 
 Family = GaugeMetricFamily | CounterMetricFamily
 
@@ -55,12 +56,12 @@ class ServerCollector(Collector):
                 expires,
             )
         answers = CounterMetricFamily("umbel_answers", "Answers of nodes, by what became of them.", labels=["verdict"])
-        for verdict, number in sorted(self._counts.answers.items()):
-            answers.add_metric([verdict], number)
+        for verdict in get_args(Verdict):  # those of which there were none yet, too: what grows must begin somewhere
+            answers.add_metric([verdict], self._counts.answers[verdict])
         yield answers
         moved = CounterMetricFamily("umbel_blob_bytes", "Bytes of blobs that were moved.", labels=["direction"])
-        for direction, number in sorted(self._counts.moved.items()):
-            moved.add_metric([direction], number)
+        for direction in ("in", "out"):
+            moved.add_metric([direction], self._counts.moved[direction])
         yield moved
 
 

@@ -81,6 +81,19 @@ def test_a_server_whose_database_another_took_is_not_ready(
     assert "database-taken: nothing can be written any more" in caplog.text
 
 
+def test_all_metrics_are_there_from_the_start_and_documented(tmp_path: Path) -> None:
+    async def main() -> str:
+        async with started(tmp_path, Authority.open(tmp_path, ["localhost"], time.time())) as server:
+            return (await page(server, "metrics"))[1]
+
+    guide = (Path(__file__).parents[3] / "docs" / "guide" / "deployment.md").read_text(encoding="utf-8")
+    found = [one for family in text_string_to_metric_families(asyncio.run(main())) for one in family.samples]
+    assert [one.name for one in found if f"| `{one.name}` |" not in guide] == []
+    grown = {(one.name, *one.labels.values()): one.value for one in found if one.name.endswith("_total")}
+    verdicts = {("umbel_answers_total", verdict): 0.0 for verdict in ("accepted", "repeated", "late")}
+    assert grown == verdicts | {("umbel_blob_bytes_total", way): 0.0 for way in ("in", "out")}
+
+
 def test_when_the_certificate_ends_is_said_of_the_one_that_is_shown(tmp_path: Path) -> None:
     async def main() -> None:
         authority = Authority.open(tmp_path, ["localhost"], time.time())
