@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from umbel import wire
@@ -61,6 +62,9 @@ def test_a_message_of_the_first_version_is_still_read() -> None:
 
 
 def test_the_limits_of_the_page_are_those_that_hold() -> None:
+    pytest.importorskip("sqlalchemy")
+    from umbel import update
+    from umbel.server import uploads
     from umbel.wire import limits
 
     for number in (limits.OUTPUT, limits.MESSAGE_TEXT, limits.TRACEBACK, limits.METRICS):
@@ -68,4 +72,8 @@ def test_the_limits_of_the_page_are_those_that_hold() -> None:
     assert f"`OpenSessionResponse.inline` bytes ({limits.INLINE >> 10} KiB" in " ".join(PAGE.split())
     assert f"at most {limits.MESSAGE >> 20} MiB" in PAGE
     assert f"{limits.MANY} entries" in PAGE
+    assert f"| a blob | {uploads._LARGEST >> 30} GiB |" in PAGE
+    assert f"0, or {update._LIGHTEST:g} to {update._HEAVIEST:g}".replace("+", "") in PAGE
+    assert f"at most {update._LONGEST_NAME} characters" in PAGE
+    assert f"sent {uploads._AT_ONCE} blobs at a time" in PAGE
     assert f"every {limits.KEEPALIVE:.0f} seconds" in PAGE
