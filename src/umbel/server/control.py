@@ -142,9 +142,8 @@ class ControlDesk:
 
     async def watch_run(self, person: Person, request: wire.WatchRunRequest) -> AsyncIterator[wire.WatchRunResponse]:
         """What happens in a run."""
-        del person
         run = self._runs.find(request.run)
-        async for event in self._runs.news.watch(run.id, request.since, now=request.now):
+        async for event in self._runs.news.watch(run.id, request.since, now=request.now, who=person.name):
             yield wire.WatchRunResponse(
                 event=event.number,
                 time=event.time,
@@ -265,6 +264,7 @@ class ControlDesk:
     async def revoke_token(self, person: Person, request: wire.RevokeTokenRequest) -> wire.RevokeTokenResponse:
         """Take a token back."""
         await _kept(self._store.revoke("token", request.name, person.name))
+        self._runs.news.leave(request.name)
         return wire.RevokeTokenResponse()
 
     async def read_audit(self, person: Person, request: wire.ReadAuditRequest) -> wire.ReadAuditResponse:

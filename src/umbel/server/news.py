@@ -85,6 +85,8 @@ class Watcher:
         behind: it was too slow; it has to read the store again.
         passing: the last of each kind of event that is not kept.
         quiet: the loop's time before which no more of these are told.
+        who: the person; "" where it is nobody in particular.
+        left: whoever it is may see no more.
     """
 
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,6 +94,8 @@ class Watcher:
     behind: bool = True
     passing: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     quiet: float = 0.0
+    who: str = ""
+    left: bool = False
 
 
 @final
@@ -153,19 +157,28 @@ class News:
         for run in list(self._watchers):
             self.wake(run)
 
-    async def watch(self, run: str, since: int, *, now: bool = False) -> AsyncIterator[EventRow]:
+    def leave(self, who: str) -> None:
+        """Somebody's token was revoked: they watch no more."""
+        for watcher in [one for some in self._watchers.values() for one in some if one.who == who]:
+            watcher.left = True
+            watcher.news.set()
+
+    async def watch(self, run: str, since: int, *, now: bool = False, who: str = "") -> AsyncIterator[EventRow]:
         """The events of a run after one, as they come, until it ends.
 
         Args:
             run: which.
             since: the number of the last event that is known; 0: none.
             now: end with what has happened so far.
+            who: the person who watches; see `leave`.
         """
-        watcher = Watcher()
+        watcher = Watcher(who=who)
         self._watchers.setdefault(run, set()).add(watcher)
         try:
             while True:
                 watcher.news.clear()
+                if watcher.left:
+                    return
                 over = not self._ongoing(run) and not self._unkept[run]
                 async for event in self._after(run, since, watcher):
                     since = event.number

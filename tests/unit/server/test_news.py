@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("sqlalchemy")
+
 from tests.unit.node.scripted import on_a_loop
-from umbel.server.news import Saying
+from tests.unit.store.sql.stores import RUN, opened, with_exchange
+from umbel.server.news import News, Saying
 
 Heard = list[tuple[str, Any]]
 
@@ -63,3 +69,28 @@ async def test_what_threads_say_is_heard() -> None:
     assert [n for kind, n in heard if kind == "status"] == [*range(0, 1000, 100)]
     numbers = [n for kind, n in heard if kind == "answers"]
     assert numbers == sorted(numbers)
+
+
+@on_a_loop
+async def test_whose_token_is_revoked_watches_no_more(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        news = News(store, lambda _: True)
+        seen: dict[str, list[int]] = {"vera": [], "anna": []}
+
+        async def watch(who: str) -> None:
+            async for event in news.watch(RUN, 0, who=who):
+                seen[who].append(event.content["n"])
+
+        watching = {who: asyncio.ensure_future(watch(who)) for who in seen}
+        news.say(RUN, "log", {"n": 1})
+        while seen != {"vera": [1], "anna": [1]}:
+            await asyncio.sleep(0.01)
+        news.leave("vera")
+        news.say(RUN, "log", {"n": 2})
+        await watching["vera"]
+        while len(seen["anna"]) < 2:
+            await asyncio.sleep(0.01)
+        assert seen == {"vera": [1], "anna": [1, 2]}
+        news.end()
+        await watching["anna"]
