@@ -15,7 +15,8 @@ from umbel.errors import ClientFailed, Failure, UmbelError
 
 logger = logging.getLogger("umbel")
 
-_OURS = {str(Path(__file__).with_name(name)) for name in ("work.py", "in_turn.py", "app.py", "loads.py")}
+_CALLERS = "client/work client/in_turn client/app client/loads client/central session remote/session"  # of user code
+_OURS = {str(Path(__file__).parents[1] / f"{name}.py") for name in _CALLERS.split()}
 _LAYOUT = str.maketrans("", "", "\n\t")  # may stay
 _TEXT = 500  # characters of a message; journals keep it
 _HEAD, _TAIL = 4_000, 12_000  # characters of a traceback; what broke stands at its end

@@ -64,6 +64,23 @@ def test_a_traceback_shows_the_cause_and_is_not_longer_than_people_read() -> Non
     assert deep.rstrip().endswith("RecursionError: maximum recursion depth exceeded")
 
 
+def test_a_traceback_begins_with_the_users_first_line_wherever_ours_called_it() -> None:
+    """A callback is called in one place for a simulation and in another for a server, and fails the same."""
+
+    def callback(result: Any) -> None:
+        raise ValueError("told to")
+
+    client, server = umbel.ClientApp(), umbel.ServerApp(model={"w": 0.0}, strategy=umbel.fed_avg(), rounds=1)
+
+    @client.train
+    def train(model: Any, ctx: Any) -> umbel.Update:
+        return umbel.Update(model=model)
+
+    on = umbel.Simulation(clients=1)
+    (failed,) = umbel.run(server, client, on=on, callbacks=[callback]).failures
+    assert failed.traceback.splitlines()[1].endswith("in callback")
+
+
 def test_an_exception_that_cannot_be_shown_has_a_traceback_all_the_same() -> None:
     def fail() -> None:
         raise Unprintable
