@@ -31,17 +31,15 @@ function parsed(text) {
   return { target: `${url.hostname}:${url.port || 8443}`, ticket: body.toString('base64url', 1, 17), authority };
 }
 
-function keptKey(file) {
-  if (!fs.existsSync(file)) {
-    const { privateKey } = crypto.generateKeyPairSync('ed25519');
-    fs.writeFileSync(`${file}.new`, privateKey.export({ type: 'pkcs8', format: 'pem' }), { mode: 0o600, flush: true });
-    fs.renameSync(`${file}.new`, file);
-  }
-  return crypto.createPrivateKey(fs.readFileSync(file));
-}
-
 fs.mkdirSync(state, { recursive: true, mode: 0o700 });
-const key = keptKey(`${state}/key.pem`);
+const keyFile = `${state}/key.pem`;
+if (!fs.existsSync(keyFile)) {
+  const { privateKey } = crypto.generateKeyPairSync('ed25519');
+  const pem = privateKey.export({ type: 'pkcs8', format: 'pem' });
+  fs.writeFileSync(`${keyFile}.new`, pem, { mode: 0o600, flush: true });
+  fs.renameSync(`${keyFile}.new`, keyFile);
+}
+const key = crypto.createPrivateKey(fs.readFileSync(keyFile));
 const { target, ticket, authority } = parsed(address);
 const channel = new grpc.Client(target, grpc.credentials.createSsl(authority), {
   'grpc.keepalive_time_ms': 30_000, 'grpc.keepalive_timeout_ms': 20_000, 'grpc.keepalive_permit_without_calls': 1,
@@ -66,8 +64,8 @@ function prepared(call, message, session) {
 }
 
 const answered = (start) => new Promise((done, fail) => start((error, answer) => (error ? fail(error) : done(answer))));
-const soon = () => ({ deadline: Date.now() + 30_000 });
-const ask = (...call) => answered((end) => channel.makeUnaryRequest(...prepared(...call), soon(), end));
+const ask = (...call) =>
+  answered((end) => channel.makeUnaryRequest(...prepared(...call), { deadline: Date.now() + 30_000 }, end));
 const listen = (...call) => channel.makeServerStreamRequest(...prepared(...call), {});
 
 async function upload(bytes, digest, session) {
@@ -90,9 +88,9 @@ let kept = { digest: Buffer.alloc(0) }; // the last model: other tasks of its ro
 async function download({ digest, content }) {
   if (kept.digest.equals(digest)) return kept.bytes;
   const parts = content ? [content] : [];
-  const offset = () => parts.reduce((sum, part) => sum + part.length, 0); // where to go on if it breaks off
-  const read = async (session) => {
-    for await (const part of listen('ReadBlob', { digest, offset: offset() }, session)) parts.push(part.data);
+  const read = async (used) => {
+    const offset = Buffer.concat(parts).length; // it goes on where it broke off
+    for await (const part of listen('ReadBlob', { digest, offset }, used)) parts.push(part.data);
   };
   if (!content) await steadily(read);
   const bytes = Buffer.concat(parts);
@@ -187,22 +185,18 @@ async function perform(task, work) {
 }
 
 async function deliver(work) {
-  const { report } = work;
-  const { arrays } = report.update ?? {};
+  const { report, report: { update: { arrays } = {} } } = work;
   const send = async (used) => {
     if (work.dropped) return;
     if (arrays?.content?.length > used.inline) [work.large, arrays.content] = [arrays.content, undefined];
     if (work.large) await upload(work.large, arrays.digest, used);
     await ask('Report', report, used);
   };
-  const deliver = () => steadily(send, [NOT_FOUND, ...AGAIN]);
-  const giveUp = (error) => {
-    console.log(`not accepted: ${error.details}`);
-    const failure = { code: 'rejected', message: error.details ?? error.message, retryable: true };
-    return steadily((used) => ask('Report', { id: report.id, failure }, used)); // the round waits for an answer
-  };
-  // once more: the end of an upload that broke off may have been on its way
-  await deliver().catch(deliver).catch(giveUp).catch((error) => console.log(`not accepted: ${error.details}`));
+  const sent = () => steadily(send, [NOT_FOUND, ...AGAIN]);
+  const failure = (error) => ({ code: 'rejected', message: error.details ?? error.message, retryable: true });
+  const giveUp = (error) => steadily((used) => ask('Report', { id: report.id, failure: failure(error) }, used));
+  // The end of an upload that broke off may have been on its way: once more. Then the round waits for any answer.
+  await sent().catch(sent).catch(giveUp).catch((error) => console.log(`not accepted: ${error.details}`));
   work.done = true;
 }
 
