@@ -1,7 +1,6 @@
 """A copy of a server, made by another process while it runs.
 
-What the copy of the database names is there: files of blobs do not change, one that is new stays for an hour at least,
-and all that were there before are linked before the database is copied.
+What the copy of the database names is there: files of blobs do not change, and while the copy is made none is removed.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from umbel.errors import StoreError, UsageError
 from umbel.store.durable import readable_errors, sync_directory, sync_file
+from umbel.store.lock import copying
 
 _PARTIAL = ".partial"  # what the directory is called until it is whole
 _KEYS = ("authority.pem", "server.pem", "ca.crt")
@@ -65,14 +65,14 @@ def _check_server(directory: Path, database: str) -> None:
 
 def _copy(directory: Path, whole: Path, database: str) -> None:
     """Copy all that there is; it outlives a loss of power."""
-    _link_blobs(directory, whole)
-    if database:
-        _dump(database, whole / "umbel.dump")
-    else:
-        from umbel.store.sql.sqlite import copy_database
+    with copying(directory / "blobs"):
+        if database:
+            _dump(database, whole / "umbel.dump")
+        else:
+            from umbel.store.sql.sqlite import copy_database
 
-        copy_database(directory / _DATABASE, whole / _DATABASE)
-    _link_blobs(directory, whole)
+            copy_database(directory / _DATABASE, whole / _DATABASE)
+        _link_blobs(directory / "blobs", whole / "blobs")
     with readable_errors(whole):
         for name in _KEYS:
             if (directory / name).exists():
@@ -81,23 +81,21 @@ def _copy(directory: Path, whole: Path, database: str) -> None:
         sync_directory(place)
 
 
-def _link_blobs(directory: Path, whole: Path) -> None:
-    """Link, or copy, all files of blobs that are not there yet."""
-    blobs = directory / "blobs"
-    if not blobs.is_dir():
-        return
-    with readable_errors(whole):
+def _link_blobs(blobs: Path, copy: Path) -> None:
+    """Link, or copy, all files of blobs; not those that are still being written."""
+    from umbel.store.sql.blobs import SUFFIX
+
+    with readable_errors(copy):
         for entry in os.scandir(blobs):
-            target = whole / "blobs" / entry.name
-            if not target.exists() and entry.is_file():
-                _link(Path(entry.path), target)
+            if entry.name.endswith(SUFFIX) and entry.is_file():
+                _link(Path(entry.path), copy / entry.name)
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except FileNotFoundError:
-        return  # it was removed; nothing names it any more
+        return  # it was on its way out when the copy began, so nothing names it
     except OSError:  # another file system, or one without links
         _copy_file(source, target)
 

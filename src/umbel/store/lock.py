@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
@@ -69,6 +71,56 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@contextmanager
+def copying(directory: Path) -> Iterator[None]:
+    """While this lasts, in whatever process, `is_copied` says so.
+
+    The lock is the directory's own, so that it needs no file and no right to write. Windows has none of that kind.
+
+    Raises:
+        StoreError: the directory cannot be read.
+    """
+    with readable_errors(directory):
+        file = _shared(directory)
+    try:
+        yield
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+def is_copied(directory: Path) -> bool:
+    """Does somebody copy it who counts on nothing being removed?"""
+    if sys.platform == "win32":
+        return False
+    else:  # noqa: RET505  # mypy looks at one system at a time
+        try:
+            file = os.open(directory, os.O_RDONLY)
+        except OSError:
+            return True  # as when too many files are open: that is not known, and what stays does no harm
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in _TAKEN
+        finally:
+            os.close(file)
+        return False
+
+
+def _shared(directory: Path) -> int:
+    """The directory, opened and locked so that others may lock it alike; -1: there are no such locks."""
+    if sys.platform == "win32":
+        return -1
+    else:  # noqa: RET505  # mypy looks at one system at a time
+        file = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+
 def _lock(file: int) -> None:
     if sys.platform == "win32":
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
@@ -76,4 +128,4 @@ def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-__all__ = ["NAME", "DirectoryLock"]
+__all__ = ["NAME", "DirectoryLock", "copying", "is_copied"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("sqlalchemy")
 
+from tests.unit.store.sql.stores import RUN, answer, opened, with_exchange
 from umbel.cli.backup import back_up
 from umbel.errors import StoreError, UsageError
 from umbel.store.sql import ServerStore
+from umbel.store.sql.sqlite import copy_database
 
 NOBODY = "postgresql://umbel@/nobody?host=/nowhere"
 
@@ -41,3 +45,51 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match="pg_dump"):
         back_up(directory, tmp_path / "copy", NOBODY)
     assert [path.name for path in tmp_path.iterdir()] == ["server"]
+
+
+def test_a_copy_is_a_directory_that_a_server_can_open(tmp_path: Path) -> None:
+    with opened(tmp_path / "server") as store:
+        with_exchange(store)
+        kept = [store.blobs.keep_bytes(b"small"), store.blobs.keep_bytes(b"large" * 50_000)]
+        store.accept(RUN, 1, answer("a"), kept).result()
+        (tmp_path / "copy.partial").mkdir()
+        assert back_up(tmp_path / "server", tmp_path / "copy", "") > 250_000
+        store.accept(RUN, 1, answer("b")).result()
+        with pytest.raises(UsageError, match="is there already"):
+            back_up(tmp_path / "server", tmp_path / "copy", "")
+    with opened(tmp_path / "copy") as store:
+        assert [row.client for row in store.answers(RUN, 1)] == ["a"]
+        assert store.blobs.read(kept[0].digest) == b"small"
+        assert store.blobs.path(kept[1].digest).read_bytes() == b"large" * 50_000
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_copy_has_the_models_that_its_database_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Rounds end while the database is copied, and the server removes what they leave behind."""
+    with opened(tmp_path / "server") as store:
+        with_exchange(store)
+
+        def rounds(*numbers: int) -> None:
+            for n in numbers:
+                kept = store.blobs.keep_bytes(bytes([n]) * 70_000)
+                store.commit(RUN, "0", round=n, sequence=n, state="0", blobs={"commit": [kept]}).result()
+            store.sweep(-1.0).result(60)
+
+        def copied(path: Path, copy: Path) -> None:
+            if moment == "before":
+                rounds(2, 3, 4)
+            copy_database(path, copy)
+            rounds(5, 6, 7)
+
+        rounds(1)
+        monkeypatch.setattr("umbel.store.sql.sqlite.copy_database", copied)
+        back_up(tmp_path / "server", tmp_path / "copy", "")
+        with closing(sqlite3.connect(tmp_path / "copy" / "umbel.sqlite")) as database:
+            named = {digest for (digest,) in database.execute("SELECT digest FROM blob WHERE content IS NULL")}
+        assert named
+        assert named <= {path.stem for path in (tmp_path / "copy" / "blobs").iterdir()}
+        left = {path.stem for path in store.blobs.directory.iterdir()}
+        store.sweep(-1.0).result(60)
+        assert len({path.stem for path in store.blobs.directory.iterdir()}) == 2 < len(left)

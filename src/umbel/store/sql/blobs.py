@@ -15,9 +15,9 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -28,6 +28,7 @@ from umbel.digest import digest_of, is_named
 from umbel.errors import CorruptFile, FormatError, NotThere, Rejected
 from umbel.store.blobs import read_whole
 from umbel.store.durable import TEMPORARY, readable_errors, remove, replace_file, sync_directory, sync_file
+from umbel.store.lock import is_copied
 from umbel.store.sql.incoming import Incoming
 from umbel.store.sql.reading import Reader
 from umbel.store.sql.tables import blob
@@ -85,7 +86,6 @@ class ServerBlobs:
         self._synced: dict[str, bool] = {}  # files that this process wrote, and whether they outlive a loss of power
         self._whole: set[str] = set()  # files that this process has seen to have their digest
         self._uploads: dict[str, Incoming] = {}  # by the name of the file
-        self._pins = 0
         self._lately: set[str] | None = None  # what was named since a sweep began that is under way
         self.grown = 0
 
@@ -342,17 +342,6 @@ class ServerBlobs:
             self._fresh = {digest: kept for digest, kept in self._fresh.items() if kept.time > since}
             return frozenset(self._fresh)
 
-    @contextmanager
-    def pinned(self) -> Iterator[None]:
-        """While this lasts no file is removed."""
-        with self._lock:
-            self._pins += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._pins -= 1
-
     def sweep(self, gone: Iterable[str], named: Callable[[], frozenset[str]], age: float) -> tuple[int, int]:
         """Remove files. One thread at a time; others go on meanwhile.
 
@@ -395,7 +384,7 @@ class ServerBlobs:
         """Give a file that is to go another name of this form; None: it stays."""
         path, aside = self.path(digest), self.path(secrets.token_hex(32))
         path, aside = path.with_name(path.name + more), aside.with_name(aside.name + TEMPORARY)
-        if self._pins or digest in self._fresh or digest in (self._lately or ()):
+        if digest in self._fresh or digest in (self._lately or ()) or is_copied(self.directory):
             return None
         alone = self._alone(digest)
         if not alone.acquire(blocking=False):  # whoever has it may wait for somebody who waits for us: the next time

@@ -18,7 +18,6 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from umbel.store.sql import exchanges, people, retention, runs, tables
-from umbel.store.sql.backup import back_up
 from umbel.store.sql.blobs import ServerBlobs
 from umbel.store.sql.errors import readable
 from umbel.store.sql.opening import check_turn, open_database, prepare
@@ -468,20 +467,6 @@ class ServerStore:
             age: seconds after which uploads go, and files that were never named.
         """
         return self._sweeper.sweep(age)
-
-    def backup(self, path: Path, dump: Callable[[Path], None] | None = None) -> None:
-        """Copy the database and its blobs while they are in use. The copy is a server's directory.
-
-        Args:
-            path: a directory that does not exist yet.
-            dump: writes a PostgreSQL database to a file in that directory, as pg_dump does; is called while nothing is
-                removed that it may name.
-
-        Raises:
-            UsageError: the directory is there; or the database is PostgreSQL, and there is no ``dump``.
-            StoreError: it cannot be written.
-        """
-        back_up(self._database, self.blobs, path, dump)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.unit.store.sql.stores import RUN, answer, busy, opened, with_exchange
 from umbel.arrays import Arrays
 from umbel.digest import digest_of
 from umbel.errors import CorruptFile, NotThere, Rejected
+from umbel.store.lock import copying
 from umbel.store.sql import Incoming, Kept, ServerStore
 from umbel.store.sql.values import INLINE
 
@@ -289,7 +290,7 @@ def test_what_is_not_here_is_not_held(tmp_path: Path) -> None:
 def test_nothing_is_removed_while_a_copy_is_made(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store.blobs.keep_bytes(LARGE)
-        with store.blobs.pinned():
+        with copying(store.blobs.directory):
             store.sweep(-1.0).result()
             assert store.blobs.path(DIGEST).read_bytes() == LARGE
         store.sweep(-1.0).result()

@@ -12,7 +12,7 @@ pytest.importorskip("sqlalchemy")
 
 from tests.postgres import Cluster
 from tests.unit.store.sql.stores import RUN, answer, opened, with_exchange
-from umbel.errors import InUse, StoreError, UsageError
+from umbel.errors import InUse, StoreError
 from umbel.store.sql import ServerStore
 from umbel.store.sql import postgres as backend
 
@@ -121,19 +121,3 @@ def test_an_address_where_nobody_is(tmp_path: Path) -> None:
     ):
         pass
     assert "secret" not in str(refused.value)
-
-
-def test_a_backup_needs_a_dump(postgres_url: str, tmp_path: Path) -> None:
-    with opened(tmp_path / "server", postgres_url) as store:
-        kept = store.blobs.keep_bytes(b"large" * 50_000)
-        with pytest.raises(UsageError, match="is not a file") as refused:
-            store.backup(tmp_path / "copy")
-        assert "pg_dump" in refused.value.advice
-        assert not (tmp_path / "copy").exists()
-        store.backup(tmp_path / "copy", lambda directory: write(directory / "umbel.dump"))
-    assert (tmp_path / "copy" / "umbel.dump").read_bytes() == b"dump"
-    assert (tmp_path / "copy" / "blobs" / f"{kept.digest}.safetensors").read_bytes() == b"large" * 50_000
-
-
-def write(path: Path) -> None:
-    path.write_bytes(b"dump")

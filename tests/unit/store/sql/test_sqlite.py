@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -152,46 +150,3 @@ def test_it_outlives_a_loss_of_power(tmp_path: Path) -> None:
 
 def pragma(store: ServerStore, name: str) -> object:
     return store._write(lambda c: c.exec_driver_sql(f"PRAGMA {name}").scalar()).result()
-
-
-# --- backup ----------------------------------------------------------------------------------------
-
-
-def test_a_backup_is_a_directory_that_a_server_can_open(tmp_path: Path) -> None:
-    with opened(tmp_path / "server") as store:
-        with_exchange(store)
-        kept = [store.blobs.keep_bytes(b"small"), store.blobs.keep_bytes(b"large" * 50_000)]
-        store.accept(RUN, 1, answer("a"), kept).result()
-        stray = store.blobs.keep_bytes(b"stray" * 50_000)
-        (tmp_path / "copy.partial").mkdir()
-        store.backup(tmp_path / "copy")
-        store.accept(RUN, 1, answer("b")).result()
-        with pytest.raises(UsageError, match="is there already"):
-            store.backup(tmp_path / "copy")
-    with opened(tmp_path / "copy") as store:
-        assert [row.client for row in store.answers(RUN, 1)] == ["a"]
-        assert store.blobs.read(kept[0].digest) == b"small"
-        assert read(store, kept[1]) == b"large" * 50_000
-        assert store.blobs.find(stray.digest) is None
-
-
-def test_backups_while_it_is_in_use_are_whole(tmp_path: Path) -> None:
-    with opened(tmp_path / "server") as store:
-        with_exchange(store)
-        futures = []
-        for n in range(40):
-            kept = [store.blobs.keep_bytes(bytes([n]) * 70_000)]
-            futures.append(store.accept(RUN, 1, answer(str(n)), kept))
-            if n % 10 == 5:
-                store.backup(tmp_path / str(n))
-            store.sweep()
-        assert {future.result() for future in futures} == {"accepted"}
-    for n in range(5, 40, 10):
-        with closing(sqlite3.connect(tmp_path / str(n) / "umbel.sqlite")) as copy:
-            digests = {digest for (digest,) in copy.execute("SELECT digest FROM blob")}
-        assert digests == {path.stem for path in (tmp_path / str(n) / "blobs").iterdir()}
-
-
-def read(store: ServerStore, kept: Kept) -> bytes | None:
-    found = store.blobs.read(kept.digest)
-    return found.read_bytes() if isinstance(found, Path) else found
