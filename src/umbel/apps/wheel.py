@@ -39,8 +39,8 @@ _LARGEST = 1 << 30  # bytes unpacked, above which a wheel is no app but an accid
 _MANY = 50_000  # files, likewise
 _TEXT = 16 << 20  # bytes of a file that describes it, likewise: RECORD has some 100 for each file
 _CHUNK = 1 << 20
-# What a damaged archive makes zipfile raise: RuntimeError where it seems encrypted, NotImplementedError (one of these)
-# where it seems new, ValueError where names or numbers cannot be.
+# What a damaged archive makes zipfile raise: RuntimeError, or one of its kind, where it seems encrypted or packed in a
+# newer way, ValueError where names or numbers cannot be.
 _DAMAGE = (zipfile.BadZipFile, zlib_error, RuntimeError, EOFError, OSError, ValueError)
 _INTO_ROOT = ("purelib", "platlib")  # parts of NAME.data that belong beside the package
 
