@@ -305,7 +305,8 @@ def _members(called: str, archive: zipfile.ZipFile, info: str) -> Iterator[tuple
 
 
 def _leads_outside(name: str) -> bool:
-    return name.startswith("/") or "\\" in name or ":" in name or "\0" in name or ".." in name.split("/")
+    parts = name.removesuffix("/").split("/")
+    return "\\" in name or ":" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(parts)
 
 
 def _sha256(called: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -67,12 +67,22 @@ def test_what_no_digest_covers_is_refused(tmp_path: Path, path: str) -> None:
     assert not (tmp_path / "apps").exists()
 
 
-@pytest.mark.parametrize("path", ["../evil.py", "/evil.py", f"{NAME}/../../evil.py", "a\\..\\evil.py", "C:evil.py"])
+@pytest.mark.parametrize(
+    "path",
+    ["../evil.py", "/evil.py", f"{NAME}/../../evil.py", "a\\..\\evil.py", "C:evil.py", ".", "./", f"{NAME}//evil.py"],
+)
 def test_nothing_is_written_outside(tmp_path: Path, path: str) -> None:
     wheel = write_wheel(tmp_path / "a" / "b", NAME, contents(NAME) | {path: b"evil"})
     with pytest.raises(FormatError, match="would lie outside"):
         Wheel.read(wheel)
     assert [file.name for file in tmp_path.rglob("*") if "evil" in file.name] == []
+
+
+def test_a_file_whose_name_was_damaged_away_is_not_unpacked(tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path, NAME, contents(NAME) | {"evil.py": b"evil"})
+    wheel.write_bytes(wheel.read_bytes().replace(b"evil.py", b"\0vil.py"))
+    with pytest.raises(FormatError, match="'' would lie outside"):
+        Wheel.read(wheel, "the wheel that came")
 
 
 def test_a_file_that_is_not_what_record_says_is_named(tmp_path: Path) -> None:
