@@ -352,6 +352,27 @@ def test_who_reads_that_there_is_no_common_version_learns_which_side_to_update(t
     asyncio.run(story())
 
 
+def test_a_run_says_who_of_those_that_it_has_asked_is_away(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            desk, run = control_of(place), await place.submit(plain())
+
+            async def reasons() -> set[str]:
+                (listed,) = (await desk.list_runs(BOB, wire.ListRunsRequest())).runs
+                return {listed.reason, (await desk.get_run(BOB, wire.GetRunRequest(run=run))).run.reason}
+
+            task = await hand.task()
+            assert await reasons() == {""}
+            await hand.away()
+            assert await reasons() == {"train of round 1 waits for who is away: berlin"}
+            await hand.connect()
+            assert (await hand.task()).id == task.id
+            assert await reasons() == {""}
+            await hand.report(task, blob_of(trained(task)))
+
+    asyncio.run(story())
+
+
 def test_what_is_listed_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.server.control._PAGE", 500)  # bytes
 

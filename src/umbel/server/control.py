@@ -127,8 +127,11 @@ class ControlDesk:
         """All runs, the latest first."""
         del person
         runs = sorted(self._store.runs(submissions=False), key=lambda run: -run.submitted)
-        some, pages = _page(map(_run, runs), request.page)
+        some, pages = _page(map(self._run, runs), request.page)
         return wire.ListRunsResponse(runs=some, pages=pages)
+
+    def _run(self, row: RunRow) -> wire.Run:
+        return _run(row, self._hub.awaited(row.id) if row.status == "running" else "")
 
     async def get_run(self, person: Person, request: wire.GetRunRequest) -> wire.GetRunResponse:
         """A run with what came out so far."""
@@ -138,12 +141,13 @@ class ControlDesk:
         page = pages[min(request.page, len(pages) - 1)]
         result = wire.to_json(page, "result", _RESULT)
         submission = run.submission if models and request.page == 0 else "null"
-        return wire.GetRunResponse(run=_run(run), submission=submission, result=result, pages=len(pages))
+        return wire.GetRunResponse(run=self._run(run), submission=submission, result=result, pages=len(pages))
 
     async def watch_run(self, person: Person, request: wire.WatchRunRequest) -> AsyncIterator[wire.WatchRunResponse]:
         """What happens in a run."""
         run = self._runs.find(request.run)
-        async for event in self._runs.news.watch(run.id, request.since, now=request.now, who=person.name):
+        watched = self._runs.news.watch(run.id, request.since, now=request.now, who=person.name, until=person.expires)
+        async for event in watched:
             yield wire.WatchRunResponse(
                 event=event.number,
                 time=event.time,
@@ -353,13 +357,13 @@ async def _kept(future: Future[T]) -> T:
     return await asyncio.wrap_future(future)
 
 
-def _run(row: RunRow) -> wire.Run:
+def _run(row: RunRow, reason: str = "") -> wire.Run:
     return wire.Run(
         id=row.id,
         name=row.name,
         owner=row.owner,
         status=row.status,
-        reason=row.reason,
+        reason=row.reason or reason,
         round=row.round,
         rounds=row.rounds or 0,
         submitted=row.submitted,

@@ -23,6 +23,7 @@ _TURN = 10.0  # seconds that one of two programs with the same key is asked to l
 _TWICE = "another program with this node's key has connected; if its directory was copied, stop one of the two"
 PATIENCE = 30.0  # seconds after its stream ended for which a node is still waited for
 _SAID_EVERY = 5.0  # seconds between two words about whom a run waits for
+_NAMED = 10  # nodes that a run waits for
 RETURN = 5.0  # seconds that a new server waits for nodes that were connected to the one before; they retry each second
 
 
@@ -352,6 +353,17 @@ class Hub:
         attempt = exchange.handed.pop(client, 0) or exchange.waiting.pop(client, 0)
         self._free(run, client)
         return attempt
+
+    def awaited(self, run: str) -> str:
+        """For which of those that it has asked a run waits while they are not connected, in words; "" for none."""
+        exchange = self.exchanges.get(run)
+        asked = (*exchange.waiting, *exchange.handed) if exchange is not None else ()
+        away = sorted(name for name in asked if (node := self.nodes.get(name)) is None or not node.connected)
+        if exchange is None or not away:
+            return ""
+        round, kind = exchange.label
+        more = f", and {len(away) - _NAMED} more" if len(away) > _NAMED else ""
+        return f"{kind} of round {round} waits for who is away: {', '.join(away[:_NAMED])}{more}"
 
     def names(self, client: str, digest: str) -> bool:
         """Does a task that this client works on name this blob?"""

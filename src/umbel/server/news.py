@@ -97,6 +97,11 @@ class Watcher:
     who: str = ""
     left: bool = False
 
+    def leave(self) -> None:
+        """End what it is told."""
+        self.left = True
+        self.news.set()
+
 
 @final
 class News:
@@ -160,10 +165,11 @@ class News:
     def leave(self, who: str) -> None:
         """Somebody's token was revoked: they watch no more."""
         for watcher in [one for some in self._watchers.values() for one in some if one.who == who]:
-            watcher.left = True
-            watcher.news.set()
+            watcher.leave()
 
-    async def watch(self, run: str, since: int, *, now: bool = False, who: str = "") -> AsyncIterator[EventRow]:
+    async def watch(
+        self, run: str, since: int, *, now: bool = False, who: str = "", until: float = 0.0
+    ) -> AsyncIterator[EventRow]:
         """The events of a run after one, as they come, until it ends.
 
         Args:
@@ -171,8 +177,10 @@ class News:
             since: the number of the last event that is known; 0: none.
             now: end with what has happened so far.
             who: the person who watches; see `leave`.
+            until: when their token ends, seconds since 1970; 0: never.
         """
         watcher = Watcher(who=who)
+        leaving = self._loop.call_later(until - time.time(), watcher.leave) if until else None
         self._watchers.setdefault(run, set()).add(watcher)
         try:
             while True:
@@ -192,6 +200,8 @@ class News:
                     return
                 await watcher.news.wait()
         finally:
+            if leaving is not None:
+                leaving.cancel()
             self._watchers[run].discard(watcher)
             if not self._watchers[run]:
                 del self._watchers[run]

@@ -67,10 +67,12 @@ class Person:
     Attributes:
         name: of the token; owns the runs that it submits.
         role: "operator", "runner" or "viewer".
+        expires: when the token ends, seconds since 1970; 0: never.
     """
 
     name: str
     role: str
+    expires: float = 0.0
 
 
 def permits(role: str, method: str, owner: str | None = None, person: str | None = None) -> None:

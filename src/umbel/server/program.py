@@ -176,7 +176,7 @@ class Server:
                 advice="take the address that the server printed behind `umbel login`, not that behind `umbel node`; "
                 "or ask its operator for a new one: umbel token create",
             )
-        person = Person(row.name, row.role)
+        person = Person(row.name, row.role, row.expires)
         permit(person, method)
         return person
 

@@ -77,6 +77,31 @@ async def test_a_task_goes_to_its_node_and_comes_again_when_that_comes_back() ->
 
 
 @in_loop
+async def test_it_is_said_for_whom_a_run_waits_that_is_away() -> None:
+    hub = Hub()
+    assert hub.awaited(RUN) == ""
+    streams = {name: hub.connect(offer(name)) for name in ("oslo", "berlin")}
+    hub.open(exchange())
+    hub.lease(RUN, [("oslo", 1), ("berlin", 1)])
+    assert hub.awaited(RUN) == ""
+    for node, outbox in streams.values():
+        hub.disconnect(node, outbox)
+    assert hub.awaited(RUN) == "train of round 1 waits for who is away: berlin, oslo"
+    hub.connect(offer("berlin"))
+    assert hub.awaited(RUN) == "train of round 1 waits for who is away: oslo"
+    hub.answered(RUN, 1, "oslo")
+    assert hub.awaited(RUN) == ""
+
+
+@in_loop
+async def test_of_many_that_are_away_some_are_named() -> None:
+    hub = Hub()
+    hub.open(exchange())
+    hub.lease(RUN, [(f"n{number:02}", 1) for number in range(12)])
+    assert hub.awaited(RUN).endswith("n08, n09, and 2 more")
+
+
+@in_loop
 async def test_an_answer_counts_in_its_own_exchange_only() -> None:
     """It was being written down when the round's deadline passed, and the client is asked in the next exchange."""
     hub = Hub()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,11 @@ async def test_whose_token_is_revoked_watches_no_more(tmp_path: Path) -> None:
         assert seen == {"vera": [1], "anna": [1, 2]}
         news.end()
         await watching["anna"]
+
+
+@on_a_loop
+async def test_who_watches_is_told_nothing_once_their_token_has_expired(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        with_exchange(store)
+        news = News(store, lambda _: True)
+        assert [event async for event in news.watch(RUN, 0, who="vera", until=time.time() + 0.01)] == []
