@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -30,6 +29,10 @@ class Shown:
     history: History
     status: str
 
+    def record(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {"status": self.status, "recipe": self.recipe, "history": list(map(dict, self.history))}
+
 
 def look(directory: Path) -> Shown:
     """Read a run directory without changing anything.
@@ -54,12 +57,9 @@ def _no_arrays(digest: str) -> Arrays:
     raise AssertionError(f"a row of the history names the arrays {digest}")
 
 
-def show_run(directory: Path, *, as_json: bool) -> None:
-    """Print a run directory, as a table for people or as one JSON object."""
+def show_run(directory: Path) -> None:
+    """Print a run directory as a table for people."""
     shown = look(directory)
-    if as_json:
-        print(json.dumps({"status": shown.status, "recipe": shown.recipe, "history": _plain(shown.history)}))  # noqa: T201
-        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text  # else brackets in a name would be rich's markup
@@ -74,10 +74,6 @@ def show_run(directory: Path, *, as_json: bool) -> None:
     for row in shown.history:
         table.add_row(*(Text(_cell(row.get(column))) for column in shown.history.columns))
     Console().print(table)
-
-
-def _plain(history: History) -> list[dict[str, Any]]:
-    return [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in history]
 
 
 def _cell(value: Any) -> str:

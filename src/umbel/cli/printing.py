@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from umbel.cli.streams import Output
+
 _FURTHER = re.compile(r"\n(?!  )")
 _UNITS = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
@@ -41,8 +43,9 @@ def below(text: str) -> str:
 
 def give(value: Any) -> None:
     """One JSON value on a line of its own."""
-    sys.stdout.write(f"{json.dumps(value, default=_plain)}\n")
-    sys.stdout.flush()
+    stream = Output.stream()
+    stream.write(f"{json.dumps(value, default=_plain)}\n")
+    stream.flush()
 
 
 def _plain(value: Any) -> Any:

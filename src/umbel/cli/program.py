@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
+from contextlib import nullcontext
 from typing import Any, final
 
 from cyclopts import App, CycloptsError, Parameter
@@ -24,6 +24,7 @@ from umbel.cli.run import run
 from umbel.cli.runs import fetch, logs, ls, remove, resume, show, stop
 from umbel.cli.server import server_app
 from umbel.cli.sign import sign_app
+from umbel.cli.streams import only_json, open_streams
 from umbel.cli.ticket import ticket_app
 from umbel.cli.token import token_app
 from umbel.version import __version__
@@ -46,7 +47,7 @@ for command in _COMMANDS:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. What goes wrong is said in words: exit status 1, or 2 where the command makes no sense."""
-    _open_streams()
+    open_streams()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own words would stand on standard error beside ours
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -79,19 +80,6 @@ def _terminate(_number: int, _frame: object) -> None:
     raise _Terminated
 
 
-def _open_streams() -> None:
-    """Write to nowhere where a stream is closed, as by `umbel ls >&-`.
-
-    Else what is opened next would get the number of the closed one, and with it what others write there. And what a
-    stream has no letters for, as one in ASCII for an umlaut, is written as an escape.
-    """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for as long as the program runs
-        elif isinstance(stream := getattr(sys, name), TextIOWrapper):  # and not what stands there in a test
-            stream.reconfigure(errors="backslashreplace")
-
-
 def _words(words: Sequence[str]) -> list[str]:
     """The command, as far as it is one."""
     found: list[str] = []
@@ -110,7 +98,8 @@ def _words(words: Sequence[str]) -> list[str]:
 def _status(command: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     """The exit status of a command; what goes wrong is said."""
     try:
-        status = command(*args, **kwargs)
+        with only_json() if kwargs.get("json") else nullcontext():
+            status = command(*args, **kwargs)
     except KeyboardInterrupt as interrupt:
         for note in getattr(interrupt, "__notes__", ()):
             sys.stderr.write(f"\n{note}\n")

@@ -59,13 +59,13 @@ def show(run: str, *, on: On = "", json: Json = False) -> None:
         on: the server; the default login if it is left out.
         json: print one JSON object.
     """
+    from umbel import show as directories
+    from umbel.cli.printing import give
     from umbel.cli.reach import reach
 
     name, on = _named(run, on)
     if not name:
-        from umbel.show import show_run
-
-        show_run(Path(run), as_json=json)
+        give(directories.look(Path(run)).record()) if json else directories.show_run(Path(run))
         return
     with reach(on) as server:
         _show(*look(server, name), json=json)

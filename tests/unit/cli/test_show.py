@@ -43,7 +43,7 @@ def test_show_prints_the_history(run_directory: Path) -> None:
 
 def test_names_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A client chooses what its metrics are called."""
-    show_run(run_into(tmp_path / "[bold]", {"[/red]": 1.0}), as_json=False)
+    show_run(run_into(tmp_path / "[bold]", {"[/red]": 1.0}))
     said = "".join(capsys.readouterr().out.split())
     assert "[/red]" in said
     assert "[bold]:fed_avg" in said
@@ -53,7 +53,7 @@ def test_a_narrow_terminal_shows_all_digits(
     run_directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    show_run(run_directory, as_json=False)
+    show_run(run_directory)
     said = capsys.readouterr().out
     assert "…" not in said
     assert "500" in said

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import umbel
 from umbel.apps.new import new_project
 from umbel.link.address import Address
 
+FEATURES = 5  # of the project that `umbel new` writes
 PROGRAM = "from umbel.cli import main; main()"
 
 
@@ -77,3 +81,24 @@ def test_a_simulation_ends_where_nobody_reads_any_more(app: Path) -> None:
     done = shell('"$@" | head -n 1', "run", str(app), "--rounds", "5000", "--simulation-engine", "inline")
     assert done.stdout.startswith("round 1/5000 ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["run", "APP", "--rounds", "1", "--simulation-engine", engine] for engine in ("inline", "processes")),
+        *(["evaluate", "MODEL", "APP"], ["doctor", "--app", "APP"], ["node", "check", "--app", "APP"]),
+    ],
+)
+def test_what_an_app_prints_stands_not_between_json(app: Path, tmp_path: Path, words: list[str]) -> None:
+    code = app / "streamed" / "app.py"
+    loud = code.read_text(encoding="utf-8").replace("def predict(w, b, x):\n", "def predict(w, b, x):\n    shout()\n")
+    shout = "def shout():\n    print('a handler prints')\n    os.write(1, b'a library prints\\n')\n"
+    code.write_text(f"import os\nprint('an app is imported')\n{loud}\n\n{shout}", encoding="utf-8")
+    umbel.Arrays({"w": np.zeros(FEATURES), "b": np.zeros(1)}).save(tmp_path / "model.safetensors")
+    given = {"APP": str(app), "MODEL": str(tmp_path / "model.safetensors")}
+    done = shell('"$@"', *(given.get(word, word) for word in words), "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(isinstance(json.loads(line), dict) for line in done.stdout.splitlines())
+    if words[0] in ("run", "evaluate"):
+        assert {"an app is imported", "a handler prints", "a library prints"} <= set(done.stderr.splitlines())
