@@ -151,6 +151,7 @@ def _place(pages: str) -> tuple[str, int] | None:
 
 async def _serve(settings: ServerSettings, renew: Callable[[], Authority], *, json: bool) -> None:
     import asyncio
+    import time
 
     from umbel.cli.lines import say
     from umbel.cli.signals import on_signal
@@ -160,7 +161,7 @@ async def _serve(settings: ServerSettings, renew: Callable[[], Authority], *, js
     hold_message_memory()
     ending, authority = asyncio.Event(), renew()
     on_signal(ending.set)
-    for warning in authority.warnings:
+    if warning := authority.warning(time.time()):
         say(warning, json=json, level="warning")
     started = await Server.start(settings, authority, renew)
     try:

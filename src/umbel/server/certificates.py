@@ -39,6 +39,7 @@ DAY: Final = 86_400.0  # seconds
 AUTHORITY_LIFE: Final = 3652 * DAY
 SERVER_LIFE: Final = 90 * DAY
 RENEW: Final = 30 * DAY
+_PLAN, _LATE = 365, 30  # days before the authority's end
 _EARLY = DAY
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _AUTHORITY, _SERVER, _PUBLIC = "authority.pem", "server.pem", "ca.crt"
@@ -61,7 +62,7 @@ class Authority:
         expires: seconds since 1970 when what nodes trust ends; of a public authority, when the certificate does.
         renewed: seconds since 1970 after which the server's certificate should be renewed.
         names: the server's names, the first of which goes into tickets.
-        warnings: what should be done soon, in words.
+        brought_as: where its owner has put the server's certificate; None: the server makes its own.
     """
 
     authority_der: bytes
@@ -70,7 +71,21 @@ class Authority:
     expires: float
     renewed: float
     names: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
+    brought_as: Path | None = None
+
+    def warning(self, now: float) -> str:
+        """What its owner should do soon, in words; "" while there is time."""
+        if self.brought_as is not None:
+            days = (self.renewed + RENEW - now) / DAY
+            soon = f"the certificate {self.brought_as} expires in {days:.0f} days: bring a new one"
+            return soon if now > self.renewed else ""
+        days = (self.expires - now) / DAY
+        if days >= _PLAN:
+            return ""
+        what = f"the server's certificate authority expires on {_day(self.expires)}, in {days:.0f} days"
+        if days >= _LATE:
+            return f"{what}; plan for every node to join again with a new ticket"
+        return f"{what}; after that no node can connect: let every node join again with a new authority now"
 
     @classmethod
     def open(cls, directory: Path, names: Sequence[str], now: float) -> Authority:
@@ -104,7 +119,6 @@ class Authority:
             expires=_end(certificate),
             renewed=_end(server) - RENEW,
             names=wanted,
-            warnings=_warnings(certificate, now),
         )
 
     @classmethod
@@ -139,7 +153,6 @@ class Authority:
         root = chain[-1]
         trusted = root.public_bytes(serialization.Encoding.DER) if _signed_by(root, root) else b""
         end = min(map(_end, chain))
-        soon = f"the certificate {certificate} expires in {(end - now) / DAY:.0f} days: bring a new one"
         return cls(
             authority_der=trusted,
             certificate_pem=b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain),
@@ -147,7 +160,7 @@ class Authority:
             expires=_end(root) if trusted else end,
             renewed=end - RENEW,
             names=wanted,
-            warnings=(soon,) if end - now < RENEW else (),
+            brought_as=certificate,
         )
 
 
@@ -286,17 +299,6 @@ def _check_lives(file: Path, authority: x509.Certificate, now: float) -> None:
             f"the clock of this machine says {_day(now)}, before the certificate authority {file} was made",
             advice="set the clock",
         )
-
-
-def _warnings(authority: x509.Certificate, now: float) -> tuple[str, ...]:
-    """What is to be said while less than a year, or less than a month, of the authority remains."""
-    days = (_end(authority) - now) / DAY
-    if days >= 365:
-        return ()
-    what = f"the server's certificate authority expires on {_day(_end(authority))}, in {days:.0f} days"
-    if days >= 30:
-        return (f"{what}; plan for every node to join again with a new ticket",)
-    return (f"{what}; after that no node can connect: let every node join again with a new authority now",)
 
 
 def _read(file: Path) -> tuple[_Key, x509.Certificate]:

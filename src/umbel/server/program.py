@@ -18,7 +18,7 @@ from umbel.link.dispatch import Dispatch
 from umbel.link.grpc_server import GrpcServer, serve
 from umbel.link.sessions import Sessions
 from umbel.server.calls import NodeDesk
-from umbel.server.certificates import Authority
+from umbel.server.certificates import DAY, Authority
 from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
 from umbel.server.hub import Hub
@@ -82,6 +82,7 @@ class Server:
     token: str = ""
     _renew: Callable[[], Authority] | None = None
     _listening: GrpcServer | None = None
+    _warned: float = field(default_factory=time.time)
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
@@ -198,14 +199,19 @@ class Server:
         """What is done now and then, as long as the server lives."""
         while True:
             await self._renew_certificate()
-            for warning in self.authority.warnings:
-                logger.warning("certificate-expires: %s", warning)
+            self.warn(time.time())
             try:
                 await self._forget_old()
                 await asyncio.wrap_future(self.store.sweep())
             except UmbelError as error:  # the next time may do better
                 logger.warning("not-swept: %s", error)
             await asyncio.sleep(_SWEPT_EVERY)
+
+    def warn(self, now: float) -> None:
+        """Say once a day what is to be done about certificates; at the start it was said already."""
+        if now >= self._warned + DAY and (warning := self.authority.warning(now)):
+            self._warned = now
+            logger.warning("certificate-expires: %s", warning)
 
     async def _renew_certificate(self) -> None:
         """Show another certificate before this one expires."""

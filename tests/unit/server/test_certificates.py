@@ -60,7 +60,7 @@ class TestOwn:
         assert leaf(made).not_valid_after_utc.timestamp() == NOW + SERVER_LIFE == made.renewed + RENEW
         assert names(made) == {NAME, "192.0.2.1", "localhost", "127.0.0.1", "::1"}
         assert made.names == (NAME, "192.0.2.1")
-        assert made.warnings == ()
+        assert made.warning(NOW) == ""
         for certificate in (root, leaf(made)):
             key = certificate.public_key()
             assert isinstance(key, ec.EllipticCurvePublicKey)
@@ -137,11 +137,10 @@ class TestOwn:
 
     def test_the_end_of_the_authority_is_said_beforehand(self, tmp_path: Path) -> None:
         end = Authority.open(tmp_path, [NAME], NOW).expires
-        assert Authority.open(tmp_path, [NAME], end - 366 * DAY).warnings == ()
-        (year,) = Authority.open(tmp_path, [NAME], end - 200 * DAY).warnings
-        assert "in 200 days; plan" in year
         last = Authority.open(tmp_path, [NAME], end - 10 * DAY)
-        assert "in 10 days; after that no node can connect" in last.warnings[0]
+        assert last.warning(end - 366 * DAY) == ""
+        assert "in 200 days; plan" in last.warning(end - 200 * DAY)
+        assert "in 10 days; after that no node can connect" in last.warning(end - 10 * DAY)
         assert leaf(last).not_valid_after_utc.timestamp() == end
         assert Authority.open(tmp_path, [NAME], end - 10 * DAY) == last
         with pytest.raises(UsageError, match="expired on"):
@@ -256,9 +255,8 @@ class TestBrought:
         found = Authority.brought(*files, [NAME], NOW)
         assert found.authority_der == b""
         assert found.expires == NOW + 60 * DAY
-        assert found.warnings == ()
-        (soon,) = Authority.brought(*files, [NAME], NOW + 50 * DAY).warnings
-        assert "expires in 10 days" in soon
+        assert found.warning(NOW) == ""
+        assert found.warning(NOW + 50 * DAY) == f"the certificate {files[0]} expires in 10 days: bring a new one"
 
     def test_rsa_is_good(self, made: Brought) -> None:
         key = rsa.generate_private_key(65537, 2048)

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.postgres import Cluster
 from umbel.errors import InUse
-from umbel.server.certificates import RENEW, Authority
+from umbel.server.certificates import DAY, RENEW, Authority
 from umbel.server.program import Server, ServerSettings
 
 pytest_plugins = ("tests.postgres",)
@@ -122,3 +122,16 @@ def test_a_certificate_that_nobody_has_replaced_was_not_renewed(
     with caplog.at_level(logging.INFO, "umbel"):
         asyncio.run(main())
     assert "certificate-renewed" not in caplog.text
+
+
+def test_that_the_authority_ends_is_said_once_a_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        authority, now = Authority.open(tmp_path, ["localhost"], time.time()), time.time()
+        async with started(tmp_path, replace(authority, expires=now + 10.4 * DAY)) as server:
+            for hours in (1, 25, 26, 50):
+                server.warn(now + 3600 * hours)
+
+    with caplog.at_level(logging.WARNING, "umbel"):
+        asyncio.run(main())
+    said = [record.getMessage() for record in caplog.records if "certificate-expires" in record.getMessage()]
+    assert [words.partition(", in ")[2].partition(";")[0] for words in said] == ["9 days", "8 days"]
