@@ -27,6 +27,7 @@ from umbel.server.runs import Runs
 from umbel.server.unnamed import Unnamed
 from umbel.server.uploads import Uploads
 from umbel.server.wanted import Offer
+from umbel.server.whole import whole
 from umbel.store.sql import Kept, NodeRow, ServerStore
 from umbel.update import Update
 from umbel.version import __version__
@@ -87,6 +88,7 @@ class NodeDesk:
 
     # --- who is who --------------------------------------------------------------------------
 
+    @whole
     async def enrol(self, request: wire.EnrolRequest) -> wire.EnrolResponse:
         """Become a node of this federation."""
         if request.check:
@@ -191,6 +193,11 @@ class NodeDesk:
         question = await self._runs.asked(request.id.run, request.id.exchange)
         if question is None:
             return wire.ReportResponse(verdict=wire.ReportResponse.VERDICT_LATE)
+        return await self._accept(request, question)
+
+    @whole
+    async def _accept(self, request: wire.ReportRequest, question: Question) -> wire.ReportResponse:
+        """Keep an answer, and tell its run."""
         kept: list[Kept] = []
         if sum(blob.size for blob in _blobs(request)) > _QUICK:
             answer = await asyncio.to_thread(self._checked, request, question, kept)

@@ -30,6 +30,7 @@ from umbel.server.results import pages_of
 from umbel.server.run import SUBMISSION
 from umbel.server.runs import Runs
 from umbel.server.uploads import Uploads
+from umbel.server.whole import whole
 from umbel.store.sql import Kept, NodeRow, RunRow, ServerStore, TicketRow, TokenRow
 from umbel.version import __version__
 from umbel.wire.limits import FUTURE, TEXT
@@ -155,6 +156,7 @@ class ControlDesk:
                 content=wire.to_json(event.content, "content", _RESULT),
             )
 
+    @whole
     async def stop_run(self, person: Person, request: wire.StopRunRequest) -> wire.StopRunResponse:
         """End a run where it stands."""
         run = self._own(person, request.run)
@@ -210,6 +212,7 @@ class ControlDesk:
             node.takes_code = here.offer.takes_code
         return node
 
+    @whole
     async def change_node(self, person: Person, request: wire.ChangeNodeRequest) -> wire.ChangeNodeResponse:
         """Rename, label or revoke a node."""
         changes: dict[str, Any]
@@ -265,6 +268,7 @@ class ControlDesk:
         some, pages = _page(map(_token, self._store.tokens()), request.page)
         return wire.ListTokensResponse(tokens=some, pages=pages)
 
+    @whole
     async def revoke_token(self, person: Person, request: wire.RevokeTokenRequest) -> wire.RevokeTokenResponse:
         """Take a token back."""
         await _kept(self._store.revoke("token", request.name, person.name))

@@ -26,6 +26,7 @@ from umbel.server.news import News, Saying, report_failed
 from umbel.server.run import Conductor, Ended, submission_of
 from umbel.server.unnamed import room_of
 from umbel.server.wanted import Wanted
+from umbel.server.whole import whole
 from umbel.simulation.cpus import cores
 from umbel.simulation.threads import large_arrays
 from umbel.store.sql import RunRow, ServerStore
@@ -93,6 +94,7 @@ class Runs:
         self._started = True
         self._hub.changed()
 
+    @whole
     async def submit(self, run: RunRow, blobs: Any) -> RunRow:
         """Take a run in; it begins when there is room."""
         kept = await asyncio.wrap_future(self._store.submit(run, blobs))
@@ -225,6 +227,7 @@ class Runs:
             await asyncio.wrap_future(self._written)  # so that who asks sees that it has stopped
         return self.find(run.id)
 
+    @whole
     async def resume(self, run: RunRow, rounds: int, who: str) -> RunRow:
         """Go on with a run that has ended, with more rounds if it has finished."""
         if run.id in self.active or run.id in self._queue:
