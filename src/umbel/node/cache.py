@@ -125,8 +125,11 @@ class BlobCache:
             there = 0
         self._evict(size, answer=size)
         running = await asyncio.to_thread(_hash, part, there)
-        received = await self._receive(part, there, size, running, read)
-        self._sizes[part.name] = _size(part)
+        try:
+            received = await self._receive(part, there, size, running, read)
+        finally:  # also where its task was revoked meanwhile: nobody may come for the rest
+            if part.exists():
+                self._sizes[part.name] = _size(part)
         if received == size and await asyncio.to_thread(_is_named, part, digest, running.digest()):
             os.replace(part, self.path(digest))
             self._sizes.pop(part.name)

@@ -137,6 +137,19 @@ async def test_what_was_not_used_for_longest_goes_but_for_what_is_in_use(tmp_pat
 
 
 @on_a_loop
+async def test_what_came_of_a_download_that_ended_early_goes_as_all_else(tmp_path: Path) -> None:
+    """As each round's model does at a node that is so slow that its tasks are revoked."""
+    cache, source = BlobCache(tmp_path, most=len(DATA)), Source()
+    source.stop = 3 << 16
+    with pytest.raises(Unreachable):
+        await cache.get(DIGEST, len(DATA), source.read)
+    assert [p.name for p in tmp_path.iterdir()] == [f"{DIGEST}.part"]
+    other = bytes(len(DATA))
+    await cache.get(digest_of(other).hex(), len(other), Source(other).read)
+    assert [p.name for p in tmp_path.iterdir()] == [digest_of(other).hex()]
+
+
+@on_a_loop
 async def test_it_leaves_room_for_an_answer_where_the_disk_is_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
