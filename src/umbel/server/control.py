@@ -229,7 +229,9 @@ class ControlDesk:
         row: NodeRow = await _kept(self._store.change_node(request.node, **changes, by=person.name))
         self._desk.changed()
         if "labels" not in changes:
-            self._desk.end(request.node, f"{person.name} has changed this node: {next(iter(changes))}")
+            done = "revoked it" if row.revoked else "let it in again"
+            done = f"called it {row.name!r}" if "rename" in changes else done
+            self._desk.end(request.node, f"{person.name} has {done}")
         return wire.ChangeNodeResponse(node=self._node(row))
 
     # --- tickets and tokens ------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from umbel.engine.exchange import Event, Lost
+from umbel.engine.exchange import Event, Failed, Lost
 from umbel.errors import Failure
 from umbel.sample import Population
 from umbel.server.wanted import Offer, Wanted, waiting_for
@@ -122,6 +122,13 @@ class HubNode:
         return self.outbox is not None
 
 
+def _away(exchange: OpenExchange, client: str, what: str, advice: str) -> Failure:
+    """What the run is told of a client that is gone."""
+    round, kind = exchange.label
+    message = f"{what}\n  What to do: {advice}"
+    return Failure(client=client, round=round, kind=kind, code="away", message=message)
+
+
 @final
 class Hub:
     """The nodes and the open exchanges.
@@ -186,34 +193,25 @@ class Hub:
         self._nodes_changed()
 
     def _lose(self, exchange: OpenExchange, client: str) -> None:
-        """A client that was asked is gone."""
-        attempt = exchange.waiting.pop(client, 0) or exchange.handed.pop(client, 0)
-        if not attempt:
-            return
-        round, kind = exchange.label
-        failure = Failure(
-            client=client,
-            round=round,
-            kind=kind,
-            code="away",
-            message=f"node {client!r} has been away for more than {self._patience:g} seconds\n  What to do: look at "
-            "its log: is it running, and can it reach this server?",
-        )
-        exchange.post(Lost(client, attempt, failure))
+        """A client that was asked is gone; it may come back."""
+        if attempt := exchange.waiting.pop(client, 0) or exchange.handed.pop(client, 0):
+            what = f"node {client!r} has been away for more than {self._patience:g} seconds"
+            advice = "look at its log: is it running, and can it reach this server?"
+            exchange.post(Lost(client, attempt, _away(exchange, client, what, advice)))
 
     def forget(self, name: str, reason: str) -> None:
-        """A node was revoked, or is called otherwise now: its stream ends, and what it had is lost."""
+        """A node was revoked, or is called otherwise now: its stream ends, and nobody waits for what it was asked."""
         self._expected.discard(name)
-        node = self.nodes.pop(name, None)
-        if node is None:
-            return
-        if node.gone is not None:
-            node.gone.cancel()
-        self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=reason)))
-        if node.outbox is not None:
-            node.outbox.put(None)
+        if (node := self.nodes.pop(name, None)) is not None:
+            if node.gone is not None:
+                node.gone.cancel()
+            self._tell(node, SubscribeResponse(goodbye=Goodbye(reason=reason)))
+            if node.outbox is not None:
+                node.outbox.put(None)
         for exchange in list(self.exchanges.values()):
-            self._lose(exchange, name)
+            if attempt := exchange.waiting.pop(name, 0) or exchange.handed.pop(name, 0):
+                what, advice = f"node {name!r} is not there any more: {reason}", "umbel nodes ls shows who is"
+                exchange.post(Failed(name, attempt, _away(exchange, name, what, advice)))
         self._nodes_changed()
 
     def relabel(self, offer: Offer) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel import wire
-from umbel.engine.exchange import Lost
+from umbel.engine.exchange import Failed, Lost
 from umbel.sample import Population
 from umbel.server.hub import Hub, Notices, OpenExchange
 from umbel.server.wanted import Offer, Wanted, waiting_for
@@ -164,6 +164,23 @@ async def test_who_stays_away_is_lost() -> None:
     }
     assert "has been away" in events[0].failure.message
     assert hub.population(Wanted(app=APP)) == {}
+
+
+@in_loop
+async def test_nobody_waits_for_a_node_that_was_shut_out() -> None:
+    hub, events = Hub(), list[Any]()
+    _, outbox = hub.connect(offer("berlin"))
+    hub.open(exchange(events=events))
+    hub.lease(RUN, [("berlin", 1), ("lyon", 2)])
+    for name in ("berlin", "lyon"):
+        hub.forget(name, "ada has revoked it")
+    assert await told(outbox) == [(RUN, 1), "bye", None]
+    assert [(type(event), event.client, event.attempt) for event in events] == [
+        (Failed, "berlin", 1),
+        (Failed, "lyon", 2),
+    ]
+    assert "'berlin' is not there any more: ada has revoked it" in events[0].failure.message
+    assert not hub.works("berlin")
 
 
 @in_loop
