@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -60,6 +61,8 @@ class NodeStates:
             if version:
                 raise StateLost
             return {}
+        with suppress(OSError):  # it may be open, and not have a file yet
+            os.utime(self._path(run), (self._now(), self._now()))
         try:
             states = self._of(run)
             states.go_back(version)
@@ -140,7 +143,7 @@ class NodeStates:
         """Remove states of runs that have asked for nothing for so long; gives whose."""
         if not self._keep:
             return []
-        old = [run for run, used in self._runs() if self._now() - used > self._keep and run not in self._open]
+        old = [run for run, used in self._runs() if self._now() - used > self._keep]
         for run in old:
             self.forget(run)
         return old
@@ -155,7 +158,7 @@ class NodeStates:
         return bool(others)
 
     def _runs(self) -> list[tuple[str, float]]:
-        """Runs with a state here and when they were last used, the one that was not for the longest time first."""
+        """Runs with a state here and when they last asked for it or gave one, the longest ago first."""
         last: dict[str, float] = {}
         for entry in os.scandir(self._directory):
             run = entry.name.partition(".")[0]

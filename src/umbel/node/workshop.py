@@ -383,8 +383,9 @@ class Workshop:
         await self.stored(ended)
 
     async def trim(self) -> None:
-        """End children that have waited too long, and settle what has been written."""
+        """End children that have waited too long, let old runs' states go, and settle what has been written."""
         await self._children.trim()
+        await self._stated(self._states.sweep)
         await self.stored(self.outbox.trim)
 
     async def close(self) -> None:

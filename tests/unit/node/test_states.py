@@ -77,3 +77,20 @@ def test_old_runs_are_removed(tmp_path: Path) -> None:
     os.utime(tmp_path / f"{OTHER}.sqlite", (950, 950))
     assert states.sweep() == [RUN]
     assert [p.name for p in tmp_path.iterdir()] == [f"{OTHER}.sqlite"]
+
+
+def test_a_run_that_asks_for_its_state_keeps_it(tmp_path: Path) -> None:
+    """Also one that only evaluates; and that a file is open is no reason to keep it."""
+    now = 1000.0
+    states = NodeStates(tmp_path, keep=100, now=lambda: now)
+    for run in (RUN, OTHER):
+        states.write(run, "c", 1, {"x": 1}, after=0)
+        for file in tmp_path.glob(f"{run}*"):
+            os.utime(file, (now, now))
+    for now in (1060.0, 1120.0):
+        assert states.begin(RUN, "c", 1) == {"x": 1}
+    assert states.sweep() == [OTHER]
+    assert states.begin(RUN, "c", 1) == {"x": 1}
+    with pytest.raises(StateLost):
+        states.begin(OTHER, "c", 1)
+    states.close()
