@@ -87,8 +87,9 @@ def test_a_run_that_asks_for_its_state_keeps_it(tmp_path: Path) -> None:
         states.write(run, "c", 1, {"x": 1}, after=0)
         for file in tmp_path.glob(f"{run}*"):
             os.utime(file, (now, now))
-    for now in (1060.0, 1120.0):
-        assert states.begin(RUN, "c", 1) == {"x": 1}
+    now = 1060.0
+    assert states.begin(RUN, "c", 1) == {"x": 1}
+    now = 1120.0
     assert states.sweep() == [OTHER]
     assert states.begin(RUN, "c", 1) == {"x": 1}
     with pytest.raises(StateLost):

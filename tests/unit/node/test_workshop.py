@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
-
-import pytest
 
 from tests.unit.node.scripted import RUN, on_a_loop
 from umbel.node.config import Limits, NodeConfig
