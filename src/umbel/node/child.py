@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib.metadata  # noqa: F401  # imports want it (3.12), and who the process becomes may not read it
 import os
 import signal
 import socket
