@@ -301,8 +301,11 @@ def test_a_second_node_in_the_directory(fed: Federation, tmp_path: Path) -> None
     command = fed.node_command("zwei", "--dir", str(tmp_path / "node"))
     with fed.program(*command) as program:
         program.wait_for("connected: ")
-        said = fed(*command, status=1).stderr
-    assert f"umbel: {tmp_path / 'node'} is in use by another node\nWhat to do: stop that node" in said
+        before = (tmp_path / "node" / "node.json").read_text()
+        for arguments in (command, fed.node_command("drei", "--dir", str(tmp_path / "node"))):
+            said = fed(*arguments, status=1).stderr
+            assert f"umbel: {tmp_path / 'node'} is in use by another node\nWhat to do: stop that node" in said
+        assert (tmp_path / "node" / "node.json").read_text() == before
 
 
 def test_a_directory_of_another_federation_uses_no_ticket_up(fed: Federation, tmp_path: Path) -> None:

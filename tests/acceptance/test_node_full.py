@@ -42,3 +42,26 @@ async def test_a_full_disk_is_said_and_survived(disk: Path, tmp_path: Path) -> N
         (disk / "filler").unlink()
         assert (await script.answer(script.ask(script.task(app, exchange=5, state=3)))).HasField("update")
     assert next(iter(read_journal(disk / "node" / "journal")))["number"] == 1
+
+
+@on_a_loop
+async def test_without_room_for_its_journal_a_node_says_so_too(
+    disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(tmp_path / "app")
+    filler = disk / "filler"
+    async with running(NodeConfig(), app, disk / "node") as script:
+        assert (await script.answer(script.ask(script.task(app)))).HasField("update")
+        filler.write_bytes(b"x" * shutil.disk_usage(disk).free)
+        for exchange in range(2, 30):  # the journal has a little room left in its last block
+            report = await script.answer(script.ask(script.task(app, exchange=exchange, state=1)))
+            if report.HasField("failure") and "journal-000001" in caplog.text:
+                break
+        assert report.failure.code == "disk-full"
+        assert "free some; the node then goes on" in caplog.text
+        assert len(script.opened) == 1  # that is no reason to leave
+        filler.unlink()
+        again = script.task(app, exchange=exchange, state=1, attempt=2)
+        assert (await script.answer(script.ask(again), 2)).HasField("update")
+    numbers = [line["number"] for line in read_journal(disk / "node" / "journal")]
+    assert numbers == list(range(1, len(numbers) + 1))

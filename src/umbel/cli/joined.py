@@ -16,7 +16,7 @@ from typing import final
 from umbel.errors import CorruptFile
 from umbel.link.address import Address
 from umbel.link.identity import Identity
-from umbel.store.durable import readable_errors, replace_file
+from umbel.store.durable import readable_errors, replace_file, sync_directory
 
 FILE, KEY = "node.json", "node.key"
 
@@ -80,6 +80,7 @@ class Joined:
         with readable_errors(directory):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         replace_file(directory / FILE, json.dumps(asdict(self), indent=1).encode())
+        sync_directory(directory)
 
     @property
     def address(self) -> Address:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -166,17 +166,18 @@ async def _work(
     from umbel.cli.joined import own_identity
     from umbel.cli.signals import on_signal
     from umbel.link.grpc_client import GrpcLink
-    from umbel.node.program import Node
+    from umbel.node.program import Node, hold
 
     working = asyncio.current_task()
     assert working is not None
     on_signal(working.cancel)
-    identity = own_identity(directory)
-    member = await _member(address, settings, directory, identity, ca=ca, lines=lines)
+    with closing(hold(directory)):  # nothing changes below a node that works there
+        identity = own_identity(directory)
+        member = await _member(address, settings, directory, identity, ca=ca, lines=lines)
+        if ca is not None and (trusted := (_authority(ca) or b"").decode()) != member.ca:
+            member = replace(member, ca=trusted)
+            member.write(directory)  # later starts need no --ca, as they need no address
     settings = settings.with_(name=member.name)
-    if ca is not None and (trusted := (_authority(ca) or b"").decode()) != member.ca:
-        member = replace(member, ca=trusted)
-        member.write(directory)  # later starts need no --ca, as they need no address
     link = GrpcLink(member.address, identity, member.name, authority=member.pem)
     node = Node(settings, link, apps, directory, environment=dict(os.environ), observer=lines)
     lines.starts(member, apps, directory)

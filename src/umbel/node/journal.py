@@ -53,7 +53,7 @@ class OwnersJournal:
             self._last = lines[-1]
             self.number = int(self._last.value["number"])
         elif len(files) > 1:  # the process died between making this file and its first line
-            before = read_lines(files[-2], precious=True)
+            before = _read(files[-2])
             self.number = int(before[-1].value["number"])
             self._continue(before[-1])
 
@@ -111,7 +111,7 @@ def read_journal(directory: Path, *, since: int = 0) -> Iterator[Mapping[str, An
     """
     before: Line | None = None
     for path in _files(directory):
-        lines = read_lines(path, precious=True)
+        lines = _read(path)
         for i, line in enumerate(lines):
             value = line.value
             if value.get("event") == _CONTINUES and i == 0:
@@ -125,10 +125,15 @@ def read_journal(directory: Path, *, since: int = 0) -> Iterator[Mapping[str, An
         before = lines[-1] if lines else before
 
 
+def _read(path: Path) -> list[Line]:
+    advice = f"restore it from a backup; or move {path} elsewhere, as it is: the node then goes on without its lines"
+    return read_lines(path, precious=True, advice=advice)
+
+
 def _lines_of(path: Path, kept: Collection[int]) -> list[Line]:
     """All lines of the last file, up to what a loss of power has damaged."""
     try:
-        return read_lines(path, precious=True)
+        return _read(path)
     except CorruptFile:
         lines = read_lines(path, precious=False)
         if (lines[-1].value["number"] if lines else 0) + 1 not in kept:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+from google.protobuf.message import DecodeError
+
 from umbel import wire
 from umbel.digest import digest_of
 from umbel.errors import CorruptFile, DiskFull, StoreError
@@ -39,6 +41,7 @@ _UNSYNCED = 256  # lines, after which the journal's file is synced and they are 
 _TAKEN = 256  # answers that the server has, for tasks that come again because a message was under way
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_ROOM = "free some; the node then goes on"
 
 
 @final
@@ -158,7 +161,10 @@ class Outbox:
             self._unsynced += lines
             self._stored = len(self._unsynced)
         late = [line for line in self._unsynced if line["number"] > self._journal.number]
-        self._journal.append(late if is_stored else [*late, *lines])
+        try:
+            self._journal.append(late if is_stored else [*late, *lines])
+        except DiskFull as error:
+            raise DiskFull(error.what, advice=_ROOM) from error
         if not is_stored:
             self._unsynced += lines
 
@@ -166,7 +172,7 @@ class Outbox:
         """Answers that the server has not taken yet, in the order of their exchanges."""
         with self._errors():
             rows = self._db.execute("SELECT * FROM answers WHERE NOT taken ORDER BY rowid").fetchall()
-        return [_answer(row) for row in rows]
+            return [_answer(row) for row in rows]
 
     def find(self, key: Key) -> Finished | None:
         """The answer to a task, if it is finished."""
@@ -174,7 +180,7 @@ class Outbox:
             row = self._db.execute(
                 "SELECT * FROM answers WHERE run = ? AND exchange = ? AND client = ?", key
             ).fetchone()
-        return None if row is None else _answer(row)
+            return None if row is None else _answer(row)
 
     def ask_again(self, answer: Finished, attempt: int) -> Finished:
         """The same answer, for another attempt: it is to be sent once more."""
@@ -198,6 +204,7 @@ class Outbox:
             ).fetchone()
             if row is None:
                 return
+            files = json.loads(row[0])
             with self._unsynced_commit():
                 self._db.execute(
                     "UPDATE answers SET taken = 1, files = '[]' WHERE run = ? AND exchange = ? AND client = ?", key
@@ -206,7 +213,7 @@ class Outbox:
                     "DELETE FROM answers WHERE taken AND rowid <= "
                     f"(SELECT rowid FROM answers WHERE taken ORDER BY rowid DESC LIMIT 1 OFFSET {_TAKEN})"
                 )
-        self._remove(self.path(key, digest) for digest in json.loads(row[0]))
+        self._remove(self.path(key, digest) for digest in files)
 
     def drop(self, key: Key) -> None:
         """Forget an answer."""
@@ -232,7 +239,7 @@ class Outbox:
         """Remove files that no answer needs."""
         with self._errors():
             rows = self._db.execute("SELECT run, exchange, client, files FROM answers").fetchall()
-        needed = {self.path(Key(*key), digest) for *key, files in rows for digest in json.loads(files)}
+            needed = {self.path(Key(*key), digest) for *key, files in rows for digest in json.loads(files)}
         self._remove(path for path in list(self.files.iterdir()) if path not in needed)
 
     def path(self, key: Key, digest: str) -> Path:
@@ -255,7 +262,8 @@ class Outbox:
     def close(self) -> None:
         """Sync the journal, and close all files."""
         self._remover.shutdown()
-        self.settle()
+        with suppress(DiskFull):  # the next start settles what is left
+            self.settle()
         self._journal.close()
         self._db.close()
 
@@ -287,19 +295,22 @@ class Outbox:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0)
             if code in _FULL:
-                raise DiskFull(
-                    f"no room left on the disk while writing {self._path}", advice="free some; the node then goes on"
-                ) from error
+                raise DiskFull(f"no room left on the disk while writing {self._path}", advice=_ROOM) from error
             if code & 0xFF in _DAMAGED:  # the low byte is the kind of error
-                raise CorruptFile(
-                    f"{self._path} is damaged ({error})",
-                    advice="remove it: what was finished and not sent is then done again",
-                ) from error
+                raise self._damaged(error) from error
             raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error
+        except (ValueError, TypeError, KeyError, DecodeError) as error:  # what SQLite has no checksum for
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> CorruptFile:
+        return CorruptFile(
+            f"{self._path} is damaged ({error})", advice="remove it: what was finished and not sent is then done again"
+        )
 
 
 def _answer(row: tuple[Any, ...]) -> Finished:
     run, exchange, client, attempt, question, report, files, taken = row
+    wire.ReportRequest.FromString(report)  # whoever reads it later counts on that
     return Finished(
         key=Key(run, exchange, client),
         attempt=attempt,

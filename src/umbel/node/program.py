@@ -30,6 +30,7 @@ from umbel.node.installed import InstalledApp
 from umbel.node.observer import Observer, Silent
 from umbel.node.outbox import Finished, Key
 from umbel.node.workshop import Workshop
+from umbel.store.durable import readable_errors
 from umbel.store.lock import DirectoryLock
 from umbel.version import __version__
 
@@ -44,7 +45,15 @@ _TRIM = 30.0  # seconds between two looks at processes that have nothing to do
 _STUBBORN = 5  # sessions that the server refuses in a row, after which that is no coincidence of a restart
 
 
-def _lock(directory: Path) -> DirectoryLock:
+def hold(directory: Path) -> DirectoryLock:
+    """Hold a node's directory, which is made if it does not exist.
+
+    Raises:
+        InUse: another node works in it.
+        StoreError: it cannot be made, or the lock in it.
+    """
+    with readable_errors(directory):
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     try:
         return DirectoryLock(directory)
     except InUse as error:
@@ -114,8 +123,7 @@ class Node:
             Unauthenticated: the server does not accept its key.
             Incompatible: the server speaks other versions of the protocol.
         """
-        self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-        lock = _lock(self._directory)
+        lock = hold(self._directory)
         try:
             shop = Workshop(self._config, self._apps, self._directory, environment=self._environment, now=self._now)
             try:
@@ -207,7 +215,11 @@ class Node:
             await asyncio.wait([work])
         elif len(self._work) >= self._config.slots + _MORE_TASKS:
             raise Ended(f"the server gives more tasks than this node has slots, which are {self._config.slots}")
-        done = await shop.begin(task, answers.question_digest(task))
+        try:
+            done = await shop.begin(task, answers.question_digest(task))
+        except DiskFull as error:
+            await self._say_full(task, error)
+            return
         if done is not None:
             self._waiting[key] = done
             self._deliver(shop, done)
@@ -224,9 +236,7 @@ class Node:
                 answer = await shop.do(task, self._fetch)
             self._waiting[key] = answer
         except* DiskFull as errors:
-            logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, errors.exceptions[0])
-            with suppress(LinkError):  # it cannot be kept, but the server need not wait for nothing
-                await self._link.report(answers.full(task))
+            await self._say_full(task, errors.exceptions[0])
         finally:
             if key in self._work and self._work[key][0] is task:
                 del self._work[key]
@@ -234,6 +244,12 @@ class Node:
             answer = self._waiting[key]
             self._deliver(shop, answer)
             self._soon(self._observer.finished, task, wire.ReportRequest.FromString(answer.report))
+
+    async def _say_full(self, task: wire.Task, error: BaseException) -> None:
+        """What is to be kept of a task cannot be, but the server need not wait for nothing."""
+        logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, error)
+        with suppress(LinkError):
+            await self._link.report(answers.full(task))
 
     def _soon(self, tell: Callable[..., object], *args: Any) -> None:
         """Tell the observer when what is next has been begun: the task, or its delivery, need not wait for that."""
@@ -284,7 +300,7 @@ class Node:
             return  # it was asked again, or revoked
         del self._waiting[key]
         ended = {"run": key.run, "exchange": key.exchange, "attempt": answer.attempt, "verdict": verdict}
-        await shop.end(key, "delivered", ended)
+        await _end(shop, key, "delivered", ended)
         id_ = wire.TaskId(run=key.run, exchange=key.exchange, client=key.client, attempt=answer.attempt)
         self._observer.delivered(id_, verdict)
 
@@ -309,14 +325,25 @@ class Node:
             del self._waiting[key]
         else:
             return
-        await shop.end(key, "revoked", {"run": key.run, "exchange": key.exchange, "reason": reason})
+        await _end(shop, key, "revoked", {"run": key.run, "exchange": key.exchange, "reason": reason})
         self._observer.revoked(id_, reason)
 
 
 async def _trim(shop: Workshop) -> None:
     while True:
         await asyncio.sleep(_TRIM)
-        await shop.trim()
+        try:
+            await shop.trim()
+        except DiskFull as error:  # the next time may do better
+            logger.error("node-full: %s", error)
+
+
+async def _end(shop: Workshop, key: Key, event: str, content: Mapping[str, Any]) -> None:
+    """Write down how it ended. Without room for that, the next start delivers the answer once more, and asks again."""
+    try:
+        await shop.end(key, event, content)
+    except DiskFull as error:
+        logger.error("node-full: run %s, exchange %d: %s", key.run, key.exchange, error)
 
 
 def _ended(error: BaseException) -> BaseException:
@@ -340,4 +367,4 @@ def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
     return next((e for e in found if not isinstance(e, LinkError)), found[0])
 
 
-__all__ = ["Node"]
+__all__ = ["Node", "hold"]

@@ -108,8 +108,13 @@ class Journal:
         os.close(self._file)
 
 
-def read_lines(path: Path, *, precious: bool) -> list[Line]:
+def read_lines(path: Path, *, precious: bool, advice: str = "") -> list[Line]:
     """All lines of a journal that are whole; changes nothing, so that anyone may look while a run writes.
+
+    Args:
+        path: of the file.
+        precious: as in `Journal`.
+        advice: what to do about a damaged line; "": what helps a run.
 
     Raises:
         CorruptFile: a line is damaged, another stands behind it, and the journal is precious.
@@ -124,7 +129,8 @@ def read_lines(path: Path, *, precious: bool) -> list[Line]:
             if precious and _BEGIN.search(data, begin):
                 raise CorruptFile(
                     f"{path}, line {len(lines)} is damaged",
-                    advice=f"restore the directory from a backup; or give another dir=; or remove {path}: the run "
+                    advice=advice
+                    or f"restore the directory from a backup; or give another dir=; or remove {path}: the run "
                     "then starts over from its initial model",
                 )
             break

@@ -66,6 +66,39 @@ def test_a_changed_line_is_noticed(tmp_path: Path) -> None:
         OwnersJournal(tmp_path / "journal", largest=1 << 20)
 
 
+def test_the_advice_for_a_damaged_line_is_for_nodes(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    for i in range(3):
+        box.note("asked", {"i": i})
+    box.close()
+    file = tmp_path / "journal" / "journal-000001"
+    file.write_bytes(file.read_bytes().replace(b'"i":0', b'"i":7'))
+    with pytest.raises(CorruptFile) as refused:
+        opened(tmp_path)
+    assert f"move {file} elsewhere" in refused.value.advice
+    assert "dir=" not in refused.value.advice  # of runs
+    file.rename(tmp_path / "elsewhere")
+    box = opened(tmp_path)
+    box.note("asked", {"i": 3})
+    box.close()
+    assert [line["i"] for line in read_journal(tmp_path / "journal")] == [3]
+
+
+@pytest.mark.parametrize(("column", "value"), [("files", "[0, x"), ("files", 7), ("report", b"\xff" * 9)])
+def test_what_sqlite_does_not_notice_is_told_of(column: str, value: object, tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.finish(answer(1), "sent", {})
+    box._db.execute(f"UPDATE answers SET {column} = ?", (value,))
+    for call in (box.waiting, lambda: box.find(Key("0" * 32, 1, "a"))):
+        with pytest.raises(CorruptFile, match=r"answers\.sqlite is damaged") as refused:
+            call()
+        assert "remove it" in refused.value.advice
+    if column == "files":
+        with pytest.raises(CorruptFile, match=r"answers\.sqlite is damaged"):
+            box.sweep()
+    box.close()
+
+
 def test_lines_that_the_power_took_come_back(tmp_path: Path) -> None:
     box = opened(tmp_path)
     for i in range(4):
