@@ -59,7 +59,7 @@ class Place:
 
     def start(self) -> None:
         store = ServerStore(f"sqlite:///{self.directory / 'umbel.sqlite'}", self.directory, now=time.time)
-        self.hub = hub = Hub(patience=self.patience, wait=0.05)
+        self.hub = hub = Hub(enrolled=store.nodes, patience=self.patience, wait=0.05)
         runs, counts = Runs(store, hub, installed=self.installed), Counts()
         self.uploads = Uploads(store, counts)
         self.desk = desk = NodeDesk(store, sessions := Sessions(), hub, runs, self.uploads, counts=counts)

@@ -17,6 +17,7 @@ from umbel.engine.exchange import Event, Failed, Lost
 from umbel.errors import Failure
 from umbel.sample import Population
 from umbel.server.wanted import Offer, Wanted, waiting_for
+from umbel.store.sql.values import NodeRow
 from umbel.wire import Goodbye, Revoke, SubscribeResponse, Task, TaskId
 
 _TURN = 10.0  # seconds that one of two programs with the same key is asked to leave to the other
@@ -135,6 +136,7 @@ class Hub:
 
     Args:
         expected: names of the nodes that were connected to the server before; the first cohort waits for them a moment.
+        enrolled: gives all nodes that have joined.
         patience: see `PATIENCE`.
 
     Attributes:
@@ -143,11 +145,18 @@ class Hub:
         version: changes whenever `population` may give something else; may be read in any thread.
     """
 
-    def __init__(self, expected: Iterable[str] = (), *, patience: float = PATIENCE, wait: float = RETURN) -> None:
+    def __init__(
+        self,
+        expected: Iterable[str] = (),
+        *,
+        enrolled: Callable[[], Iterable[NodeRow]] = tuple,
+        patience: float = PATIENCE,
+        wait: float = RETURN,
+    ) -> None:
         self.nodes: dict[str, HubNode] = {}
         self.exchanges: dict[str, OpenExchange] = {}
         self.version = 0
-        self._patience = patience
+        self._patience, self._enrolled = patience, enrolled
         self._expected = set(expected)
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + wait  # how long they are waited for
@@ -278,8 +287,7 @@ class Hub:
 
     def _waiting_for(self, wanted: Wanted, there: int, at_least: int) -> str:
         offers = [node.offer for node in self.nodes.values() if node.present]
-        away = [name for name, node in self.nodes.items() if not node.present]
-        return waiting_for(wanted, offers, away, there, at_least)
+        return waiting_for(wanted, offers, self._enrolled(), there, at_least)
 
     async def _returned(self) -> None:
         """Nodes that were connected before this server started have come back, or had the time to."""

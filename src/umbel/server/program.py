@@ -105,7 +105,7 @@ class Server:
             url = settings.database or f"sqlite:///{settings.directory / 'umbel.sqlite'}"
             store = await asyncio.to_thread(ServerStore, url, settings.directory, now=time.time)
             exit.callback(store.close)
-            hub = Hub([node.name for node in store.nodes() if node.connected])
+            hub = Hub([node.name for node in store.nodes() if node.connected], enrolled=store.nodes)
             apps = [await asyncio.to_thread(app.unpacked, settings.directory / "apps") for app in settings.apps]
             runs, counts = Runs(store, hub, at_once=settings.at_once, installed=Installed(apps)), Counts()
             self = cls(settings, authority, store, hub, runs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import final
 
 from umbel.server.apps import app_of
-from umbel.store.sql.values import RunRow
+from umbel.store.sql.values import NodeRow, RunRow
 from umbel.wire import App
 
 
@@ -65,15 +65,15 @@ class Wanted:
 
     def wants(self, offer: Offer) -> bool:
         """Is it one of those that were named, whatever it has?"""
-        return self.names_it(offer.name) and self.lacking(offer) == {}
+        return self.names_it(offer.name) and self.lacking(offer.labels) == {}
 
     def names_it(self, name: str) -> bool:
         """Is it one of those that were named? Where nobody was, all are."""
         return not self.names or name in self.names
 
-    def lacking(self, offer: Offer) -> dict[str, str]:
-        """The labels that a node should have, and has not."""
-        return {name: value for name, value in self.labels.items() if offer.labels.get(name) != value}
+    def lacking(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """The labels that a node with these should have, and has not."""
+        return {name: value for name, value in self.labels.items() if labels.get(name) != value}
 
     def refusal(self, offer: Offer) -> str:
         """Why a node that is wanted cannot be asked, in words; "" if it can.
@@ -112,22 +112,35 @@ def shown(app: App) -> str:
     return f"version {app.version or '?'} ({app.digest.hex()[:12] or 'no digest'})"
 
 
-def waiting_for(wanted: Wanted, offers: Iterable[Offer], away: Iterable[str], there: int, at_least: int) -> str:
-    """For whom a run waits, in one sentence."""
+def waiting_for(wanted: Wanted, offers: Iterable[Offer], enrolled: Iterable[NodeRow], there: int, at_least: int) -> str:
+    """For whom a run waits, in one sentence.
+
+    Args:
+        wanted: which nodes it may ask.
+        offers: of those that are there.
+        enrolled: all that have joined.
+        there: how many it can ask now.
+        at_least: how many it needs.
+    """
     offers = list(offers)
-    parts = [f"waits for {at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"]
-    unfit = [f"{o.name} {wanted.refusal(o)}" for o in offers if wanted.wants(o) and wanted.refusal(o)]
-    unlike = sorted(o.name for o in offers if wanted.names_it(o.name) and wanted.lacking(o))
-    gone = sorted(name for name in away if wanted.names_it(name))
-    missing = sorted(wanted.names - {o.name for o in offers} - set(gone))
-    if gone:
-        parts.append(f"away: {', '.join(gone[:10])}")
-    if missing:
-        parts.append(f"never seen: {', '.join(missing[:10])}")
-    if unlike:
-        labels = ", ".join(f"{name}={value}" for name, value in sorted(wanted.labels.items()))
-        parts.append(f"not labelled {labels}: {', '.join(unlike[:10])}")
-    return "; ".join([*parts, *unfit[:5]])
+    known = {row.name: row for row in enrolled if wanted.names_it(row.name)}
+    absent = [row for name, row in known.items() if name not in {o.name for o in offers}]
+    unlike = [o.name for o in offers if wanted.names_it(o.name) and wanted.lacking(o.labels)]
+    reasons = {
+        "away": [row.name for row in absent if not row.revoked and not wanted.lacking(row.labels)],
+        "revoked": [name for name in wanted.names if name in known and known[name].revoked],
+        "never seen": wanted.names - {o.name for o in offers} - known.keys(),
+        f"not labelled {_pairs(wanted.labels)}": unlike
+        + [r.name for r in absent if wanted.lacking(r.labels) and wanted.names],
+    }
+    parts = [f"{reason}: {', '.join(sorted(names)[:10])}" for reason, names in reasons.items() if names]
+    parts += [f"{o.name} {wanted.refusal(o)}" for o in offers if wanted.wants(o) and wanted.refusal(o)][:5]
+    needs = f"waits for {at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"
+    return "; ".join([needs, *(parts or ["no other node has joined: umbel ticket create makes a ticket for one"])])
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
 __all__ = ["Offer", "Wanted", "shown", "waiting_for"]

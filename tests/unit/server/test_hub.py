@@ -16,6 +16,7 @@ from umbel.engine.exchange import Failed, Lost
 from umbel.sample import Population
 from umbel.server.hub import Hub, Notices, OpenExchange
 from umbel.server.wanted import Offer, Wanted, waiting_for
+from umbel.store.sql import NodeRow
 
 APP = wire.App(name="app", version="1", digest=bytes(32))
 RUN, OTHER = "a" * 32, "b" * 32
@@ -210,9 +211,37 @@ async def test_a_run_waits_for_its_nodes_and_says_for_whom() -> None:
         await asyncio.sleep(0)
     assert said[0].startswith("waits for 2 nodes; 1 is there; never seen: turin; lyon does not have the app 'app'")
     hub.connect(offer("turin", labels={"country": "it"}))
-    italian = Wanted(app=APP, names=frozenset({"berlin", "turin"}), labels={"country": "it"})
-    assert waiting_for(italian, [offer("berlin"), offer("lyon")], [], 0, 1).endswith("not labelled country=it: berlin")
     assert await gathering == Population(("berlin", "turin"), {"turin": {"country": "it"}})
+
+
+ITALIAN = {"country": "it"}
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "said"),
+    [
+        ([], {}, "away: oslo, turin"),
+        ([], ITALIAN, "away: turin; not labelled country=it: berlin"),
+        (["berlin", "oslo", "turin"], ITALIAN, "away: turin; not labelled country=it: berlin, oslo"),
+        (["paris", "rome", "berlin"], {}, "revoked: paris; never seen: rome"),
+    ],
+)
+def test_for_whom_a_run_waits(names: list[str], labels: Mapping[str, str], said: str) -> None:
+    """Also for who was not seen since the server started."""
+    enrolled = [
+        *(NodeRow(name=name, public_key=name.encode()) for name in ("berlin", "oslo")),
+        NodeRow(name="turin", public_key=b"turin", labels=ITALIAN),
+        NodeRow(name="paris", public_key=b"paris", revoked=True),
+    ]
+    wanted = Wanted(app=APP, names=frozenset(names), labels=labels)
+    there = 0 if labels else 1
+    assert waiting_for(wanted, [offer("berlin")], enrolled, there, 2).partition("there; ")[2] == said
+
+
+def test_nobody_else_has_joined() -> None:
+    enrolled = [NodeRow(name="berlin", public_key=b"berlin")]
+    said = waiting_for(Wanted(app=APP), [offer("berlin")], enrolled, 1, 2)
+    assert said.startswith("waits for 2 nodes; 1 is there; no other node has joined: umbel ticket create")
 
 
 @in_loop
