@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,11 @@ _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what
 _LOOK = 0.25  # seconds between two looks at the memory of an app that works
 _MOMENT = 1.0  # seconds that a task has for ending by itself when it is stopped
 _TO_START = 600.0  # seconds that importing an app may take
+_TO_END = 2.0  # seconds in which the system tells that a process has ended whose files are closed
+_CLOSED = (
+    "the app's process closed its connection to the node, and was stopped\n"
+    "  What to do: let the app's code close no file that it has not opened itself, as os.closerange does"
+)
 
 
 @final
@@ -166,6 +171,8 @@ class Child:
         self._signal_group(signal.SIGKILL)
         asyncio.get_running_loop().remove_reader(self._end)
         self._process.wait()
+        with suppress(OSError):  # a process that has left the group may hold the other end open: there comes no more
+            self._mine.shutdown(socket.SHUT_RDWR)
         if isinstance(self._end, socket.socket):
             self._end.close()
         else:
@@ -226,9 +233,7 @@ class Child:
             await self._stop(answer)
             raise
         except (EOFError, ConnectionError) as error:
-            await self.kill()
-            status = self._process.returncode
-            raise ChildDied(self._how(), output=self.output.tail(), retryable=was_killed(status)) from error
+            raise await self._death() from error
         except Garbage as error:
             await self.kill()
             raise ChildDied(
@@ -250,9 +255,17 @@ class Child:
             answer.cancel()
             await self.kill()
 
-    def _how(self) -> str:
-        """How it ended, in words."""
-        return how_ended(self._process.returncode, "the app's process", "it had answered")
+    async def _death(self) -> ChildDied:
+        """Why there comes no more from it: it has ended, or goes on and has closed the connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TO_END):
+                await self.ended.wait()
+        if not self.ended.is_set():
+            await self.kill()
+            return ChildDied(_CLOSED, output=self.output.tail())
+        status = self._process.returncode
+        words = how_ended(status, "the app's process", "it had answered")
+        return ChildDied(words, output=self.output.tail(), retryable=was_killed(status))
 
     def clear(self) -> None:
         """Remove files that it has left for the node, and are not needed."""
@@ -354,6 +367,7 @@ class Children:
         self._warm, self._idle, self._log = warm, idle, log
         self._resting: list[Child] = []  # the one that worked last is the last
         self._working: set[Child] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._count = 0
         _remove(directory)
 
@@ -369,7 +383,7 @@ class Children:
         finally:
             self._working.discard(child)
             if child.ended.is_set() or not child.loaded:
-                await child.close()
+                await self._end([child])
             else:
                 child.since = time.monotonic()
                 self._resting.append(child)
@@ -400,14 +414,23 @@ class Children:
         stay = stay[max(0, len(stay) - self._warm) :]
         gone = [c for c in self._resting if c not in stay]
         self._resting = stay
-        for child in gone:
-            await child.close()
+        await self._end(gone)
+
+    async def _end(self, children: Sequence[Child]) -> None:
+        """End processes, and clear up after them, though the task that waits for that is revoked meanwhile."""
+        ending = [asyncio.create_task(child.close()) for child in children]
+        self._ending.update(ending)
+        for task in ending:
+            task.add_done_callback(self._ending.discard)
+        for task in ending:
+            await asyncio.shield(task)
 
     async def close(self) -> None:
         """End all that have nothing to do."""
         gone, self._resting = self._resting, []
-        for child in gone:
-            await child.close()
+        await self._end(gone)
+        for task in list(self._ending):
+            await asyncio.shield(task)
 
 
 __all__ = ["Begin", "Child", "ChildDied", "Children", "Watch"]

@@ -100,6 +100,33 @@ NOISE += "os.readlink(f'/proc/self/fd/{f}').startswith('socket')]; os.write(s[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the socket in /proc")
+@on_a_loop
+async def test_a_process_that_closes_its_connection_is_not_said_to_be_killed(app: InstalledApp, tmp_path: Path) -> None:
+    """The node ends it then, and the same would happen again."""
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        do = NOISE.replace("os.write(s[0], %s)", "os.close(s[0]); time.sleep(600)")
+        failed = await failure(script, script.task(app, config={"do": do}))
+        assert (failed.code, failed.retryable) == ("child-died", False)
+        assert "closed its connection to the node" in failed.message
+        assert (await script.answer(script.ask(script.task(app, exchange=2)))).HasField("update")
+
+
+@on_a_loop
+async def test_a_process_that_dies_is_noticed_while_one_of_its_own_lives(app: InstalledApp, tmp_path: Path) -> None:
+    """That one has left the group, and holds the connection's other end, as programs that go into the background do."""
+    lives = tmp_path / "lives"
+    lives.touch()
+    do = f"if not os.fork():\n os.setsid()\n while os.path.exists({str(lives)!r}): time.sleep(0.01)\n os._exit(0)\n"
+    try:
+        async with running(NodeConfig(), app, tmp_path / "node") as script:
+            failed = await failure(script, script.task(app, config={"do": f"{do}os._exit(3)"}))
+            assert "exit status 3" in failed.message
+            assert (await script.answer(script.ask(script.task(app, exchange=2)))).HasField("update")
+    finally:
+        lives.unlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the socket in /proc")
 @pytest.mark.parametrize(
     "data",
     [b"\xff" * 64, b"\x04\x00\x00\x00none", b"\x02\x00\x00\x00[]\x00\x00\x00\x00", b"\x02\x00\x00\x00{}" + bytes(4)],
