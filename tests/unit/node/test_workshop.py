@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
-from tests.unit.node.scripted import RUN, on_a_loop
+from tests.unit.node.scripted import PATIENCE, RUN, make_app, on_a_loop
+from umbel.node.children import Begin, Child, Children
 from umbel.node.config import Limits, NodeConfig
 from umbel.node.states import NodeStates
 from umbel.node.workshop import Workshop
@@ -30,3 +32,38 @@ async def test_states_of_old_runs_go_while_the_node_runs(tmp_path: Path) -> None
         assert list(place.iterdir()) == []
     finally:
         await shop.close()
+
+
+@on_a_loop
+async def test_a_process_is_cleared_up_after_though_the_task_is_revoked_that_does_that(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app")
+    begin = Begin(
+        source=str(app.source),
+        object=app.app.object,
+        digest=app.app.digest.hex(),
+        dataset="default",
+        client="berlin",
+        labels={},
+        site={},
+        seed=1,
+        threads=1,
+        devices="auto",
+        run_as="",
+    )
+    place = tmp_path / "children"
+    children = Children(place, environment={"PATH": "/usr/bin:/bin"}, warm=0, idle=600.0, log=lambda *_: None)
+    begun: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        async with children.child(begin) as child:
+            await child.ready()
+            begun.set_result(child)
+
+    working = asyncio.create_task(work())
+    async with asyncio.timeout(PATIENCE):
+        child = await begun
+        await child.ended.wait()
+        working.cancel()
+        await asyncio.wait([working])
+        await children.close()
+    assert list(place.iterdir()) == []
