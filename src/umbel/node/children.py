@@ -30,6 +30,11 @@ _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what
 _LOOK = 0.25  # seconds between two looks at the memory of an app that works
 _MOMENT = 1.0  # seconds that a task has for ending by itself when it is stopped
 _TO_START = 600.0  # seconds that importing an app may take
+_TO_END = 2.0  # seconds in which the system tells that a process has ended whose files are closed
+_CLOSED = (
+    "the app's process closed its connection to the node, and was stopped\n"
+    "  What to do: let the app's code close no file that it has not opened itself, as os.closerange does"
+)
 
 
 @final
@@ -166,6 +171,8 @@ class Child:
         self._signal_group(signal.SIGKILL)
         asyncio.get_running_loop().remove_reader(self._end)
         self._process.wait()
+        with suppress(OSError):  # a process that has left the group may hold the other end open: there comes no more
+            self._mine.shutdown(socket.SHUT_RDWR)
         if isinstance(self._end, socket.socket):
             self._end.close()
         else:
@@ -226,9 +233,7 @@ class Child:
             await self._stop(answer)
             raise
         except (EOFError, ConnectionError) as error:
-            await self.kill()
-            status = self._process.returncode
-            raise ChildDied(self._how(), output=self.output.tail(), retryable=was_killed(status)) from error
+            raise await self._death() from error
         except Garbage as error:
             await self.kill()
             raise ChildDied(
@@ -250,9 +255,17 @@ class Child:
             answer.cancel()
             await self.kill()
 
-    def _how(self) -> str:
-        """How it ended, in words."""
-        return how_ended(self._process.returncode, "the app's process", "it had answered")
+    async def _death(self) -> ChildDied:
+        """Why there comes no more from it: it has ended, or goes on and has closed the connection."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TO_END):
+                await self.ended.wait()
+        if not self.ended.is_set():
+            await self.kill()
+            return ChildDied(_CLOSED, output=self.output.tail())
+        status = self._process.returncode
+        words = how_ended(status, "the app's process", "it had answered")
+        return ChildDied(words, output=self.output.tail(), retryable=was_killed(status))
 
     def clear(self) -> None:
         """Remove files that it has left for the node, and are not needed."""
