@@ -24,6 +24,7 @@ from umbel.link.ending import ending
 from umbel.node import answers
 from umbel.node.backoff import Backoff
 from umbel.node.cache import Read
+from umbel.node.children import ChildDied
 from umbel.node.config import NodeConfig
 from umbel.node.delivery import deliver
 from umbel.node.installed import InstalledApp
@@ -41,6 +42,7 @@ _VERDICTS: Mapping[int, str] = {
     wire.ReportResponse.VERDICT_LATE: "late",
 }
 _MORE_TASKS = 16  # than there are slots, that may wait; a server of ours gives none
+_LATEST = 30.0  # seconds until an app is loaded again whose process was killed while it was
 _TRIM = 30.0  # seconds between two looks at processes that have nothing to do
 _STUBBORN = 5  # sessions that the server refuses in a row, after which that is no coincidence of a restart
 
@@ -129,7 +131,7 @@ class Node:
             try:
                 for answer in await shop.recovered():
                     self._waiting[answer.key] = answer
-                apps = [await shop.load(app) for app in self._apps]
+                apps = [await self._loaded(shop, app) for app in self._apps]
                 await self._run(shop, apps)
             except BaseExceptionGroup as errors:
                 raise _first(errors) from errors
@@ -137,6 +139,18 @@ class Node:
                 await shop.close()
         finally:
             lock.close()
+
+    async def _loaded(self, shop: Workshop, app: InstalledApp) -> InstalledApp:
+        """Load an app; later again, if the system or somebody has killed its process, for that passes."""
+        pause = 1.0
+        while True:
+            try:
+                return await shop.load(app)
+            except ChildDied as died:
+                words = "app-killed: %r cannot be loaded on node %s: %s; it is tried again in %g s"
+                logger.warning(words, app.app.name, self._config.name, died, pause)
+            await asyncio.sleep(pause)
+            pause = min(_LATEST, 2 * pause)
 
     async def _run(self, shop: Workshop, apps: list[InstalledApp]) -> NoReturn:
         async with asyncio.TaskGroup() as group:

@@ -124,6 +124,7 @@ class Workshop:
         """Start an app once to see what it can be asked.
 
         Raises:
+            ChildDied: its process was killed, and not by its own code.
             UmbelError: it cannot be loaded; says why.
         """
         dataset = next(iter(self._config.data.values()))
@@ -131,6 +132,8 @@ class Workshop:
             try:
                 frame = await child.ready()
             except ChildDied as error:
+                if error.retryable:
+                    raise
                 raise AppError(
                     f"the app {app.app.name!r} cannot be loaded: {error}\n{error.output}".rstrip()
                 ) from error
@@ -154,7 +157,7 @@ class Workshop:
         try:
             return await self._kept(task, outcome)
         except* DiskFull:
-            await self.stored(self.outbox.discard, answers.key_of(task.id), outcome.files)
+            await self.stored(self.outbox.clear, answers.key_of(task.id))
         return await self._kept(task, Outcome(answers.full(task)))
 
     async def _kept(self, task: wire.Task, outcome: Outcome) -> Finished:
@@ -358,6 +361,7 @@ class Workshop:
         def begun(done: Finished | None) -> None:
             if done is not None:
                 self.outbox.drop(key)
+            self.outbox.clear(key)  # what came of it when it was asked otherwise may not have been kept
             self.outbox.note("asked", answers.asked_line(task))
 
         def found() -> Finished | None:  # in one go where a task is new, as nearly all are

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.node.scripted import PATIENCE, Script, make_app, on_a_loop, running
+from tests.unit.node.scripted import APP, PATIENCE, Script, make_app, on_a_loop, running
 from umbel import wire
 from umbel.errors import AppError
 from umbel.node.config import Dataset, Limits, NodeConfig, Policy
@@ -73,6 +73,23 @@ async def test_a_process_that_dies_while_the_app_is_loaded_ends_the_node_in_word
 
     with pytest.raises(AppError, match=r"'myfed' cannot be loaded: .* exit status 3.*\nso far"):
         await until_it_ends()
+
+
+@on_a_loop
+async def test_a_process_that_is_killed_while_the_app_is_loaded_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a system that is short of memory when it starts: the node need not leave for that."""
+    once = tmp_path / "once"
+    once.touch()
+    begin = f"import os, pathlib\nif os.path.exists({str(once)!r}):\n"
+    begin += f"    pathlib.Path({str(once)!r}).unlink()\n    os.kill(os.getpid(), 9)\n"
+    app = make_app(tmp_path / "app", begin + APP)
+    async with running(NodeConfig(), app, tmp_path / "node") as script:
+        assert (await script.answer(script.ask(script.task(app)))).HasField("update")
+    said = [record.getMessage() for record in caplog.records]
+    assert any(words.startswith("app-killed: 'myfed' cannot be loaded on node berlin:") for words in said)
+    assert any("SIGKILL" in words and "it is tried again in 1 s" in words for words in said)
 
 
 @on_a_loop
