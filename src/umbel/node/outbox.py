@@ -198,22 +198,15 @@ class Outbox:
 
     def take(self, key: Key) -> None:
         """The server has the answer, or wants it no more; its files go. Need not outlive a loss of power."""
-        with self._errors():
-            row = self._db.execute(
-                "SELECT files FROM answers WHERE run = ? AND exchange = ? AND client = ?", key
-            ).fetchone()
-            if row is None:
-                return
-            files = json.loads(row[0])
-            with self._unsynced_commit():
-                self._db.execute(
-                    "UPDATE answers SET taken = 1, files = '[]' WHERE run = ? AND exchange = ? AND client = ?", key
-                )
-                self._db.execute(
-                    "DELETE FROM answers WHERE taken AND rowid <= "
-                    f"(SELECT rowid FROM answers WHERE taken ORDER BY rowid DESC LIMIT 1 OFFSET {_TAKEN})"
-                )
-        self._remove(self.path(key, digest) for digest in files)
+        with self._errors(), self._unsynced_commit():
+            self._db.execute(
+                "UPDATE answers SET taken = 1, files = '[]' WHERE run = ? AND exchange = ? AND client = ?", key
+            )
+            self._db.execute(
+                "DELETE FROM answers WHERE taken AND rowid <= "
+                f"(SELECT rowid FROM answers WHERE taken ORDER BY rowid DESC LIMIT 1 OFFSET {_TAKEN})"
+            )
+        self.clear(key)
 
     def drop(self, key: Key) -> None:
         """Forget an answer."""
@@ -244,12 +237,11 @@ class Outbox:
 
     def path(self, key: Key, digest: str) -> Path:
         """Where large arrays of an answer lie; no other answer's, though they be the same."""
-        whose = digest_of(json.dumps(key).encode()).hex()
-        return self.files / f"{digest}.{whose[:16]}"
+        return self.files / f"{digest}.{_owner(key)}"
 
-    def discard(self, key: Key, digests: Sequence[str]) -> None:
-        """Remove the files of an answer for which there was no room."""
-        self._remove(self.path(key, digest) for digest in digests)
+    def clear(self, key: Key) -> None:
+        """Remove the files of an answer that was not kept, or is no more."""
+        self._remove(list(self.files.glob(f"*.{_owner(key)}")))
 
     def _remove(self, paths: Iterable[Path]) -> None:
         """Remove files. To free a large one takes a while: that is done in a thread for which no task waits."""
@@ -306,6 +298,11 @@ class Outbox:
         return CorruptFile(
             f"{self._path} is damaged ({error})", advice="remove it: what was finished and not sent is then done again"
         )
+
+
+def _owner(key: Key) -> str:
+    """How the names of an answer's files end."""
+    return digest_of(json.dumps(key).encode()).hex()[:16]
 
 
 def _answer(row: tuple[Any, ...]) -> Finished:

@@ -36,6 +36,7 @@ from umbel.node.states import NodeStates, StateLost
 logger = logging.getLogger("umbel")
 T = TypeVar("T")
 _ABILITIES = frozenset({"transforms", "local-rule", "extra-results"})  # of `umbel.link.tasks`
+_LAST = 4000  # characters that a process printed last, told instead of a traceback: of a crash, it is one
 _DIGEST, _CODE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z][a-z-]{0,63}")
 _FILES = "node {node} cannot use its own files\n  What to do: ask its owner to look at the node's disk, and at its log"
 _LOST = (
@@ -204,7 +205,8 @@ class Workshop:
         except StateLost:
             return Outcome(answers.failed(task, "state-lost", _LOST.format(version=task.state)))
         except ChildDied as error:
-            failed = answers.failed(task, error.code, str(error), retryable=error.retryable)
+            last = error.output[-_LAST:]
+            failed = answers.failed(task, error.code, str(error), trace=last, retryable=error.retryable)
             return self._told(failed, error.output)
         except DiskFull:
             return Outcome(answers.full(task))
@@ -359,9 +361,8 @@ class Workshop:
         key = answers.key_of(task.id)
 
         def begun(done: Finished | None) -> None:
-            if done is not None:
-                self.outbox.drop(key)
-            self.outbox.clear(key)  # what came of it when it was asked otherwise may not have been kept
+            # where it was asked before, and revoked, there may be files without an answer
+            (self.outbox.clear if done is None else self.outbox.drop)(key)
             self.outbox.note("asked", answers.asked_line(task))
 
         def found() -> Finished | None:  # in one go where a task is new, as nearly all are

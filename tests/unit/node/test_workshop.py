@@ -6,9 +6,13 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.unit.node.scripted import PATIENCE, RUN, make_app, on_a_loop
+from umbel import wire
 from umbel.node.children import Begin, Child, Children
 from umbel.node.config import Limits, NodeConfig
+from umbel.node.outbox import Key
 from umbel.node.states import NodeStates
 from umbel.node.workshop import Workshop
 
@@ -32,6 +36,24 @@ async def test_states_of_old_runs_go_while_the_node_runs(tmp_path: Path) -> None
         assert list(place.iterdir()) == []
     finally:
         await shop.close()
+
+
+@pytest.mark.parametrize("again", [False, True])
+@on_a_loop
+async def test_files_of_an_answer_go_that_was_revoked_before_it_was_kept(tmp_path: Path, again: bool) -> None:
+    """Or was asked for otherwise, after a server began the run anew."""
+    shop = Workshop(NodeConfig(), [], tmp_path, environment={}, now=time.time)
+    try:
+        mine, others = (Key(RUN, exchange, "berlin") for exchange in (1, 2))
+        for key in (mine, others):
+            shop.outbox.path(key, "0" * 64).write_bytes(b"what a child has left")
+        if again:
+            assert await shop.begin(wire.Task(id=wire.TaskId(run=RUN, exchange=1, client="berlin")), b"") is None
+        else:
+            await shop.end(mine, "revoked", {"run": RUN, "exchange": 1, "reason": "the round is over"})
+    finally:
+        await shop.close()
+    assert list(shop.outbox.files.iterdir()) == [shop.outbox.path(others, "0" * 64)]
 
 
 @on_a_loop
