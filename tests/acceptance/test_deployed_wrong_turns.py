@@ -297,6 +297,17 @@ def test_a_second_server(fed: Federation, tmp_path: Path) -> None:
         assert advice.startswith("What to do: ")
 
 
+def test_a_database_that_the_environment_names(
+    fed: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMBEL_DATABASE", "postgresql://me:secret@127.0.0.1:1/name")
+    start = ("server", "--dir", str(tmp_path / "new"), "--port", "0", "--pages", "")
+    copy = ("server", "backup", str(tmp_path / "copy"), "--dir", str(fed.root / "server"))
+    for said in (fed(*start, status=1).stderr, fed(*copy, status=1).stderr):
+        assert "Connection refused" in said or "pg_dump" in said
+        assert "secret" not in said
+
+
 def test_a_second_node_in_the_directory(fed: Federation, tmp_path: Path) -> None:
     command = fed.node_command("zwei", "--dir", str(tmp_path / "node"))
     with fed.program(*command) as program:

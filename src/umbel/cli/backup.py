@@ -107,10 +107,14 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _dump(database: str, target: Path) -> None:
-    plain = database.replace("postgresql+psycopg://", "postgresql://")
+    from umbel.store.sql.opening import read_address
+
+    address = read_address(database).set(drivername="postgresql")
+    secret = {} if address.password is None else {"PGPASSWORD": str(address.password)}  # all may see which commands run
+    plain = address._replace(password=None).render_as_string(hide_password=False)
     command = ["pg_dump", "--format=custom", f"--file={target}", plain]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **secret})
     except OSError as error:
         raise StoreError(
             f"pg_dump cannot be started: {error.strerror}", advice="install PostgreSQL's client"

@@ -55,7 +55,8 @@ def server(
         app: an app whose code may run at the server: its directory, its wheel or its name; may be given more than once.
         cert: a certificate of your own (PEM), with those that stand between it and its authority.
         key: its private key (PEM).
-        database: of a PostgreSQL: postgresql://USER@HOST/NAME; SQLite in the directory if it is left out.
+        database: of a PostgreSQL: postgresql://USER@HOST/NAME; SQLite in the directory if it is left out. With a
+            password, which others may see in a command, it can stand in the variable UMBEL_DATABASE instead.
         allow: a node that may connect; may be given more than once; all that are enrolled if it is left out.
         runs: how many are under way at one time; the others wait their turn.
         keep_days: remove runs so many days after they have ended; 0 keeps them.
@@ -74,7 +75,7 @@ def server(
     _make(dir)
     settings = ServerSettings(
         directory=dir.absolute(),
-        database=database,
+        database=database or _database(),
         host=host,
         port=port,
         pages=_place(pages),
@@ -118,6 +119,13 @@ def _keep_to_oneself() -> None:
     import os
 
     os.umask(0o077)
+
+
+def _database() -> str:
+    """The database that the environment names."""
+    import os
+
+    return os.environ.pop("UMBEL_DATABASE", "")  # which apps would see, else
 
 
 def _apps(apps: list[str]) -> dict[str, Any]:
@@ -223,7 +231,7 @@ def backup(path: Path, *, dir: Path, database: str = "", json: Json = False) -> 
     Args:
         path: a directory that does not exist yet.
         dir: the server's directory.
-        database: of a PostgreSQL, as the server was given it; pg_dump must be installed.
+        database: of a PostgreSQL, as the server was given it, UMBEL_DATABASE included; pg_dump must be installed.
         json: print one JSON object.
     """
     from umbel.cli.backup import back_up
@@ -231,7 +239,7 @@ def backup(path: Path, *, dir: Path, database: str = "", json: Json = False) -> 
 
     _check_installed()
     _keep_to_oneself()
-    size = back_up(dir, path, database)
+    size = back_up(dir, path, database or _database())
     if json:
         give({"path": str(path), "bytes": size})
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -45,6 +47,21 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StoreError, match="pg_dump"):
         back_up(directory, tmp_path / "copy", NOBODY)
     assert [path.name for path in tmp_path.iterdir()] == ["server"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_the_password_of_a_database_stands_in_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All users of a machine may see which commands run."""
+    program = tmp_path / "bin" / "pg_dump"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$*" > $0.said\necho "$PGPASSWORD" >> $0.said\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    back_up(server(tmp_path / "server"), tmp_path / "copy", "postgresql+psycopg://me:se%40cret@host/name")
+    arguments, password = program.with_name("pg_dump.said").read_text().splitlines()
+    assert arguments.endswith(" postgresql://me@host/name")
+    assert "cret" not in arguments
+    assert password == "se@cret"
 
 
 def test_a_copy_is_a_directory_that_a_server_can_open(tmp_path: Path) -> None:

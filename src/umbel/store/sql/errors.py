@@ -22,6 +22,7 @@ _NO_ROOM = {"53100"}
 _PASSING = {"53300", "57P01", "57P02", "57P03", "57P05", "25P03"}
 _AGAIN = {"40001", "40P01"}  # two that wait for each other; the same transaction can be made again
 _DAMAGED_PAGES = {"XX001", "XX002"}
+_READ_ONLY = "25006"
 
 
 def readable(error: BaseException, name: str) -> BaseException:
@@ -57,6 +58,11 @@ def _of_postgres(error: DBAPIError, name: str) -> UmbelError:
         return DiskFull(f"no room left at {name} ({text})", advice="free some space there; then try again")
     if code in _DAMAGED_PAGES:
         return CorruptFile(f"{name} is damaged ({text})", advice="stop the server, and restore a backup")
+    if code == _READ_ONLY:
+        return StoreError(
+            f"{name} can only be read ({text})",
+            advice="if it is a standby, give the address of the one that it follows",
+        )
     return StoreError(f"{name}: {text}", advice="check that the database runs, its address, and the rights of the user")
 
 

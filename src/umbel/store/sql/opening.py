@@ -18,22 +18,34 @@ from umbel.store.sql.schema import Schema
 from umbel.store.sql.sqlite import Sqlite
 
 FILE = "umbel.sqlite"  # in the server's directory, if nobody names another database
+_FORMS = "give sqlite:///PATH or postgresql://USER@HOST/NAME"
+_CODED = "of a password, write : / ? # @ and % as %3A %2F %3F %23 %40 and %25"
+
+
+def read_address(text: str) -> URL:
+    """The address of a database.
+
+    Raises:
+        UsageError: it is none; the text is not told, which may hold a password.
+    """
+    try:
+        found = make_url(text)
+    except (ArgumentError, ValueError):  # with what it has read for a port, which may be a part of the password
+        raise UsageError("the address of the database is none", advice=f"{_FORMS}; {_CODED}") from None
+    if found.host and "@" in f"{found.host}{found.database}":
+        raise UsageError("the address of the database has more than one @", advice=f"{_FORMS}; {_CODED}")
+    return found
 
 
 def open_database(url: str, directory: Path, schema: Schema) -> Database:
     """The database at an address; see `umbel.store.sql.store.ServerStore` for what it raises."""
-    try:
-        found = make_url(url) if url else URL.create("sqlite", database=str(directory.absolute() / FILE))
-    except ArgumentError as error:
-        raise UsageError(
-            "the address of the database is none", advice="give sqlite:///PATH or postgresql://USER@HOST/NAME"
-        ) from error
+    found = read_address(url) if url else URL.create("sqlite", database=str(directory.absolute() / FILE))
     kind = found.drivername.partition("+")[0]
     if kind == "sqlite":
         return Sqlite(found, directory, schema)
     if kind in ("postgresql", "postgres"):
         return Postgres(found, directory)
-    raise UsageError(f"the store cannot live in {kind!r}", advice="give sqlite:///PATH or postgresql://USER@HOST/NAME")
+    raise UsageError(f"the store cannot live in {kind!r}", advice=_FORMS)
 
 
 def prepare(connection: Connection, database: Database, steps: Schema, now: float) -> tuple[str, int]:
@@ -69,4 +81,4 @@ def check_turn(connection: Connection, *, turn: int, name: str) -> None:
         )
 
 
-__all__ = ["FILE", "check_turn", "open_database", "prepare"]
+__all__ = ["FILE", "check_turn", "open_database", "prepare", "read_address"]

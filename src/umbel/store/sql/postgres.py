@@ -9,7 +9,7 @@ from typing import Any, final
 from sqlalchemy import URL, Connection, NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from umbel.errors import InUse, UsageError
+from umbel.errors import InUse, StoreError, UsageError
 from umbel.store.durable import readable_errors
 from umbel.store.lock import DirectoryLock
 from umbel.store.sql.errors import readable, sqlstate
@@ -17,6 +17,7 @@ from umbel.store.sql.errors import readable, sqlstate
 _LOCK = 0x756D6265  # "umbe": tells our locks from those of others in the same database
 _PATIENCE = "3s"  # for the lock; the connection of a server that was killed is noticed within that
 _BUSY = "55P03"
+_ENCODING = "UTF8"  # people and nodes have names in all scripts
 # If the machine of a server is gone, the database lets go of its lock within two minutes, and not hours.
 _KEEPALIVE = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 6")
 
@@ -47,8 +48,9 @@ class Postgres:
                     f"{directory} is in use by another server", advice="stop it, or give this one another directory"
                 ) from error
             try:
-                self._writing = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-                self.reading = create_engine(url, pool_size=5, max_overflow=20)
+                given = {"client_encoding": _ENCODING}
+                self._writing = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=given)
+                self.reading = create_engine(url, pool_size=5, max_overflow=20, connect_args=given)
             except ImportError as error:
                 raise UsageError(
                     "PostgreSQL needs a driver that is not installed", advice="pip install 'umbel[postgres]'"
@@ -57,12 +59,17 @@ class Postgres:
             self._held = held.pop_all()
 
     def claim(self) -> Connection:
-        """Connect, and take the lock."""
+        """Connect, and take the lock.
+
+        Raises:
+            StoreError: it cannot hold all text.
+        """
         try:
             connection = self._writing.connect()
         except SQLAlchemyError as error:
             raise error if isinstance(error, DBAPIError) else readable(error, self.name) from error
         try:
+            self._check_encoding(connection)
             connection.exec_driver_sql(f"SET lock_timeout = '{_PATIENCE}'")
             connection.execute(text(f"SELECT pg_advisory_lock({_LOCK}, hashtext(current_schema()))"))
             connection.exec_driver_sql("RESET lock_timeout")
@@ -75,6 +82,14 @@ class Postgres:
                 ) from error
             raise
         return connection
+
+    def _check_encoding(self, connection: Connection) -> None:
+        found = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if found != _ENCODING:
+            raise StoreError(
+                f"{self.name} has the encoding {found}, in which not all names can be written",
+                advice="make one for it: CREATE DATABASE umbel ENCODING 'UTF8' TEMPLATE template0",
+            )
 
     def before_upgrade(self, found: str) -> None:
         """Nothing: if a step fails, the database takes back all of them."""
@@ -97,7 +112,7 @@ class Postgres:
 
 def _set_up(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
-        for setting in ("synchronous_commit = on", *_KEEPALIVE):
+        for setting in ("synchronous_commit = on", "statement_timeout = 0", *_KEEPALIVE):  # as long as a step takes
             cursor.execute(f"SET {setting}")
     if not connection.autocommit:
         connection.commit()

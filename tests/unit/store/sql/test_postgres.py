@@ -114,6 +114,35 @@ def test_a_server_that_lost_its_database_to_another_writes_no_more(
         assert first.answers(RUN, 1) == []
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_all_text(encoding: str, postgres: Cluster, tmp_path: Path) -> None:
+    with closing(postgres.connect()) as connection:
+        connection.execute(f"CREATE DATABASE {encoding} ENCODING '{encoding}' TEMPLATE template0")
+    url = f"postgresql://umbel@/{encoding.lower()}?host={postgres.place}"
+    with pytest.raises(StoreError, match=f"has the encoding {encoding}") as refused, opened(tmp_path, url):
+        pass
+    assert "ENCODING 'UTF8'" in refused.value.advice
+
+
+def test_a_database_that_can_only_be_read(postgres_url: str, postgres: Cluster, tmp_path: Path) -> None:
+    name = postgres_url.partition("@/")[2].partition("?")[0]
+    with closing(postgres.connect()) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(StoreError, match="can only be read") as refused, opened(tmp_path, postgres_url):
+        pass
+    assert "standby" in refused.value.advice
+
+
+def test_what_takes_longer_than_the_database_lets_others_take(
+    postgres_url: str, postgres: Cluster, tmp_path: Path
+) -> None:
+    name = postgres_url.partition("@/")[2].partition("?")[0]
+    with closing(postgres.connect()) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
+    with opened(tmp_path, postgres_url) as store:
+        store._write(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.01)")).result()
+
+
 def test_an_address_where_nobody_is(tmp_path: Path) -> None:
     with (
         pytest.raises(StoreError, match="postgresql") as refused,

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_an_address_that_makes_no_sense(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r".") as refused, opened(tmp_path, url):
         pass
     assert "sqlite:///PATH" in refused.value.advice
+
+
+@pytest.mark.parametrize("rest", ["se@cret@host/name", "se@cret:9/x@host/name", "p@s:secret@host:5432/name"])
+def test_a_password_that_is_not_written_for_an_address_is_not_told(rest: str, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=r"the address of the database") as refused,
+        opened(tmp_path, f"postgresql://me:{rest}"),
+    ):
+        pass
+    assert "%40" in refused.value.advice
+    assert "cret" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
