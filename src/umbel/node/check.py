@@ -148,7 +148,7 @@ async def _loaded(child: Child, app: InstalledApp) -> None:
     try:
         head = (await child.ready()).header
     except ChildDied as error:
-        raise AppError(f"the app {app.app.name!r} cannot be loaded: {error}\n{error.output}".rstrip()) from error
+        raise error.while_loading(app.app.name) from error
     if head.get("is") != "ready":
         raise AppError(f"{head.get('message')}\n{head.get('traceback', '')}".rstrip())
 

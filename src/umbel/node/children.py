@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from umbel.apps.ending import how_ended, was_killed
+from umbel.apps.ending import how_ended, was_killed, what_to_do
 from umbel.apps.frames import Frame, Garbage, pack, read_frame
 from umbel.apps.output import Output
-from umbel.errors import UsageError
+from umbel.errors import AppError, UsageError
 from umbel.node.memory import group_memory
 from umbel.node.reading import in_words
 from umbel.simulation.spawn import end_of, inherited, pair, unforked
@@ -50,6 +50,11 @@ class ChildDied(Exception):
     def __init__(self, message: str, *, code: str = "child-died", output: str = "", retryable: bool = False) -> None:
         super().__init__(message)
         self.code, self.output, self.retryable = code, output, retryable
+
+    def while_loading(self, app: str) -> AppError:
+        """What it means for the app that the process was to load."""
+        what, _, advice = str(self).partition("\n  What to do: ")
+        return AppError(f"the app {app!r} cannot be loaded: {what}\n{self.output}".rstrip(), advice=advice)
 
 
 @final
@@ -265,6 +270,7 @@ class Child:
             return ChildDied(_CLOSED, output=self.output.tail())
         status = self._process.returncode
         words = how_ended(status, "the app's process", "it had answered")
+        words += f"\n  What to do: {what_to_do(status)}"
         return ChildDied(words, output=self.output.tail(), retryable=was_killed(status))
 
     def clear(self) -> None:

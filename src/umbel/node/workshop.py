@@ -135,9 +135,7 @@ class Workshop:
             except ChildDied as error:
                 if error.retryable:
                     raise
-                raise AppError(
-                    f"the app {app.app.name!r} cannot be loaded: {error}\n{error.output}".rstrip()
-                ) from error
+                raise error.while_loading(app.app.name) from error
             if frame.header.get("is") != "ready":
                 raise _load_error(app, frame)
             return app.with_handlers(child.handlers)

@@ -55,9 +55,12 @@ async def test_a_process_that_dies_is_a_failure_and_the_next_task_has_another(
 ) -> None:
     """It is done again if it was killed from outside, as in a simulation."""
     async with running(NodeConfig(), app, tmp_path / "node") as script:
-        failed = await failure(script, script.task(app, config={"do": do}))
+        failed = await failure(script, script.task(app, config={"do": f"print('so far', flush=True); {do}"}))
         assert (failed.code, failed.retryable) == ("child-died", again)
         assert words in failed.message
+        assert "What to do: " in failed.message
+        assert failed.traceback.startswith("so far\n")
+        assert (" in train" in failed.traceback) == ("SIGSEGV" in words)
         report = await script.answer(script.ask(script.task(app, exchange=2)))
         assert report.HasField("update")
 
@@ -71,7 +74,7 @@ async def test_a_process_that_dies_while_the_app_is_loaded_ends_the_node_in_word
             assert script.work is not None
             await asyncio.wait([script.work])
 
-    with pytest.raises(AppError, match=r"'myfed' cannot be loaded: .* exit status 3.*\nso far"):
+    with pytest.raises(AppError, match=r"'myfed' cannot be loaded: .* exit status 3.*\nso far\n  What to do: let the"):
         await until_it_ends()
 
 
