@@ -106,6 +106,19 @@ def central(model, ctx):
     return umbel.Metrics({"central": float(np.abs(model["w"]).max())})
 
 
+crowd = small()
+
+
+@crowd.main
+def wait_in_vain(fed):
+    try:
+        everyone, policy = umbel.sample.everyone(), umbel.rounds(min_nodes=9, wait=0.01)
+        fed.train(fed.initial, cohort=everyone, aggregator=umbel.aggregate.mean(), policy=policy)
+    except umbel.errors.EmptyPopulation as few:
+        print(few.what)
+        raise
+
+
 behind = small()
 
 

@@ -153,6 +153,14 @@ def test_a_strategy_that_travels_takes_the_place_of_the_apps_own(app: App, tmp_p
     check_same(asyncio.run(story()), umbel.run(changed, app.client, on=on, seed=7))
 
 
+def test_a_main_learns_for_whom_it_has_waited(app: App, tmp_path: Path) -> None:
+    row, _, told = done(app, tmp_path, "crowd")
+    assert row.status == "failed"
+    assert row.reason.startswith("the run has waited 0.01 seconds for 9 nodes; ")
+    assert told["output"][0]["text"] == row.reason.partition("\n")[0]
+    assert told["end"][0]["code"] == "empty-population"
+
+
 @pytest.mark.parametrize("name", ["looped", "a strategy"])
 def test_who_hears_of_a_round_finds_it(app: App, tmp_path: Path, name: str) -> None:
     strategy = umbel.fed_avg(rounds=umbel.rounds(min_nodes=3))

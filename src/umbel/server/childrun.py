@@ -21,7 +21,7 @@ from umbel.arrays import Arrays
 from umbel.codec import Json, decode, encode
 from umbel.engine.question import Question
 from umbel.engine.submission import Submission
-from umbel.errors import Failure, FormatError, NotThere, UmbelError
+from umbel.errors import EmptyPopulation, Failure, FormatError, NotThere, UmbelError
 from umbel.link.tasks import question_of
 from umbel.server.clock import ServerClock
 from umbel.server.contents import content_of
@@ -208,7 +208,10 @@ class ChildConductor:
 
     def _population(self, message: Message) -> tuple[Json, dict[str, Any]]:
         header = message.header
-        found = self._desk.population(int(header["at_least"]), float(header["wait"]))
+        try:
+            found = self._desk.population(int(header["at_least"]), float(header["wait"]))
+        except EmptyPopulation as error:  # which main may expect
+            return {}, {"nobody": [error.what, error.advice]}
         return {name: dict(found.labels.get(name, {})) for name in found.names}, {}
 
     def _open(self, message: Message) -> tuple[Json, dict[str, Any]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from umbel.engine.exchange import Event, Failed, Lost
-from umbel.errors import Failure
+from umbel.errors import EmptyPopulation, Failure
 from umbel.sample import Population
 from umbel.server.wanted import Offer, Wanted, waiting_for
 from umbel.store.sql.values import NodeRow
@@ -23,6 +23,10 @@ from umbel.wire import Goodbye, Revoke, SubscribeResponse, Task, TaskId
 _TURN = 10.0  # seconds that one of two programs with the same key is asked to leave to the other
 _TWICE = "another program with this node's key has connected; if its directory was copied, stop one of the two"
 PATIENCE = 30.0  # seconds after its stream ended for which a node is still waited for
+_WAITED = (
+    "start these nodes, or mend what is said of them, and then: umbel resume; how many a run needs, and how long it "
+    "waits, is umbel.rounds(min_nodes=, wait=)"
+)
 _SAID_EVERY = 5.0  # seconds between two words about whom a run waits for
 _NAMED = 10  # nodes that a run waits for
 RETURN = 5.0  # seconds that a new server waits for nodes that were connected to the one before; they retry each second
@@ -269,6 +273,9 @@ class Hub:
             at_least: how many.
             wait: seconds.
             say: is told for whom it waits, and how many seconds more.
+
+        Raises:
+            EmptyPopulation: they were not; for whom it has waited.
         """
         at_least, until, said, again = max(at_least, 1), self._loop.time() + wait, "", 0.0
         await self._returned()
@@ -276,13 +283,15 @@ class Hub:
             now = self._loop.time()
             enough = sum(node.present for node in self.nodes.values()) >= at_least  # a quick look before a close one
             found = self.population(wanted) if enough or now >= again or now >= until else {}
-            if len(found) >= at_least or now >= until:
+            if len(found) >= at_least:
                 return Population(tuple(found), {name: labels for name, labels in found.items() if labels})
-            if now >= again:  # many may come at once
+            if now >= again or now >= until:  # many may come at once
                 words, again = self._waiting_for(wanted, len(found), at_least), now + _SAID_EVERY
+                if now >= until:
+                    raise EmptyPopulation(f"the run has waited {wait:g} seconds for {words}", advice=_WAITED)
                 if words != said:
                     said = words
-                    say(words, until - now)
+                    say(f"waits for {words}", until - now)
             await self.change(min(until, again) - now)
 
     def _waiting_for(self, wanted: Wanted, there: int, at_least: int) -> str:

@@ -17,6 +17,7 @@ from umbel.engine.folding import Answered, Folding
 from umbel.engine.ports import Commit, Record
 from umbel.engine.question import Question
 from umbel.engine.reduction import Reduced
+from umbel.errors import EmptyPopulation
 from umbel.link.tasks import task_of
 from umbel.sample import Population
 from umbel.server.contents import done_of
@@ -140,8 +141,16 @@ class AskingRunner:
         return {}
 
     def population(self, at_least: int, wait: float) -> Population:
-        """Who is there."""
-        labels: dict[str, Any] = self._up.ask("population", at_least=at_least, wait=wait).value
+        """Who is there.
+
+        Raises:
+            EmptyPopulation: too few came.
+        """
+        answer = self._up.ask("population", at_least=at_least, wait=wait)
+        if "nobody" in answer.header:
+            what, advice = answer.header["nobody"]
+            raise EmptyPopulation(what, advice=advice)
+        labels: dict[str, Any] = answer.value
         return Population(tuple(labels), {name: own for name, own in labels.items() if own})
 
     def open(self, question: Question) -> float:

@@ -113,7 +113,7 @@ def shown(app: App) -> str:
 
 
 def waiting_for(wanted: Wanted, offers: Iterable[Offer], enrolled: Iterable[NodeRow], there: int, at_least: int) -> str:
-    """For whom a run waits, in one sentence.
+    """For whom a run waits, in words that come behind "waits for".
 
     Args:
         wanted: which nodes it may ask.
@@ -135,7 +135,7 @@ def waiting_for(wanted: Wanted, offers: Iterable[Offer], enrolled: Iterable[Node
     }
     parts = [f"{reason}: {', '.join(sorted(names)[:10])}" for reason, names in reasons.items() if names]
     parts += [f"{o.name} {wanted.refusal(o)}" for o in offers if wanted.wants(o) and wanted.refusal(o)][:5]
-    needs = f"waits for {at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"
+    needs = f"{at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"
     return "; ".join([needs, *(parts or ["no other node has joined: umbel ticket create makes a ticket for one"])])
 
 

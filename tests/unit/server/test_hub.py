@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from umbel import wire
 from umbel.engine.exchange import Failed, Lost
+from umbel.errors import EmptyPopulation
 from umbel.sample import Population
 from umbel.server.hub import Hub, Notices, OpenExchange
 from umbel.server.wanted import Offer, Wanted, waiting_for
@@ -241,13 +242,16 @@ def test_for_whom_a_run_waits(names: list[str], labels: Mapping[str, str], said:
 def test_nobody_else_has_joined() -> None:
     enrolled = [NodeRow(name="berlin", public_key=b"berlin")]
     said = waiting_for(Wanted(app=APP), [offer("berlin")], enrolled, 1, 2)
-    assert said.startswith("waits for 2 nodes; 1 is there; no other node has joined: umbel ticket create")
+    assert said.startswith("2 nodes; 1 is there; no other node has joined: umbel ticket create")
 
 
 @in_loop
-async def test_after_the_wait_it_is_whoever_is_there() -> None:
+async def test_who_has_waited_in_vain_learns_for_whom() -> None:
     hub = Hub()
-    assert len(await hub.gather(Wanted(app=APP), 1, 0.001, unheard)) == 0
+    hub.connect(offer("berlin"))
+    wanted = Wanted(app=APP, names=frozenset({"berlin", "turin"}))
+    with pytest.raises(EmptyPopulation, match=r"waited 0\.001 seconds for 2 nodes; 1 is there; never seen: turin"):
+        await hub.gather(wanted, 2, 0.001, unheard)
 
 
 @in_loop
