@@ -12,9 +12,10 @@ from typing import final
 from umbel.errors import NotThere, Rejected
 from umbel.link.base import Data
 from umbel.link.ending import ending
-from umbel.link.pieces import Behind, mapped_pieces
+from umbel.link.pieces import Behind, mapped_pieces, over
 from umbel.server.counts import Counts
 from umbel.store.sql import ServerStore
+from umbel.store.sql.incoming import Incoming
 from umbel.wire import CHUNK, BlobHead
 
 _LARGEST = 64 << 30  # bytes of one blob
@@ -57,8 +58,7 @@ class Uploads:
         found = self._blobs.find(digest)
         if found is not None:
             return found, True
-        incoming = await asyncio.to_thread(self._blobs.incoming, digest, head.size, sender)
-        try:
+        async with self._incoming(digest, head.size, sender) as incoming:
             if incoming.received != head.offset:
                 raise Rejected(
                     f"blob {digest[:12]}: {incoming.received:,} bytes are here, and these begin at {head.offset:,}",
@@ -70,10 +70,25 @@ class Uploads:
                     self._counts.moved["in"] += len(piece)
             if incoming.received < head.size:
                 return incoming.received, False
-            await asyncio.to_thread(incoming.finish)
+            finishing = asyncio.get_running_loop().run_in_executor(None, incoming.finish)
+            try:
+                await over(finishing)  # closing it would wait for the disk, and the event loop with it
+            finally:
+                failed = finishing.exception()
+            if failed is not None:
+                raise failed
             return head.size, True
+
+    @asynccontextmanager
+    async def _incoming(self, digest: str, size: int, sender: str) -> AsyncIterator[Incoming]:
+        """An upload, which is closed in the end, also where its sender has gone before it was there."""
+        opening = asyncio.get_running_loop().run_in_executor(None, self._blobs.incoming, digest, size, sender)
+        try:
+            await over(opening)
+            yield opening.result()
         finally:
-            incoming.close()
+            if opening.exception() is None:
+                opening.result().close()
 
     async def read(self, digest: str, offset: int, reader: str) -> AsyncIterator[Data]:
         """A blob's bytes from an offset on. Who reads many at a time waits, lest it fill the memory by being slow.

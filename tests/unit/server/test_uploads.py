@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
-from tests.unit.node.scripted import on_a_loop
+from tests.unit.node.scripted import PATIENCE, on_a_loop
 from tests.unit.store.sql.stores import opened
 from umbel import wire
 from umbel.digest import digest_of
@@ -102,3 +103,53 @@ async def test_the_same_sender_takes_the_place_of_its_own_upload(tmp_path: Path)
         there, _ = uploads.stat(DIGEST.hex(), "node berlin")
         assert there == 1
         assert await uploads.write(head(1), pieces(1), "node berlin") == (len(DATA), True)
+
+
+@on_a_loop
+async def test_nobody_waits_for_the_disk_when_a_sender_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All has come, and is being synced, which takes long for a large model."""
+    reached, go_on, others_went_on = asyncio.Event(), threading.Event(), list[bool]()
+    loop = asyncio.get_running_loop()
+
+    def slow(_: int) -> None:
+        loop.call_soon_threadsafe(reached.set)
+        others_went_on.append(go_on.wait(PATIENCE))
+
+    monkeypatch.setattr("umbel.store.sql.incoming.sync_file", slow)
+    with opened(tmp_path) as store:
+        uploads = Uploads(store, Counts())
+        writing = asyncio.create_task(uploads.write(head(), pieces(), "node berlin"))
+        await reached.wait()
+        writing.cancel()
+        await asyncio.wait([writing], timeout=0)
+        go_on.set()
+        await asyncio.wait([writing])
+        assert others_went_on == [True]
+        assert uploads.stat(DIGEST.hex(), "node berlin") == (len(DATA), True)
+
+
+@on_a_loop
+async def test_an_upload_whose_sender_has_gone_before_it_began_is_closed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        uploads = Uploads(store, Counts())
+        with store.blobs._alone(DIGEST.hex()):  # another upload of it is just being given up
+            writing = asyncio.create_task(uploads.write(head(), pieces(), "node berlin"))
+            await asyncio.wait([writing], timeout=0)
+            writing.cancel()
+            await asyncio.wait([writing], timeout=0)
+        await asyncio.wait([writing])
+        await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+        assert not store.blobs._uploads
+
+
+@on_a_loop
+async def test_nothing_is_remembered_of_uploads_that_were_wrong(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        uploads = Uploads(store, Counts())
+        for number in range(10):
+            wrong = wire.BlobHead(digest=bytes([number]) * 32, size=len(DATA))
+            with pytest.raises(Rejected, match="do not have its digest"):
+                await uploads.write(wrong, pieces(), "node berlin")
+        assert not store.blobs._uploads

@@ -85,7 +85,7 @@ class ServerBlobs:
         self._fresh: dict[str, _Fresh] = {}
         self._synced: dict[str, bool] = {}  # files that this process wrote, and whether they outlive a loss of power
         self._whole: set[str] = set()  # files that this process has seen to have their digest
-        self._uploads: dict[str, Incoming] = {}  # by the name of the file
+        self._uploads: dict[str, Incoming] = {}  # those that are open, by the name of the file
         self._lately: set[str] | None = None  # what was named since a sweep began that is under way
         self.grown = 0
 
@@ -266,10 +266,10 @@ class ServerBlobs:
         """
         path = self._arrival(digest, sender)
         with self._alone(digest):
-            before = self._uploads.pop(path.name, None)
+            before = self._uploads.get(path.name)
             if before is not None:
                 before.close()
-            made = self._uploads[path.name] = Incoming(path, digest, size, self._take)
+            made = self._uploads[path.name] = Incoming(path, digest, size, kept=self._take, closed=self._closed)
             with suppress(OSError):
                 os.utime(path, (self._now(), self._now()))
         return made
@@ -300,8 +300,13 @@ class ServerBlobs:
             self._synced[digest] = True
             self._whole.add(digest)
             self.grown += size
-        self._uploads.pop(path.name, None)
         return Kept(digest, size, content)
+
+    def _closed(self, upload: Incoming) -> None:
+        name = upload.path.name
+        with self._lock:
+            if self._uploads.get(name) is upload:  # and not one that has taken its place
+                del self._uploads[name]
 
     # --- what is named, and what is not ------------------------------------------------------
 
@@ -407,7 +412,7 @@ class ServerBlobs:
                     return False
             except FileNotFoundError:
                 return False
-            upload = self._uploads.pop(name, None)
+            upload = self._uploads.get(name)
             if upload is not None:
                 upload.close()
             self._remove(path)
@@ -426,7 +431,6 @@ class ServerBlobs:
         """Let go of the uploads."""
         for upload in list(self._uploads.values()):
             upload.close()
-        self._uploads.clear()
 
 
 def _files(directory: Path) -> list[os.DirEntry[str]]:

@@ -27,8 +27,10 @@ class Incoming:
         digest: of the whole, in hex.
         size: of the whole, in bytes.
         kept: takes the whole and synced file to its place.
+        closed: is told when it is over: the file has been taken to its place, or waits for the next try.
 
     Attributes:
+        path: the same.
         received: bytes that have come, from the first on.
 
     Raises:
@@ -36,9 +38,17 @@ class Incoming:
         StoreError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, digest: str, size: int, kept: Callable[[Path, str, int], Kept]) -> None:
-        self.digest, self.size = digest, size
-        self._path, self._kept = path, kept
+    def __init__(
+        self,
+        path: Path,
+        digest: str,
+        size: int,
+        *,
+        kept: Callable[[Path, str, int], Kept],
+        closed: Callable[[Incoming], None],
+    ) -> None:
+        self.path, self.digest, self.size = path, digest, size
+        self._kept, self._closed = kept, closed
         self._sum: Digest | None = None
         self._lock = threading.Lock()
         with readable_errors(path):
@@ -63,7 +73,7 @@ class Incoming:
                 raise Rejected(f"blob {self.digest[:12]} was to have {self.size:,} bytes, and has more")
             found = self._summed()
             try:
-                with readable_errors(self._path):
+                with readable_errors(self.path):
                     os.lseek(self._file, self.received, os.SEEK_SET)
                     write_all(self._file, data)
             except BaseException:
@@ -94,16 +104,13 @@ class Incoming:
                     f"the bytes of blob {self.digest[:12]} do not have its digest; all of them were dropped",
                     advice="send it anew",
                 )
-            with readable_errors(self._path):
+            with readable_errors(self.path):
                 sync_file(self._file)
-            self._close()
-            return self._kept(self._path, self.digest, self.size)
-
-    def drop(self) -> None:
-        """Forget what has come."""
-        with self._lock:
-            if self._file >= 0:
-                self._drop()
+            self._release()
+            try:
+                return self._kept(self.path, self.digest, self.size)
+            finally:
+                self._closed(self)
 
     def close(self) -> None:
         """Let go of the file; what has come stays for the next try."""
@@ -112,8 +119,8 @@ class Incoming:
 
     def _has_its_digest(self) -> bool:
         found = self._summed().digest()
-        with readable_errors(self._path):
-            return is_file_named(bytes.fromhex(self.digest), self._path, found)
+        with readable_errors(self.path):
+            return is_file_named(bytes.fromhex(self.digest), self.path, found)
 
     def _check(self) -> None:
         if self._file < 0:
@@ -126,7 +133,7 @@ class Incoming:
         """The sum over what has come; over what came before this upload it is made when it is needed."""
         if self._sum is None:
             found = Digest()
-            with readable_errors(self._path):
+            with readable_errors(self.path):
                 os.lseek(self._file, 0, os.SEEK_SET)
                 while block := os.read(self._file, _BLOCK):
                     found.update(block)
@@ -135,14 +142,18 @@ class Incoming:
 
     def _close(self) -> None:
         if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+            self._release()
+            self._closed(self)
+
+    def _release(self) -> None:
+        os.close(self._file)
+        self._file = -1
 
     def _drop(self) -> None:
         self._close()
         self.received = 0
         with suppress(FileNotFoundError):
-            os.unlink(self._path)
+            os.unlink(self.path)
 
 
 __all__ = ["Incoming"]
