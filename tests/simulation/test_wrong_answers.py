@@ -269,6 +269,22 @@ def test_what_a_node_sends_and_never_names_is_bounded(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_the_number_of_blobs_that_a_node_sends_and_never_names_is_bounded(tmp_path: Path) -> None:
+    """Each is a file, and a few hundred bytes of memory, however small it is."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            await place.submit(plain())
+            await hand.task()
+            for n in range(300):
+                assert not (await hand.write(b"?", name=n.to_bytes(32, "big"), size=2)).complete
+            assert place.desk is not None
+            assert len(list((tmp_path / "incoming").iterdir())) < 100
+            assert len(place.desk._unnamed._sent[hand.name]) < 100
+
+    asyncio.run(story())
+
+
 def test_what_is_let_go_stays_for_whom_names_it(tmp_path: Path) -> None:
     """Two nodes send the same bytes; one has named them, and the other sends more and more."""
 

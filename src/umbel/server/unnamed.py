@@ -7,6 +7,7 @@ from typing import final
 
 from umbel.aggregate import Expected
 from umbel.engine.question import Question
+from umbel.wire.limits import INLINE
 
 _BESIDE = 1 << 20  # bytes that a file may have beside its arrays: names, padding
 _TIMES = 2  # as much as a node's answers may have; it may have begun one anew
@@ -35,6 +36,7 @@ class Unnamed:
         """
         sent = self._sent.setdefault(node, {})
         sent.pop(digest, None)
+        size = max(size, INLINE)  # what is smaller need not be sent on its own, and is a file, too
         while sent and sum(sent.values()) + size > _TIMES * room:
             oldest = next(iter(sent))
             del sent[oldest]
