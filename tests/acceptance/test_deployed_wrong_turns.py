@@ -243,6 +243,8 @@ def test_a_policy_that_refuses(fed: Federation, tmp_path: Path, monkeypatch: pyt
     (failure,) = missed.value.failures
     assert (failure.client, failure.round, failure.kind) == ("strict", 1, "train")
     assert failure.message.startswith("node strict takes no runs of 'operator'")
+    (told,) = (line for line in fed.records("logs", "refused") if line["event"] == "failure")
+    assert (told["client"], told["round"], told["kind"]) == ("strict", 1, "train")
     judged = fed("policy", "refused", "--config", str(config), "--app", str(fed.app), status=1)
     assert "takes no runs of 'operator'" in judged.stdout
     said = diagnosis(fed, "--config", str(config), "--app", str(fed.app), "--run", "refused")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -123,7 +124,8 @@ def _show(run: wire.Run, outcome: Outcome, *, json: bool) -> None:
     history, record = History(outcome.rows), run_record(run)
     if json:
         failures = [
-            {"client": f.client, "round": f.round, "code": f.code, "message": f.message} for f in outcome.failures
+            {"client": f.client, "round": f.round, "code": f.code, "message": f.message, "traceback": f.traceback}
+            for f in outcome.failures
         ]
         give({**record, "history": [dict(row) for row in history], "failures": failures})
         return
@@ -162,10 +164,17 @@ def logs(
     from umbel.cli.reach import reach
     from umbel.remote.follower import Event, Follower, find_run
 
+    told: dict[Any, Any] = {}  # the last traceback of each client, which people need to see but once
+
     def heard(event: Event) -> None:
+        content = dict(event.content)
         if json:
-            give({"number": event.number, "time": event.time, "kind": event.kind, **event.content})
-        elif said := event_line(event.kind, dict(event.content)):
+            give({"number": event.number, "event": event.kind, "time": event.time, **content})
+            return
+        client, trace = content.get("client"), content.pop("traceback", "")
+        if trace and told.get(client) != trace:
+            told[client] = content["traceback"] = trace
+        if said := event_line(event.kind, content):
             line(f"{clock(event.time)}  {below(said)}")
 
     name, on = _named(run, on)
@@ -191,7 +200,9 @@ def event_line(kind: str, content: dict[str, Any]) -> str:
             return f"round {content['round']} asks {content['cohort']} clients"
         case "failure":
             again = ", and is asked again" if content.get("again") else ""
-            return f"{content['client']} failed{again}: {content['message']}"
+            where = f" in round {content['round']}" if content.get("round") else ""
+            said = f"{content['client']} failed{where}{again}: {content['message']}"
+            return f"{said}\n{indent(str(content.get('traceback', '')), '    ')}".rstrip()
         case "output":
             return f"{content.get('client', '')}: {content.get('text', content.get('output', ''))}".rstrip()
         case "log":

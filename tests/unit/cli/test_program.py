@@ -226,6 +226,11 @@ def test_labels_are_pairs() -> None:
         ),
         ("exchange", {"round": 1, "cohort": 2}, "round 1 asks 2 clients"),
         ("failure", {"client": "a", "message": "it raised", "again": True}, "a failed, and is asked again: it raised"),
+        (
+            "failure",
+            {"client": "a", "round": 2, "message": "it raised", "traceback": "Traceback:\n  File x\n"},
+            "a failed in round 2: it raised\n    Traceback:\n      File x",
+        ),
         ("answers", {"done": 1, "cohort": 2}, ""),
     ],
 )
