@@ -211,6 +211,10 @@ def _introduce(server: Server, authority: Authority, *, json: bool) -> None:
         line("")
         line("A node joins with:")
         line(f"  umbel node {server.ticket} --name NAME --app APP")
+    elif server.token:
+        line("No operator has a valid token any more. Keep this new one; it is not shown again.")
+        line("")
+    if server.token:
         line("You log in, as the operator, with:")
         line(f"  umbel login {server.token}")
         line("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -68,7 +69,7 @@ class Server:
     Attributes:
         settings: how it is set up.
         port, pages_port: where it listens.
-        ticket, token: addresses to join and to log in with, made on the first start; else "".
+        ticket, token: addresses to join and to log in with, if this start has made them; else "".
     """
 
     settings: ServerSettings
@@ -139,7 +140,7 @@ class Server:
             exit.push_async_callback(served.close)
         keeping = asyncio.create_task(self._keep_house(), name="umbel-housekeeping")
         exit.callback(keeping.cancel)
-        await self._first_start()
+        await self._let_somebody_in()
 
     async def _let_go(self, nodes: NodeDesk) -> None:
         """Say goodbye to nodes, and let runs stop where they stand."""
@@ -151,14 +152,18 @@ class Server:
         """The address of this server with a secret, for who is to come in."""
         return str(Address(self.authority.names[0], self.port, secret_of(secret), self.authority.authority_der or None))
 
-    async def _first_start(self) -> None:
-        """A ticket and an operator's token, if nobody has one."""
-        if self.store.tokens():
+    async def _let_somebody_in(self) -> None:
+        """An operator's token if nobody has one that is valid; on the first start a ticket, too."""
+        now, known = time.time(), {token.name: token for token in self.store.tokens()}
+        if any(token.role == "operator" and token.valid(now) for token in known.values()):
             return
-        now = time.time()
-        secret, token = new_token("operator", "operator", seconds=0.0, now=now)
+        names = itertools.chain(["operator"], (f"operator-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in known)
+        secret, token = new_token(name, "operator", seconds=0.0, now=now)
         await asyncio.wrap_future(self.store.keep_token(token, SERVER))
         self.token = self._joined(secret)
+        if known:
+            return
         secret, ticket = new_ticket(uses=100, seconds=7 * 86400.0, creator=SERVER, now=now)
         await asyncio.wrap_future(self.store.keep_ticket(ticket, SERVER))
         self.ticket = self._joined(secret)

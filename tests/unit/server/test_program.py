@@ -135,3 +135,16 @@ def test_that_the_authority_ends_is_said_once_a_day(tmp_path: Path, caplog: pyte
         asyncio.run(main())
     said = [record.getMessage() for record in caplog.records if "certificate-expires" in record.getMessage()]
     assert [words.partition(", in ")[2].partition(";")[0] for words in said] == ["9 days", "8 days"]
+
+
+def test_a_server_that_no_operator_can_enter_makes_another_token(tmp_path: Path) -> None:
+    async def start(revoke: str = "") -> tuple[bool, bool, list[str]]:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        async with started(tmp_path, authority) as server:
+            if revoke:
+                await asyncio.wrap_future(server.store.revoke("token", revoke, "operator"))
+            return bool(server.ticket), bool(server.token), [token.name for token in server.store.tokens()]
+
+    assert asyncio.run(start(revoke="operator")) == (True, True, ["operator"])
+    assert asyncio.run(start()) == (False, True, ["operator", "operator-2"])
+    assert asyncio.run(start()) == (False, False, ["operator", "operator-2"])

@@ -83,6 +83,10 @@ class TokenRow:
     expires: float = 0.0
     revoked: bool = False
 
+    def valid(self, now: float) -> bool:
+        """Does it let its owner in?"""
+        return not self.revoked and (not self.expires or self.expires > now)
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
