@@ -141,6 +141,8 @@ class News:
 
     def _kept(self, run: str, done: Future[int], now: float, kind: str, content: Mapping[str, Any]) -> None:
         self._unkept[run] -= 1
+        if not self._unkept[run]:
+            del self._unkept[run]
         if report_failed(done):
             return
         event = EventRow(number=done.result(), time=now, kind=kind, content=content)
