@@ -186,7 +186,7 @@ def _look_at_apps(apps: list[str], target: Address | None) -> Iterator[Finding]:
 
 def _look_at_policy(config: Path | None, apps: list[str], run: str, target: Address | None) -> Iterator[Finding]:
     from umbel.cli.finding import bad, failed, ok
-    from umbel.cli.localchecks import look_at_config
+    from umbel.cli.localchecks import look_at_config, look_at_permitted
     from umbel.cli.node import node_config
     from umbel.cli.policy import judged
     from umbel.errors import UmbelError
@@ -203,6 +203,8 @@ def _look_at_policy(config: Path | None, apps: list[str], run: str, target: Addr
     if config is not None:
         yield ok("node.toml", f"{config} makes sense")
         yield from look_at_config(settings)
+        for app in apps:
+            yield from look_at_permitted(settings, app)
     try:
         if not run or target is None:
             return

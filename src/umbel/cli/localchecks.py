@@ -161,6 +161,25 @@ def look_at_config(config: NodeConfig) -> Iterator[Finding]:
         yield bad("node.toml", f"this system has no user {config.run_as!r}", "name one that it has in run_as")
 
 
+def look_at_permitted(config: NodeConfig, app: str) -> Iterator[Finding]:
+    """Does a node.toml let an app run that the node would be started with?"""
+    from umbel.apps.describe import describe
+    from umbel.apps.project import Project
+    from umbel.node.policy import is_permitted
+
+    try:
+        described = describe(Project.find(app), handlers=())
+    except UmbelError:
+        return  # `look_at_app` says so
+    if not is_permitted(described, config.policy) and not config.policy.code_from_server:
+        yield bad(
+            "policy",
+            f"it does not let the app {described.name!r} run, whoever asks; under apps it names: "
+            + (", ".join(config.policy.apps or ()) or "nothing"),
+            f"name it there, as {described.name!r} or by its whole digest, {described.digest.hex()}",
+        )
+
+
 def _is_user(name: str) -> bool:
     if os.name != "posix":
         return False
@@ -178,6 +197,7 @@ __all__ = [
     "look_at_app",
     "look_at_config",
     "look_at_directory",
+    "look_at_permitted",
     "look_at_proxies",
     "look_at_secret",
     "through_directly",

@@ -93,6 +93,7 @@ def node_config(
     from umbel.cli.run import labels_of
     from umbel.errors import UsageError
     from umbel.node.config import NodeConfig, check_name, read_config, read_site
+    from umbel.wire.limits import MANY
 
     found = read_config(config) if config is not None else NodeConfig()
     if site is not None:
@@ -109,8 +110,8 @@ def node_config(
         except ValueError as error:
             raise UsageError(str(error), advice="give another --name") from error
     if slots is not None:
-        if slots < 1:
-            raise UsageError(f"--slots is {slots}", advice="give a whole number of at least 1")
+        if not 1 <= slots <= MANY:
+            raise UsageError(f"--slots is {slots}", advice=f"give a whole number from 1 to {MANY}")
         found = found.with_(slots=slots)
     return found.with_(labels={**found.labels, **labels_of(label)}) if label else found
 

@@ -26,6 +26,7 @@ from typing import Any, final
 from umbel.apps.signature import read_key
 from umbel.errors import UsageError
 from umbel.node.reading import Table
+from umbel.wire.limits import MANY
 
 ANYONE = "*"
 KINDS = ("train", "evaluate", "query")
@@ -35,6 +36,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DATASET = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DAY = 86400.0
+_THREADS = 4096  # more than machines have cores
 
 
 @final
@@ -163,7 +165,7 @@ def config_of(values: Mapping[str, Any], *, source: str = "node.toml") -> NodeCo
         name=table.take("name", "", check_name, wanted=_NAME_WORDS),
         labels=_labels(table.table("labels")),
         slots=table.whole("slots", 1, least=1),
-        threads=table.whole("threads", 0),
+        threads=table.whole("threads", 0, most=_THREADS),
         devices=table.text("devices", "auto"),
         run_as=table.text("run_as"),
         policy=_policy(table.table("policy")),
@@ -199,10 +201,12 @@ def check_name(given: Any) -> str:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}", advice="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no TOML: {error}", advice="save it as UTF-8, as TOML asks for") from error
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is no TOML: {error}", advice="see docs/guide/node.md for an example") from error
 
 
@@ -258,6 +262,11 @@ def _data(table: Table) -> Mapping[str, Dataset]:
         its = Table(values, where)
         allow, runs = its.names("allow", (ANYONE,)), its.names("allow_runs", (ANYONE,))
         found[name] = Dataset(name=name, settings=_settings(its.rest(), where), allow=allow, runs=runs)
+    if len(found) > MANY:
+        raise UsageError(
+            f"{table.where} has {len(found)} data sets, and a node at most {MANY}",
+            advice="start several nodes, each with a name, a directory and some of them",
+        )
     return MappingProxyType(found or {DEFAULT: Dataset(name=DEFAULT)})
 
 

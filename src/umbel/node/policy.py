@@ -167,7 +167,7 @@ def _judge_here(task: Task, app: App | None, policy: Policy, who: str) -> Refusa
             f"the run is of {_version(task.app.version, task.app.digest, task.app.object)}",
             advice="install the same version on both sides; `umbel node check` shows the digest at the node",
         )
-    if not _is_permitted(app, policy):
+    if not is_permitted(app, policy):
         named = [*(policy.apps or ()), *(f"signed by {show_key(key)}" for key in policy.signers)]
         return Refusal(
             code=Refused.code,
@@ -178,7 +178,8 @@ def _judge_here(task: Task, app: App | None, policy: Policy, who: str) -> Refusa
     return None
 
 
-def _is_permitted(app: App, policy: Policy) -> bool:
+def is_permitted(app: App, policy: Policy) -> bool:
+    """Does the owner let this app run, for anyone at all?"""
     if policy.apps is None and not policy.signers:
         return True
     by_name = app.name in (policy.apps or ()) or app.digest.hex() in (policy.apps or ())
@@ -270,4 +271,13 @@ def _version(version: str, digest: bytes, where: str) -> str:
     return f"{named}(digest {digest.hex() or 'none'}{f', object {where}' if where else ''})"
 
 
-__all__ = ["Refusal", "blobs_of", "comes_along", "judge", "judge_answer", "pick_dataset", "signatures_of"]
+__all__ = [
+    "Refusal",
+    "blobs_of",
+    "comes_along",
+    "is_permitted",
+    "judge",
+    "judge_answer",
+    "pick_dataset",
+    "signatures_of",
+]

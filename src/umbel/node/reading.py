@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, final
 
 from umbel.errors import UsageError
+from umbel.wire.limits import MANY
 
 T = TypeVar("T")
 _UNITS = {"": 1, "B": 1} | {
@@ -70,15 +71,15 @@ class Table:
         """True or false."""
         return self.take(name, default, _flag, wanted="true or false")
 
-    def whole(self, name: str, default: int, *, least: int = 0) -> int:
+    def whole(self, name: str, default: int, *, least: int = 0, most: int = MANY) -> int:
         """A whole number."""
 
         def read(given: Any) -> int:
-            if type(given) is not int or given < least:
+            if type(given) is not int or not least <= given <= most:
                 raise ValueError
             return given
 
-        return self.take(name, default, read, wanted=f"a whole number of at least {least}")
+        return self.take(name, default, read, wanted=f"a whole number from {least} to {most}")
 
     def names(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """A list of texts."""

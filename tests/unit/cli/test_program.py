@@ -305,6 +305,23 @@ def test_the_doctor_looks_into_a_config(
     assert wrong[0]["advice"]
 
 
+@pytest.mark.parametrize("listed", ["{name}", "{digest}", "{digest:.12}", "another"])
+def test_the_doctor_says_which_app_a_policy_lets_nobody_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], listed: str
+) -> None:
+    """As where it names the beginning of a digest, which is what lines of a log show."""
+    name = f"permitted{uuid.uuid4().hex[:8]}"
+    new_project(tmp_path / name)
+    digest = describe(Project.find(tmp_path / name), handlers=()).digest.hex()
+    apps = listed.format(name=name, digest=digest)
+    (tmp_path / "node.toml").write_text(f'[policy]\napps = ["{apps}"]\n', encoding="utf-8")
+    wrong = apps not in (name, digest)
+    assert doctor(config=tmp_path / "node.toml", app=[str(tmp_path / name)]) == wrong
+    said = capsys.readouterr().out
+    assert (f"bad      policy: it does not let the app '{name}' run" in said) == wrong
+    assert (f"by its whole digest, {digest}" in said) == wrong
+
+
 def test_the_doctor_looks_at_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "node").mkdir()
     (tmp_path / "node" / "node.key").write_text("secret")

@@ -82,6 +82,9 @@ def test_all_that_can_be_said() -> None:
         ("name = 'Berlin'", "node.toml name: 'Berlin' is not"),
         ("slots = 0", "node.toml slots: 0 is not"),
         ("slots = true", "node.toml slots: True is not"),
+        ("slots = 257", "node.toml slots: 257 is not a whole number from 1 to 256"),
+        (f"threads = {10**20}", "node.toml threads: 1"),
+        ("".join(f"[data.d{i}]\n" for i in range(257)), "node.toml [data] has 257 data sets, and a node at most 256"),
         ("slot = 1", "node.toml has no key 'slot'"),
         ("data = 1", "node.toml [data] is a number"),
         ("[data.heart]\nallow = 'alice'", "node.toml [data.heart] allow: 'alice' is not"),
@@ -114,6 +117,11 @@ def test_files_are_read(tmp_path: Path) -> None:
     assert read_config(tmp_path / "node.toml").name == "a"
     (tmp_path / "site.toml").write_text('path = "x"\npassword = "env:P"')
     assert read_site(tmp_path / "site.toml").settings == {"path": "x", "password": "env:P"}
+    (tmp_path / "node.toml").write_bytes(b'\xef\xbb\xbfname = "b"\r\n')  # as editors on Windows write it
+    assert read_config(tmp_path / "node.toml").name == "b"
+    (tmp_path / "node.toml").write_bytes('name = "a"  # Charité'.encode("latin-1"))
+    with pytest.raises(UsageError, match="save it as UTF-8"):
+        read_config(tmp_path / "node.toml")
     with pytest.raises(UsageError, match="cannot be read"):
         read_config(tmp_path / "none.toml")
     (tmp_path / "node.toml").write_text("name = ")
