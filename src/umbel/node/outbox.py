@@ -241,7 +241,8 @@ class Outbox:
 
     def clear(self, key: Key) -> None:
         """Remove the files of an answer that was not kept, or is no more."""
-        self._remove(list(self.files.glob(f"*.{_owner(key)}")))
+        owner = f".{_owner(key)}"
+        self._remove(path for path in list(self.files.iterdir()) if path.suffix == owner)
 
     def _remove(self, paths: Iterable[Path]) -> None:
         """Remove files. To free a large one takes a while: that is done in a thread for which no task waits."""

@@ -314,9 +314,9 @@ class Node:
             return  # it was asked again, or revoked
         del self._waiting[key]
         ended = {"run": key.run, "exchange": key.exchange, "attempt": answer.attempt, "verdict": verdict}
-        await _end(shop, key, "delivered", ended)
         id_ = wire.TaskId(run=key.run, exchange=key.exchange, client=key.client, attempt=answer.attempt)
-        self._observer.delivered(id_, verdict)
+        self._soon(self._observer.delivered, id_, verdict)
+        await _end(shop, key, "delivered", ended)
 
     async def _verdict(self, shop: Workshop, answer: Finished, chunk: int) -> str:
         """Send an answer; gives what the server says."""

@@ -22,10 +22,11 @@ from umbel.apps.frames import Frame
 from umbel.arrays import Arrays
 from umbel.digest import is_file_named
 from umbel.errors import AppDiffers, AppError, ClientFailed, DiskFull, FormatError, UmbelError
+from umbel.link.pieces import over
 from umbel.node import answers
 from umbel.node.arrays_by_file import keep_file, pack_state, unpack_state
 from umbel.node.cache import BlobCache, Read
-from umbel.node.children import Begin, Child, ChildDied, Children, Watch
+from umbel.node.children import Begin, Child, ChildDied, Children, Watch, load_error
 from umbel.node.config import Dataset, NodeConfig
 from umbel.node.installed import InstalledApp
 from umbel.node.outbox import Finished, Key, Outbox
@@ -377,13 +378,18 @@ class Workshop:
         return await self.stored(begun, done)
 
     async def end(self, key: Key, event: str, content: Mapping[str, Any]) -> None:
-        """Forget an answer, and write down why. One that the server rejects is not given again."""
+        """Forget an answer, and write down why, though one is cancelled meanwhile: nobody would come back to it.
+
+        One that the server rejects is not given again.
+        """
 
         def ended() -> None:
             self.outbox.note(event, content)
             (self.outbox.drop if content.get("verdict") == "rejected" else self.outbox.take)(key)
 
-        await self.stored(ended)
+        ending = asyncio.get_running_loop().run_in_executor(self._one, ended)
+        await over(ending)
+        ending.result()
 
     async def trim(self) -> None:
         """End children that have waited too long, let old runs' states go, and settle what has been written."""
@@ -429,7 +435,7 @@ def _failed_there(task: wire.Task, frame: Frame) -> wire.ReportRequest:
 
 def _load_error(app: InstalledApp, frame: Frame) -> AppError:
     message, trace = (str(frame.header.get(name, "")) for name in ("message", "traceback"))
-    return AppError(f"the app {app.app.name!r} cannot be loaded: {message}\n{trace}".rstrip())
+    return load_error(app.app.name, message, trace)
 
 
 def _file(directory: Path, name: str) -> Path:

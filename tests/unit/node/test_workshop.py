@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.unit.node.scripted import PATIENCE, RUN, make_app, on_a_loop
 from umbel import wire
 from umbel.node.children import Begin, Child, Children
 from umbel.node.config import Limits, NodeConfig
-from umbel.node.outbox import Key
+from umbel.node.outbox import Finished, Key
 from umbel.node.states import NodeStates
 from umbel.node.workshop import Workshop
 
@@ -54,6 +55,28 @@ async def test_files_of_an_answer_go_that_was_revoked_before_it_was_kept(tmp_pat
     finally:
         await shop.close()
     assert list(shop.outbox.files.iterdir()) == [shop.outbox.path(others, "0" * 64)]
+
+
+@on_a_loop
+async def test_an_answer_is_forgotten_though_the_session_ends_meanwhile(tmp_path: Path) -> None:
+    """Nobody would come back to it before the node is started again."""
+    shop, go_on = Workshop(NodeConfig(), [], tmp_path, environment={}, now=time.time), threading.Event()
+    try:
+        key = Key(RUN, 1, "berlin")
+        shop.outbox.path(key, "0" * 64).write_bytes(b"a model")
+        answer = Finished(key=key, attempt=1, question=b"", report=b"", files=("0" * 64,))
+        await shop.stored(shop.outbox.finish, answer, "sent", {})
+        busy = asyncio.create_task(shop.stored(go_on.wait, PATIENCE))
+        ending = asyncio.create_task(shop.end(key, "delivered", {"verdict": "accepted"}))
+        await asyncio.wait([busy, ending], timeout=0)
+        ending.cancel()
+        await asyncio.wait([ending], timeout=0)
+        go_on.set()
+        await asyncio.wait([busy, ending])
+        assert await shop.stored(shop.outbox.waiting) == []
+    finally:
+        await shop.close()
+    assert list(shop.outbox.files.iterdir()) == []
 
 
 @on_a_loop
