@@ -22,6 +22,7 @@ from umbel.server.control import ControlDesk
 from umbel.server.counts import Counts
 from umbel.server.people import Person
 from umbel.server.results import pages_of
+from umbel.server.runs import AT_ONCE
 from umbel.server.uploads import Uploads
 from umbel.store.sql.rows import run_of
 
@@ -385,6 +386,25 @@ def test_a_run_says_who_of_those_that_it_has_asked_is_away(tmp_path: Path) -> No
             assert (await hand.task()).id == task.id
             assert await reasons() == {""}
             await hand.report(task, blob_of(trained(task)))
+
+    asyncio.run(story())
+
+
+def test_a_run_that_waits_for_its_turn_says_so(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, _):
+            desk = control_of(place)
+            runs = [await place.submit(plain(), key=str(number)) for number in range(AT_ONCE + 2)]
+
+            async def reason(run: str) -> str:
+                return (await desk.get_run(BOB, wire.GetRunRequest(run=run))).run.reason
+
+            assert await reason(runs[-1]) == "waits its turn: 8 under way, 1 more before it"
+            told = [event async for event in desk.watch_run(BOB, wire.WatchRunRequest(run=runs[-1], now=True))]
+            assert {"status": "queued", "reason": await reason(runs[-1])} in [json.loads(e.content) for e in told]
+            assert place.runs is not None
+            await place.runs.stop(place.runs.find(runs[-2]), "alice")
+            assert (await reason(runs[-1])).endswith("0 more before it")
 
     asyncio.run(story())
 

@@ -155,9 +155,10 @@ class Follower:
         status, reason = str(content.get("status", "")), str(content.get("reason", ""))
         if status not in ENDED:
             self._ending = None  # it was resumed
-        if status == "waiting" and reason and reason != self._waiting and not self._quiet:
-            logger.warning("run-waits: %s", reason)
-        self._waiting = reason if status == "waiting" else ""
+        waiting = reason if status in ("waiting", "queued") else ""
+        if waiting and waiting != self._waiting and not self._quiet:
+            logger.warning("run-waits: %s", waiting)
+        self._waiting = waiting
 
     def _failed(self, content: Mapping[str, Any]) -> None:
         failure = failure_of(content, self.round + 1)

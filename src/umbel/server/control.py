@@ -111,7 +111,7 @@ class ControlDesk:
             dataset=request.dataset,
             app=values_of(app),
         )
-        return wire.SubmitRunResponse(run=_run(await self._runs.submit(row, kept)))
+        return wire.SubmitRunResponse(run=self._run(await self._runs.submit(row, kept)))
 
     def _submitted(self, blob: wire.Blob) -> Kept:
         digest = blob.digest.hex()
@@ -132,7 +132,7 @@ class ControlDesk:
         return wire.ListRunsResponse(runs=some, pages=pages)
 
     def _run(self, row: RunRow) -> wire.Run:
-        return _run(row, self._hub.awaited(row.id) if row.status == "running" else "")
+        return _run(row, self._hub.awaited(row.id) if row.status == "running" else self._runs.turn(row.id))
 
     async def get_run(self, person: Person, request: wire.GetRunRequest) -> wire.GetRunResponse:
         """A run with what came out so far."""
@@ -167,7 +167,7 @@ class ControlDesk:
     async def resume_run(self, person: Person, request: wire.ResumeRunRequest) -> wire.ResumeRunResponse:
         """Go on with a run."""
         run = self._own(person, request.run)
-        return wire.ResumeRunResponse(run=_run(await self._runs.resume(run, request.rounds, person.name)))
+        return wire.ResumeRunResponse(run=self._run(await self._runs.resume(run, request.rounds, person.name)))
 
     async def remove_run(self, person: Person, request: wire.RemoveRunRequest) -> wire.RemoveRunResponse:
         """Remove a run that has ended, and all that it has left."""

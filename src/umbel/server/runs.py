@@ -98,10 +98,24 @@ class Runs:
     async def submit(self, run: RunRow, blobs: Any) -> RunRow:
         """Take a run in; it begins when there is room."""
         kept = await asyncio.wrap_future(self._store.submit(run, blobs))
-        if kept.status == "queued" and kept.id not in self.active and kept.id not in self._queue:
-            self._queue.append(kept.id)
-            self._next()
+        if kept.status == "queued":
+            self._enqueue(kept.id)
         return kept
+
+    def _enqueue(self, run: str) -> None:
+        """Let a run begin when there is room, if it is not under way or waits already; who follows it learns why."""
+        if run in self.active or run in self._queue:
+            return
+        self._queue.append(run)
+        self._next()
+        if turn := self.turn(run):
+            self.news.say(run, "status", {"status": "queued", "reason": turn})
+
+    def turn(self, run: str) -> str:
+        """Why a run has not begun, in words; "" if it does not wait for its turn."""
+        if run not in self._queue:
+            return ""
+        return f"waits its turn: {len(self.active)} under way, {self._queue.index(run)} more before it"
 
     def _next(self) -> None:
         while self._queue and len(self.active) < self._at_once and not self._ending:
@@ -236,9 +250,7 @@ class Runs:
             raise Rejected(f"run {run.id[:8]} has done {run.round} rounds", advice="give more rounds than that")
         changed = self._store.set_status(run.id, "queued", "", rounds=rounds or None, by=who)
         kept = await asyncio.wrap_future(changed)
-        if run.id not in self.active and run.id not in self._queue:  # somebody else may have been quicker
-            self._queue.append(run.id)
-            self._next()
+        self._enqueue(run.id)  # unless somebody else was quicker
         return kept
 
     # --- what nodes report -------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from umbel import wire
+from umbel.progress import Quiet
 from umbel.remote.follower import Follower
 from umbel.remote.line import Line
 
@@ -51,3 +52,38 @@ def test_a_failure_that_repeats_itself_is_told_once(caplog: pytest.LogCaptureFix
 
 def test_nothing_is_told_twice_where_somebody_listens(caplog: pytest.LogCaptureFixture) -> None:
     assert said(caplog, ("failure", {**AWAY, "again": True}), ("failure", AWAY), quiet=True) == []
+
+
+def test_why_a_run_waits_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    turn = ("status", {"status": "queued", "reason": "waits its turn: 8 under way, 0 more before it"})
+    nodes = ("status", {"status": "waiting", "reason": "waits for 2 nodes; 1 is there"})
+    running = ("status", {"status": "running", "reason": ""})
+    lines = said(caplog, ("status", {"status": "queued", "reason": ""}), turn, turn, running, nodes, nodes)
+    assert lines == [f"run-waits: {event[1]['reason']}" for event in (turn, nodes)]
+
+
+def test_how_far_a_round_is_is_shown_as_it_goes() -> None:
+    """Such events are not kept, and so have no number of their own: the server gives that of the last one that is."""
+    shown: list[tuple[str, int]] = []
+
+    class Shown(Quiet):
+        def round_opened(self, round: int, cohort: int) -> None:
+            shown.append(("cohort", cohort))
+
+        def clients_done(self, count: int) -> None:
+            shown.append(("done", count))
+
+    class Passing(Told):
+        def stream(self, name: str, request: wire.WatchRunRequest) -> Iterator[wire.WatchRunResponse]:
+            begun, end = super().stream(name, request)
+            yield begun
+            for kind, content in (("exchange", {"round": 1, "cohort": 4}), ("answers", {"done": 3, "cohort": 4})):
+                yield wire.WatchRunResponse(event=1, kind=kind, content=json.dumps(content))
+            yield begun  # what is kept may come twice
+            yield end
+
+    heard: list[str] = []
+    line = cast("Line", Passing(("status", {"status": "running"})))
+    Follower(line, "1a2b", Shown(), heard=lambda event: heard.append(event.kind)).to_the_end()
+    assert shown == [("cohort", 4), ("done", 3)]
+    assert heard == ["status", "exchange", "answers", "end"]
