@@ -169,7 +169,7 @@ def _there(found: Any) -> str:
 
 def _near(part: str, found: Any) -> str:
     apps = _apps(found)
-    others = [name for name in dir(found) if not name.startswith("_")]
+    others = [name for name in dir(found) if not name.startswith("_") and name != part]
     if apps:
         return nearest(part, apps)
     return nearest(part, others[:20]) if others else "write client = umbel.ClientApp() in it"

@@ -19,7 +19,7 @@ from umbel.errors import AppError, UsageError
 from umbel.link.tasks import task_of
 from umbel.node.answers import failed, sent_blobs
 from umbel.node.arrays_by_file import keep_file, pack_state, unpack_state
-from umbel.node.children import Begin, Child, ChildDied, Children, Watch
+from umbel.node.children import Begin, Child, ChildDied, Children, Watch, load_error
 from umbel.node.config import NodeConfig
 from umbel.node.installed import InstalledApp
 from umbel.node.memory import group_memory
@@ -150,7 +150,7 @@ async def _loaded(child: Child, app: InstalledApp) -> None:
     except ChildDied as error:
         raise error.while_loading(app.app.name) from error
     if head.get("is") != "ready":
-        raise AppError(f"{head.get('message')}\n{head.get('traceback', '')}".rstrip())
+        raise load_error(app.app.name, str(head.get("message")), str(head.get("traceback", "")))
 
 
 async def _given(
@@ -170,7 +170,7 @@ async def _given(
     if model is None:
         raise UsageError(
             "there is no model to begin with",
-            advice="give the path of a .safetensors file, or an app whose ServerApp has one",
+            advice="give --model, the path of a .safetensors file; or an app whose ServerApp has one",
         )
     return model, settings or {}
 

@@ -29,7 +29,7 @@ from umbel.client.failures import code, own_words, trace, words
 from umbel.client.work import Bench
 from umbel.codec import own_classes
 from umbel.digest import is_named
-from umbel.errors import Failure, FormatError, UmbelError, UsageError
+from umbel.errors import Failure, FormatError, HandlerMissing, UmbelError, UsageError
 from umbel.link.tasks import question_of, report_of
 from umbel.node.arrays_by_file import Placing, keep_file, pack_state, unpack_state
 from umbel.node.secrets import resolved
@@ -103,6 +103,11 @@ class Worker:
         _become(begin["run_as"])
         os.chdir(begin["scratch"])
         self.app = load_client(begin["object"], path=Path(begin["source"]))
+        if not self.app.names():
+            raise HandlerMissing(
+                f"{begin['object']} has no handler, so it can be asked nothing",
+                advice="register functions with it: @client.train, @client.evaluate or @client.query",
+            )
         self._client = ClientInfo(name=begin["client"], labels=begin["labels"], site=site)
         self._out, self._pid = Path(begin["out"]), os.getpid()
         self._held: list[object] = []

@@ -53,8 +53,7 @@ class ChildDied(Exception):
 
     def while_loading(self, app: str) -> AppError:
         """What it means for the app that the process was to load."""
-        what, _, advice = str(self).partition("\n  What to do: ")
-        return AppError(f"the app {app!r} cannot be loaded: {what}\n{self.output}".rstrip(), advice=advice)
+        return load_error(app, str(self), self.output)
 
 
 @final
@@ -92,6 +91,18 @@ class Begin:
     def key(self) -> tuple[Any, ...]:
         """Whoever has the same can do each other's tasks."""
         return self.digest, self.object, self.dataset, self.client, self.seed, self.threads
+
+
+def load_error(app: str, message: str, shown: str) -> AppError:
+    """Why an app cannot be loaded; its advice stands at the end, where one looks for it.
+
+    Args:
+        app: its name.
+        message: what happened, and perhaps what to do.
+        shown: a traceback, or what it has printed.
+    """
+    what, _, advice = message.partition("\n  What to do: ")
+    return AppError(f"the app {app!r} cannot be loaded: {what}\n{shown}".rstrip(), advice=advice)
 
 
 @final
@@ -439,4 +450,4 @@ class Children:
             await asyncio.shield(task)
 
 
-__all__ = ["Begin", "Child", "ChildDied", "Children", "Watch"]
+__all__ = ["Begin", "Child", "ChildDied", "Children", "Watch", "load_error"]

@@ -121,6 +121,11 @@ def test_what_is_no_app(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=rf"{name}:client is a int") as caught:
         load_object(f"{name}:client", path=tmp_path)
     assert "other" in caught.value.advice
+    (tmp_path / "alone").mkdir()
+    write_project(tmp_path / "alone", f"{name}_alone", app="client = 3\n")
+    with pytest.raises(UsageError, match="client is a int") as caught:
+        load_object(f"{name}_alone:client", path=tmp_path / "alone")
+    assert caught.value.advice == "write client = umbel.ClientApp() in it"
 
 
 def test_the_other_side(tmp_path: Path, name: str) -> None:

@@ -52,6 +52,13 @@ async def test_a_failure_is_a_value(tmp_path: Path) -> None:
 
 
 @on_a_loop
+async def test_an_app_that_can_be_asked_nothing_cannot_be_loaded(tmp_path: Path) -> None:
+    app = make_app(tmp_path / "app", "import umbel\nclient = umbel.ClientApp()\n")
+    with pytest.raises(AppError, match=r"'myfed' cannot be loaded: .*no handler.*\n  What to do: register functions"):
+        await check(NodeConfig(), app, tmp_path, environment=ENVIRONMENT)
+
+
+@on_a_loop
 async def test_what_is_missing_is_said(tmp_path: Path) -> None:
     app = make_app(tmp_path / "app")
     with pytest.raises(UsageError, match="no model to begin with"):
