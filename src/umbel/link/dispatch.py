@@ -57,6 +57,7 @@ class Dispatch:
         control: answers people; None: nobody does.
         sessions: of the nodes.
         authorize: says who a token's person is, and refuses what the role does not permit.
+        told: what a caller is told instead of an error.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class Dispatch:
         *,
         sessions: Sessions,
         authorize: Authorize | None = None,
+        told: Callable[[UmbelError], UmbelError] = lambda error: error,
     ) -> None:
         self._sessions = sessions
-        self._authorize = authorize
+        self._authorize, self._tells = authorize, told
         self._answers: dict[str, Callable[..., Any]] = {}
         self.methods: dict[str, Method] = {}
         for table, answers in ((NODE, nodes), (CONTROL, control)):
@@ -84,7 +86,7 @@ class Dispatch:
         Raises:
             Broken: it went wrong.
         """
-        async with _told(path):
+        async with self._told(path):
             method, who = self._admit(path, body, metadata)
             request = _parsed(method, body)
             response = await self._answers[path](*who, request)
@@ -96,7 +98,7 @@ class Dispatch:
         Raises:
             Broken: it went wrong.
         """
-        async with _told(path):
+        async with self._told(path):
             method, who = self._admit(path, body, metadata)
             request = _parsed(method, body)
             async with ending(self._answers[path](*who, request)) as answers:
@@ -114,7 +116,7 @@ class Dispatch:
         Raises:
             Broken: it went wrong.
         """
-        async with _told(path):
+        async with self._told(path):
             first = await anext(messages, None)
             if first is None:
                 raise Rejected("a blob was announced, and nothing sent")
@@ -124,6 +126,19 @@ class Dispatch:
             async with ending(_pieces(head, messages)) as pieces:
                 response = await self._answers[path](*who, head, pieces)
             return _serialized(response)
+
+    @asynccontextmanager
+    async def _told(self, path: str) -> AsyncIterator[None]:
+        """Errors of ours reach the caller; of others it learns a number, under which the log has the rest."""
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit, Broken):
+            raise
+        except UmbelError as error:
+            told = self._tells(error)
+            raise Broken(status_of(told) or _incident(path, told)) from error
+        except Exception as error:  # a call ends here
+            raise Broken(_incident(path, error)) from error
 
     def _admit(self, path: str, body: bytes, metadata: Metadata) -> tuple[Method, tuple[Any, ...]]:
         """The call, and on whose behalf it is made."""
@@ -173,19 +188,6 @@ def _parsed(method: Method, body: bytes) -> Any:
 def _serialized(response: Any) -> bytes:
     data: bytes = response.SerializeToString()
     return data
-
-
-@asynccontextmanager
-async def _told(path: str) -> AsyncIterator[None]:
-    """Errors of ours reach the caller; of others it learns a number, under which the log has the rest."""
-    try:
-        yield
-    except (asyncio.CancelledError, GeneratorExit, Broken):
-        raise
-    except UmbelError as error:
-        raise Broken(status_of(error) or _incident(path, error)) from error
-    except Exception as error:  # a call ends here
-        raise Broken(_incident(path, error)) from error
 
 
 def _incident(path: str, error: Exception) -> Status:
