@@ -84,8 +84,8 @@ def server(
         keep_days=keep_days,
         **_apps(app or []),
     )
-    renew = partial(_authority, dir, name or ["localhost"], cert, key)
-    asyncio.run(_serve(settings, renew, json=json))
+    show = partial(_authority, dir, name or ["localhost"], cert, key)
+    asyncio.run(_serve(settings, show, json=json))
 
 
 def _check_installed() -> None:
@@ -157,7 +157,7 @@ def _place(pages: str) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-async def _serve(settings: ServerSettings, renew: Callable[[], Authority], *, json: bool) -> None:
+async def _serve(settings: ServerSettings, show: Callable[[], Authority], *, json: bool) -> None:
     import asyncio
     import time
 
@@ -167,13 +167,14 @@ async def _serve(settings: ServerSettings, renew: Callable[[], Authority], *, js
     from umbel.server.program import Server
 
     hold_message_memory()
-    ending, authority = asyncio.Event(), renew()
+    ending = asyncio.Event()
     on_signal(ending.set)
-    if warning := authority.warning(time.time()):
-        say(warning, json=json, level="warning")
-    started = await Server.start(settings, authority, renew)
+    started = await Server.start(settings, show)
     try:
-        _introduce(started, authority, json=json)
+        if warning := started.authority.warning(time.time()):
+            say(warning, json=json, level="warning")
+        _introduce(started, started.authority, json=json)
+        started.introduced()
         await ending.wait()
         say("The server ends; runs go on when it is started again.", json=json)
     finally:

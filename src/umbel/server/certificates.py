@@ -17,7 +17,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import itertools
-import os
 import re
 import secrets
 from collections.abc import Iterable, Sequence
@@ -33,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from umbel.errors import CorruptFile, UsageError
-from umbel.store.durable import BINARY, TEMPORARY, readable_errors, sync_directory, sync_file, write_all
+from umbel.store.durable import readable_errors, replace_secret
 
 DAY: Final = 86_400.0  # seconds
 AUTHORITY_LIFE: Final = 3652 * DAY
@@ -105,12 +104,12 @@ class Authority:
         with readable_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (directory / _AUTHORITY).exists():
-            _write(directory / _AUTHORITY, _make_authority(now))
+            replace_secret(directory / _AUTHORITY, _make_authority(now))
         key, certificate = _read(directory / _AUTHORITY)
         _check_lives(directory / _AUTHORITY, certificate, now)
         public = certificate.public_bytes(serialization.Encoding.PEM)
         if not (directory / _PUBLIC).exists() or (directory / _PUBLIC).read_bytes() != public:
-            _write(directory / _PUBLIC, public, mode=0o644)
+            replace_secret(directory / _PUBLIC, public, mode=0o644)
         server_key, server = _server(directory / _SERVER, wanted, key, certificate, now)
         return cls(
             authority_der=certificate.public_bytes(serialization.Encoding.DER),
@@ -231,7 +230,7 @@ def _server(
                 return own, certificate
         except CorruptFile:
             pass  # nobody trusts it in particular: a new one is as good
-    _write(file, _make_server(sorted(wanted), key, authority, now))
+    replace_secret(file, _make_server(sorted(wanted), key, authority, now))
     return _read(file)
 
 
@@ -312,21 +311,6 @@ def _read(file: Path) -> tuple[_Key, x509.Certificate]:
     if not isinstance(key, _Key) or key.public_key() != certificate.public_key():
         raise CorruptFile(f"key and certificate of {file} do not belong together", advice="bring it back from a backup")
     return key, certificate
-
-
-def _write(file: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a file as a whole that, from its first byte on, nobody else may read."""
-    temporary = file.with_name(file.name + TEMPORARY)
-    with readable_errors(file):
-        temporary.unlink(missing_ok=True)
-        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
-        try:
-            write_all(opened, content)
-            sync_file(opened)
-        finally:
-            os.close(opened)
-        temporary.replace(file)
-    sync_directory(file.parent)
 
 
 def _brought_chain(path: Path) -> list[x509.Certificate]:

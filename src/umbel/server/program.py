@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -26,7 +26,9 @@ from umbel.server.hub import Hub
 from umbel.server.installed import Installed
 from umbel.server.people import SERVER, Person, hashed, new_ticket, new_token, permit, secret_of
 from umbel.server.runs import AT_ONCE, Runs
+from umbel.server.trouble import Trouble
 from umbel.server.uploads import Uploads
+from umbel.server.welcome import Welcome
 from umbel.store.sql import ServerStore
 
 logger = logging.getLogger("umbel")
@@ -74,6 +76,7 @@ class Server:
 
     settings: ServerSettings
     authority: Authority
+    show: Callable[[], Authority]
     store: ServerStore
     hub: Hub
     runs: Runs
@@ -81,21 +84,18 @@ class Server:
     pages_port: int = 0
     ticket: str = ""
     token: str = ""
-    _renew: Callable[[], Authority] | None = None
     _listening: GrpcServer | None = None
     _warned: float = field(default_factory=time.time)
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
-    async def start(
-        cls, settings: ServerSettings, authority: Authority, renew: Callable[[], Authority] | None = None
-    ) -> Server:
+    async def start(cls, settings: ServerSettings, show: Callable[[], Authority]) -> Server:
         """Open the store, go on with all runs, and listen.
 
         Args:
             settings: how it is set up.
-            authority: what it shows to nodes and people.
-            renew: gives what it is to show when that expires soon.
+            show: gives what it shows to nodes and people; asked when no other server can be in the directory, and again
+                when that expires soon.
 
         Raises:
             InUse: another server has this store.
@@ -109,8 +109,8 @@ class Server:
             hub = Hub([node.name for node in store.nodes() if node.connected], enrolled=store.nodes)
             apps = [await asyncio.to_thread(app.unpacked, settings.directory / "apps") for app in settings.apps]
             runs, counts = Runs(store, hub, at_once=settings.at_once, installed=Installed(apps)), Counts()
-            self = cls(settings, authority, store, hub, runs)
-            self._renew = renew
+            authority = await asyncio.to_thread(show)
+            self = cls(settings, authority, show, store, hub, runs)
             await self._listen(exit, authority, counts)
             runs.start()
             self._exit = exit.pop_all()
@@ -122,7 +122,7 @@ class Server:
         nodes = NodeDesk(store, sessions, hub, runs, uploads, counts=counts, allowed=settings.allowed)
         control = ControlDesk(store, hub, runs, uploads, nodes=nodes, authority_expires=self._expires)
         listening = await serve(
-            Dispatch(nodes, control, sessions=sessions, authorize=self._authorize),
+            Dispatch(nodes, control, sessions=sessions, authorize=self._authorize, told=Trouble()),
             address=target_of(settings.host, settings.port),
             certificate=authority.certificate_pem,
             key=authority.key_pem,
@@ -153,20 +153,40 @@ class Server:
         return str(Address(self.authority.names[0], self.port, secret_of(secret), self.authority.authority_der or None))
 
     async def _let_somebody_in(self) -> None:
-        """An operator's token if nobody has one that is valid; on the first start a ticket, too."""
-        now, known = time.time(), {token.name: token for token in self.store.tokens()}
-        if any(token.role == "operator" and token.valid(now) for token in known.values()):
-            return
+        """An operator's token if nobody has one that is valid; on the first start a ticket, too.
+
+        Those that a start made and could not show are shown now.
+        """
+        now, known = time.time(), self.store.tokens()
+        welcome = await asyncio.to_thread(Welcome.read, self.settings.directory)
+        mine = next((token for token in known if welcome and token.secret == hashed(welcome.token)), None)
+        if mine is None or not mine.valid(now):
+            if any(token.role == "operator" and token.valid(now) for token in known):
+                return
+            if welcome is None or mine is not None:
+                welcome = await asyncio.to_thread(Welcome.make, self.settings.directory, ticket=not known)
+            await self._keep_token(welcome, {token.name for token in known}, now)
+        assert welcome is not None
+        self.token = self._joined(welcome.token)
+        if welcome.ticket:
+            await self._keep_ticket(welcome, now)
+            self.ticket = self._joined(welcome.ticket)
+
+    async def _keep_token(self, welcome: Welcome, taken: Collection[str], now: float) -> None:
         names = itertools.chain(["operator"], (f"operator-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in known)
-        secret, token = new_token(name, "operator", seconds=0.0, now=now)
-        await asyncio.wrap_future(self.store.keep_token(token, SERVER))
-        self.token = self._joined(secret)
-        if known:
+        name = next(name for name in names if name not in taken)
+        _, token = new_token(name, "operator", seconds=0.0, now=now)
+        await asyncio.wrap_future(self.store.keep_token(replace(token, secret=hashed(welcome.token)), SERVER))
+
+    async def _keep_ticket(self, welcome: Welcome, now: float) -> None:
+        if hashed(welcome.ticket) in {ticket.secret for ticket in self.store.tickets()}:
             return
-        secret, ticket = new_ticket(uses=100, seconds=7 * 86400.0, creator=SERVER, now=now)
-        await asyncio.wrap_future(self.store.keep_ticket(ticket, SERVER))
-        self.ticket = self._joined(secret)
+        _, ticket = new_ticket(uses=100, seconds=7 * 86400.0, creator=SERVER, now=now)
+        await asyncio.wrap_future(self.store.keep_ticket(replace(ticket, secret=hashed(welcome.ticket)), SERVER))
+
+    def introduced(self) -> None:
+        """Token and ticket have been shown: no later start shows them."""
+        Welcome.forget(self.settings.directory)
 
     def _authorize(self, token: str | None, method: str) -> Person:
         """Who may do this.
@@ -220,11 +240,11 @@ class Server:
 
     async def _renew_certificate(self) -> None:
         """Show another certificate before this one expires."""
-        if self._renew is None or self._listening is None or time.time() < self.authority.renewed:
+        if self._listening is None or time.time() < self.authority.renewed:
             return
         before = self.authority.certificate_pem
         try:
-            self.authority = await asyncio.to_thread(self._renew)
+            self.authority = await asyncio.to_thread(self.show)
         except UmbelError as error:
             logger.warning("certificate-expires: the certificate was not renewed: %s", error)
             return

@@ -170,6 +170,27 @@ def replace_file(path: Path, data: bytes | memoryview, *, sync: bool = True) -> 
             raise
 
 
+def replace_secret(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """The same of a file that, from its first byte on, nobody else may read; it and its name outlive a loss of power.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        mode: who may read it.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    with readable_errors(path):
+        temporary.unlink(missing_ok=True)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
+        try:
+            write_all(file, data)
+            sync_file(file)
+        finally:
+            os.close(file)
+        _rename(temporary, path)
+    sync_directory(path.parent)
+
+
 __all__ = [
     "BINARY",
     "GO_ON",
@@ -178,6 +199,7 @@ __all__ = [
     "readable_errors",
     "remove",
     "replace_file",
+    "replace_secret",
     "sync_directory",
     "sync_file",
     "write_all",

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,18 +22,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.postgres import Cluster
 from umbel.errors import InUse
+from umbel.link.address import Address
 from umbel.server.certificates import DAY, RENEW, Authority
+from umbel.server.people import hashed
 from umbel.server.program import Server, ServerSettings
+from umbel.store.sql import ServerStore
 
 pytest_plugins = ("tests.postgres",)
 
 
 @asynccontextmanager
-async def started(
-    directory: Path, authority: Authority, renew: Callable[[], Authority] | None = None, *, database: str = ""
-) -> AsyncIterator[Server]:
+async def started(directory: Path, *shown: Authority, database: str = "") -> AsyncIterator[Server]:
+    """A server that shows these, one after the other."""
+    left = [*shown]
     settings = ServerSettings(directory=directory, database=database, host="127.0.0.1", port=0, pages=("127.0.0.1", 0))
-    server = await Server.start(settings, authority, renew)
+    server = await Server.start(settings, lambda: left.pop(0) if len(left) > 1 else left[0])
     try:
         yield server
     finally:
@@ -99,7 +102,7 @@ def test_when_the_certificate_ends_is_said_of_the_one_that_is_shown(tmp_path: Pa
         authority = Authority.open(tmp_path, ["localhost"], time.time())
         later = replace(authority, expires=3e9)
         old = replace(authority, expires=2e9, renewed=time.time() - RENEW)
-        async with started(tmp_path, old, lambda: later) as server:
+        async with started(tmp_path, old, later) as server:
             while server.authority is old:
                 await asyncio.sleep(0)
             assert await metric(server, "umbel_authority_expires_seconds") == [3e9]
@@ -114,7 +117,7 @@ def test_a_certificate_that_nobody_has_replaced_was_not_renewed(
         authority = Authority.open(tmp_path, ["localhost"], time.time())
         old = replace(authority, renewed=time.time() - RENEW)
         again = replace(old)
-        async with started(tmp_path, old, lambda: again) as server:
+        async with started(tmp_path, old, again) as server:
             while server.authority is old:
                 await asyncio.sleep(0)
             await asyncio.wrap_future(server.store.sweep())
@@ -143,8 +146,52 @@ def test_a_server_that_no_operator_can_enter_makes_another_token(tmp_path: Path)
         async with started(tmp_path, authority) as server:
             if revoke:
                 await asyncio.wrap_future(server.store.revoke("token", revoke, "operator"))
+            server.introduced()
             return bool(server.ticket), bool(server.token), [token.name for token in server.store.tokens()]
 
     assert asyncio.run(start(revoke="operator")) == (True, True, ["operator"])
     assert asyncio.run(start()) == (False, True, ["operator", "operator-2"])
     assert asyncio.run(start()) == (False, False, ["operator", "operator-2"])
+
+
+def test_what_lets_people_in_is_shown_until_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may end between any two steps of the first start."""
+
+    async def start(*, shows: bool = False) -> list[str]:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        async with started(tmp_path, authority) as server:
+            if shows:
+                server.introduced()
+            secrets = [Address.parse(text).secret_text for text in (server.token, server.ticket) if text]
+            kept = [t.secret for t in server.store.tokens()] + [t.secret for t in server.store.tickets()]
+            assert not secrets or kept == [*map(hashed, secrets)]
+            return secrets
+
+    for step in ("keep_token", "keep_ticket"):
+        with monkeypatch.context() as patch:
+            patch.setattr(ServerStore, step, ends)
+            with pytest.raises(KeyboardInterrupt):
+                asyncio.run(start())
+    first = asyncio.run(start())
+    assert len(first) == 2
+    assert (tmp_path / "welcome.json").stat().st_mode & 0o077 == 0
+    assert asyncio.run(start(shows=True)) == first
+    assert asyncio.run(start()) == []
+    assert not (tmp_path / "welcome.json").exists()
+
+
+def ends(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_server_that_is_refused_changes_no_certificate(tmp_path: Path) -> None:
+    async def main() -> None:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        before = {path: path.read_bytes() for path in tmp_path.glob("*.pem")}
+        async with started(tmp_path, authority):
+            settings = ServerSettings(directory=tmp_path, host="127.0.0.1", port=0, pages=None)
+            with pytest.raises(InUse):
+                await Server.start(settings, lambda: Authority.open(tmp_path, ["elsewhere"], time.time()))
+        assert {path: path.read_bytes() for path in tmp_path.glob("*.pem")} == before
+
+    asyncio.run(main())
