@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("umbel")
 _SHOWN_FAILURES = 10
+_PASSING = frozenset({"exchange", "answers"})  # nobody keeps them: their number is that of the last event that is kept
 _MOST = 1 << 22  # characters of an event, and of a result: what fits into a message
 
 
@@ -121,7 +122,7 @@ class Follower:
 
         request = wire.WatchRunRequest(run=self._run, since=self._since, now=now)
         for message in self._line.stream("WatchRun", request):
-            if message.event <= self._since:
+            if message.event <= self._since and message.kind not in _PASSING:
                 continue  # at least once
             content = wire.from_json(message.content, "event", _MOST)
             self._take(Event(message.event, message.time, message.kind, content))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from umbel import wire
-from umbel.progress import Quiet
+from umbel.engine.history import History
 from umbel.remote.follower import Follower
 from umbel.remote.line import Line
 
@@ -66,12 +66,18 @@ def test_how_far_a_round_is_is_shown_as_it_goes() -> None:
     """Such events are not kept, and so have no number of their own: the server gives that of the last one that is."""
     shown: list[tuple[str, int]] = []
 
-    class Shown(Quiet):
+    class Shown:
         def round_opened(self, round: int, cohort: int) -> None:
-            shown.append(("cohort", cohort))
+            shown.append((f"round {round}", cohort))
 
         def clients_done(self, count: int) -> None:
             shown.append(("done", count))
+
+        def committed(self, history: History) -> None:
+            raise AssertionError(history)
+
+        def close(self) -> None:
+            raise AssertionError("it is for others to close")
 
     class Passing(Told):
         def stream(self, name: str, request: wire.WatchRunRequest) -> Iterator[wire.WatchRunResponse]:
@@ -85,5 +91,5 @@ def test_how_far_a_round_is_is_shown_as_it_goes() -> None:
     heard: list[str] = []
     line = cast("Line", Passing(("status", {"status": "running"})))
     Follower(line, "1a2b", Shown(), heard=lambda event: heard.append(event.kind)).to_the_end()
-    assert shown == [("cohort", 4), ("done", 3)]
+    assert shown == [("round 1", 4), ("done", 3)]
     assert heard == ["status", "exchange", "answers", "end"]
