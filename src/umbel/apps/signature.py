@@ -17,7 +17,7 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -190,20 +190,6 @@ def signers(wheel: Path, digest: bytes) -> tuple[bytes, ...]:
     return tuple(sorted({each.key for each in verify(path, digest)})) if path.exists() else ()
 
 
-def check_signed(digest: bytes, found: Collection[bytes], trusted: Sequence[bytes], *, what: str = "the app") -> None:
-    """Refuse an app that none of the trusted signers has signed.
-
-    Raises:
-        BadSignature: says who has signed it and who should have.
-    """
-    if not set(found) & set(trusted):
-        by = ", ".join(map(show_key, found)) or "nobody"
-        raise BadSignature(
-            f"{what} with digest {digest.hex()} is signed by {by}, and by none of {', '.join(map(show_key, trusted))}",
-            advice="have one of them sign it, or let the policy of the node trust its signer",
-        )
-
-
 def _path(wheel: Path) -> Path:
     return wheel.with_name(wheel.name + SUFFIX)
 
@@ -248,7 +234,6 @@ __all__ = [
     "SUFFIX",
     "Signature",
     "check_right",
-    "check_signed",
     "make_key",
     "read_key",
     "show_key",

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("umbel")
 _TRIES = 10  # to read a result that changes meanwhile
 _KEPT_BLOBS = 4  # the state's and the best model, now and a round ago
-_MOST = 1 << 22  # characters of a result: what fits into a message
 
 
 @final

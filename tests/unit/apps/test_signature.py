@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.apps.projects import APP, contents, write_wheel
 from umbel.apps.describe import describe
 from umbel.apps.project import Project
-from umbel.apps.signature import check_signed, make_key, read_key, show_key, sign, sign_digest, signers, verify
+from umbel.apps.signature import make_key, read_key, show_key, sign, sign_digest, signers, verify
 from umbel.errors import BadSignature, UsageError
 
 NAME = "myfed"
@@ -130,14 +130,6 @@ def test_no_bit_of_a_signature_may_change(tmp_path_factory: pytest.TempPathFacto
     (directory / "a.whl.sig").write_text(json.dumps({"digest": bytes(32).hex(), "signatures": [row]}))
     with pytest.raises(BadSignature, match="is wrong"):
         verify(directory / "a.whl.sig", bytes(32))
-
-
-def test_who_must_have_signed() -> None:
-    one, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    keys = [each.public_key().public_bytes_raw() for each in (one, other)]
-    check_signed(bytes(32), keys, keys[1:])
-    with pytest.raises(BadSignature, match="is signed by nobody, and by none of ed25519:"):
-        check_signed(bytes(32), [], keys)
 
 
 def test_what_is_no_key_file(tmp_path: Path) -> None:
