@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,9 +54,6 @@ ROLES: Final[Mapping[str, Role]] = {
 }
 """The least role for each call of `ControlService`. What is not here nobody may do."""
 
-OWNED: Final = frozenset({"StopRun", "ResumeRun", "RemoveRun", "ReadRunBlob"})
-"""Calls about one run, which a runner may make for its own runs only."""
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -75,41 +71,24 @@ class Person:
     expires: float = 0.0
 
 
-def permits(role: str, method: str, owner: str | None = None, person: str | None = None) -> None:
-    """Refuse what a role does not permit.
-
-    Args:
-        role: of the caller.
-        method: of ControlService, as in "StopRun".
-        owner: whose run it is about; None: that is not known yet, and looked at when it is.
-        person: the caller's name; needed where there is an owner.
-
-    Raises:
-        NotAllowed: says which role is needed, or whose run it is.
-    """
-    needed = ROLES.get(method)
-    if needed is None:
-        raise NotAllowed(f"nobody may call {method[:80]!r}", advice="update the server, or this program")
-    who = f"{person!r}, a {role}," if person is not None else f"a {role}"
-    if role not in ORDER or ORDER.index(role) > ORDER.index(needed):
-        raise NotAllowed(
-            f"{who} may not call {method}: that needs the role {needed}",
-            advice=f"ask the operator of the server for a token with the role {needed}",
-        )
-    if method in OWNED and role != "operator" and owner is not None and owner != person:
-        raise NotAllowed(
-            f"{who} may not call {method} for a run of {owner!r}",
-            advice=f"ask {owner!r}, or an operator: others may look at a run only",
-        )
-
-
 def permit(person: Person, method: str) -> None:
     """Refuse what a person's role does not permit; whose run it is about is looked at by `check_own`.
+
+    Args:
+        person: who calls.
+        method: of ControlService, as in "StopRun".
 
     Raises:
         NotAllowed: says which role is needed.
     """
-    permits(person.role, method, person=person.name)
+    needed = ROLES.get(method)
+    if needed is None:
+        raise NotAllowed(f"nobody may call {method[:80]!r}", advice="update the server, or this program")
+    if person.role not in ORDER or ORDER.index(person.role) > ORDER.index(needed):
+        raise NotAllowed(
+            f"{person.name!r}, a {person.role}, may not call {method}: that needs the role {needed}",
+            advice=f"ask the operator of the server for a token with the role {needed}",
+        )
 
 
 def owns(person: Person, owner: str) -> bool:
@@ -158,11 +137,6 @@ def secret_of(text: str) -> bytes:
 def hashed(secret: str | bytes) -> bytes:
     """What is kept of a secret: SHA-256 of its text, 32 bytes."""
     return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).digest()
-
-
-def is_secret(given: str, kept: bytes) -> bool:
-    """Is this the secret of which that was kept? Takes as long whatever differs."""
-    return hmac.compare_digest(hashed(given), kept)
 
 
 def new_token(name: str, role: str, *, seconds: float, now: float) -> tuple[str, TokenRow]:
@@ -220,7 +194,6 @@ def new_ticket(*, uses: int, seconds: float, creator: str, now: float) -> tuple[
 __all__ = [
     "NODE",
     "ORDER",
-    "OWNED",
     "ROLES",
     "SECRET",
     "SERVER",
@@ -228,12 +201,10 @@ __all__ = [
     "Role",
     "check_own",
     "hashed",
-    "is_secret",
     "new_secret",
     "new_ticket",
     "new_token",
     "owns",
     "permit",
-    "permits",
     "secret_of",
 ]
