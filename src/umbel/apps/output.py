@@ -32,7 +32,7 @@ class Output:
         self._tail, self._line = bytearray(), bytearray()
         self._lines = 0
         os.set_blocking(file, False)
-        asyncio.get_running_loop().add_reader(file, self._read)
+        asyncio.get_running_loop().add_reader(file, self.read)
 
     def begin(self) -> None:
         """A task begins: what was printed before is not its output."""
@@ -42,15 +42,15 @@ class Output:
     def tail(self) -> str:
         """The last of what was printed since."""
         for _ in range(_ENOUGH):
-            if not self._read():
+            if not self.read():
                 break
         if self._line:
             self._say(bytes(self._line))
             self._line.clear()
         return self._tail.decode(errors="replace")
 
-    def _read(self) -> bool:
-        """Was there anything?"""
+    def read(self) -> bool:
+        """Read what there is; was there anything?"""
         if self._file < 0:
             return False
         try:
@@ -66,11 +66,10 @@ class Output:
         return True
 
     def _take(self, data: bytes) -> None:
-        self._tail += data[-KEPT:]
-        del self._tail[:-KEPT]
+        self._tail[:] = _shown(bytes(self._tail) + data)[-KEPT:]
         if self._lines > self._most:
             return
-        *lines, rest = (bytes(self._line) + data).split(b"\n")
+        *lines, rest = _shown(bytes(self._line) + data).split(b"\n")
         for line in lines:
             self._say(line)
         self._line[:] = rest
@@ -93,6 +92,15 @@ class Output:
                 asyncio.get_running_loop().remove_reader(self._file)
             os.close(self._file)
             self._file = -1
+
+
+def _shown(text: bytes) -> bytes:
+    """What a terminal shows: of a line that is written again and again, as a progress bar is, the last."""
+    return b"\n".join(map(_last, text.split(b"\n"))) if b"\r" in text else text
+
+
+def _last(line: bytes) -> bytes:
+    return line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
 
 
 __all__ = ["KEPT", "MOST_LINES", "Output"]
