@@ -14,12 +14,15 @@ import pytest
 from tests.simulation.hands import PATIENCE, Hand, blob_of, one_node, plain, trained
 from tests.simulation.network import APP
 from umbel import wire
-from umbel.errors import DiskFull
+from umbel.errors import DiskFull, StoreError
+from umbel.server import runs as server_runs
 from umbel.server.control import ControlDesk
 from umbel.server.desk import Desk
 from umbel.server.people import Person
 from umbel.server.wanted import Wanted
+from umbel.store.sql.values import Status
 
+AWAY = StoreError("the database does not answer", advice="check that it runs")
 ACCEPTED, LATE = wire.ReportResponse.VERDICT_ACCEPTED, wire.ReportResponse.VERDICT_LATE
 
 
@@ -83,13 +86,75 @@ def test_an_exchange_that_cannot_be_written_ends_its_run_though_nodes_were_asked
                 failing.set_exception(DiskFull("no room left", advice="free some"))
                 async with asyncio.timeout(PATIENCE):
                     row = await place.ended(run)
-            assert (row.status, row.reason) == ("failed", "no room left\n  What to do: free some")
+            advice = f"free some space; then: umbel resume {run[:8]}"
+            assert (row.status, row.reason) == ("failed", f"no room left\n  What to do: {advice}")
             assert await hand.report(task, blob_of(trained(task))) == LATE
             assert place.runs is not None
             await place.runs.resume(row, 0, "alice")
             again = await hand.task()
             assert (again.id.exchange, again.id.client) == (task.id.exchange, task.id.client)
             assert await hand.report(again, blob_of(trained(again))) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+
+    asyncio.run(story())
+
+
+def test_the_end_of_a_run_is_written_down_when_that_can_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would seem to go on for ever, after the database was away for long."""
+    monkeypatch.setattr(server_runs, "_AGAIN", 0.0)
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            assert place.store is not None
+            assert place.runs is not None
+            run = await place.submit(plain())
+            task = await hand.task()
+            real, tries, active = place.store.set_status, iter([AWAY, AWAY, None]), place.runs.active
+
+            def set_status(id: str, status: Status, reason: str = "", **more: Any) -> Future[Any]:
+                error = next(tries) if status == "finished" else None
+                if error is None:
+                    return real(id, status, reason, **more)
+                assert run in active
+                failed: Future[Any] = Future()
+                failed.set_exception(error)
+                return failed
+
+            monkeypatch.setattr(place.store, "set_status", set_status)
+            assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(run)).status == "finished"
+            assert place.store.run(run).status == "finished"
+            assert active == {}
+
+    asyncio.run(story())
+    assert caplog.text.count(f"not-kept: what happened in a run could not be written down: {AWAY.what}") == 2
+
+
+def test_a_server_that_ends_before_that_goes_on_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            assert place.store is not None
+            run = await place.submit(plain())
+            task = await hand.task()
+            tried = asyncio.Event()
+
+            def set_status(*_: Any) -> Future[Any]:
+                tried.set()
+                failed: Future[Any] = Future()
+                failed.set_exception(AWAY)
+                return failed
+
+            monkeypatch.setattr(place.store, "set_status", set_status)
+            assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                await tried.wait()
+                await place.stop()
+                await hand.away()
+            place.start()
             async with asyncio.timeout(PATIENCE):
                 assert (await place.ended(run)).status == "finished"
 

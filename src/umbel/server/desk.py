@@ -287,8 +287,7 @@ class Desk:
         if free < need:
             raise DiskFull(
                 f"round {question.round} does not open: {need:,} bytes are needed, for {asked} answers of {size:,} "
-                f"and all else, and {free:,} are free on the server's disk",
-                advice="free some space; then: umbel resume " + self._run.id[:8],
+                f"and all else, and {free:,} are free on the server's disk"
             )
 
     def _exchange(self, question: Question, template: Task, blobs: frozenset[str]) -> OpenExchange:

@@ -14,12 +14,13 @@ from umbel.engine.driver import Loop, drive
 from umbel.engine.federation import Federation
 from umbel.engine.plan import Plan
 from umbel.engine.submission import Submission
-from umbel.errors import Failure, FormatError, RunError, UmbelError
+from umbel.errors import DiskFull, Failure, FormatError, RunError, StoreError, UmbelError
 from umbel.server.clock import ServerClock
 from umbel.server.desk import Desk, Interrupted
 from umbel.server.runner import NetworkRunner
 from umbel.server.telling import Say, Telling, after_commits
 from umbel.store.sql import RunRow, RunStore, ServerStore
+from umbel.store.sql.values import Status
 from umbel.wire import from_json
 
 logger = logging.getLogger("umbel")
@@ -38,7 +39,7 @@ class Ended:
         failures: of the clients that could not be done without.
     """
 
-    status: str
+    status: Status
     reason: str = ""
     code: str = ""
     failures: tuple[Failure, ...] = ()
@@ -66,10 +67,18 @@ def ending(conduct: Callable[[], Ended], run: RunRow) -> Ended:
     except RunError as error:
         return Ended("failed", str(error), error.code, error.failures)
     except UmbelError as error:
-        return Ended("failed", str(error), error.code)
+        return Ended("failed", str(_resumable(error, run)), error.code)
     except Exception as error:  # a run ends here; the server goes on
         logger.exception("run-failed: %s", run.id)
         return Ended("failed", f"the server's own code raised {words(error)}\n{trace(error)}")
+
+
+def _resumable(error: UmbelError, run: RunRow) -> UmbelError:
+    """The error with what to do when the trouble was the server's own, and has passed: what was committed is kept."""
+    if not isinstance(error, StoreError) or isinstance(error, FormatError):
+        return error
+    first = "free some space" if isinstance(error, DiskFull) else error.advice or "look at the log of the server"
+    return type(error)(error.what, advice=f"{first}; then: umbel resume {run.id[:8]}")
 
 
 @final

@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, final
@@ -31,10 +31,12 @@ from umbel.simulation.cpus import cores
 from umbel.simulation.threads import large_arrays
 from umbel.store.sql import RunRow, ServerStore
 from umbel.store.sql.rows import plain
+from umbel.store.sql.values import Status
 
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
 UNENDED = ("queued", "running", "waiting")
+_AGAIN = 10.0  # seconds after which the end of a run is written down again that could not be
 _KEPT_WAITING = 10.0  # seconds that what a node says waits for its run, which goes on after a restart
 
 
@@ -84,6 +86,7 @@ class Runs:
         self._lent = ExitStack()  # what computing with models takes, as long as there are runs
         self._written: Future[RunRow] | None = None  # the last status
         self._started = self._ending = False
+        self._closing = asyncio.Event()
 
     def start(self) -> None:
         """Go on with what an earlier process has left."""
@@ -169,17 +172,34 @@ class Runs:
         conductor = self._conductor(run, desk, submission, say)
         ended = await _in_thread(f"umbel-run-{run.id[:8]}", conductor.conduct)
         await asyncio.sleep(0)  # what the thread has said last comes first
-        active = self.active.pop(run.id)
+        stopped, goes_on = self.active[run.id].stopped, self._ending and ended.status == "stopped"
+        reason = f"stopped by {stopped}" if ended.status == "stopped" and stopped else ended.reason
+        if not goes_on:
+            self._hub.end(run.id, ended.reason or "the run has ended")
+            for failure in ended.failures:
+                self._say(run.id, "failure", asdict(failure))
+            goes_on = not await self._is_kept(run.id, ended.status, reason)
+        del self.active[run.id]
         if not self.active:
             self._lent.close()
-        if self._ending and ended.status == "stopped":
+        if goes_on:
             self.news.wake(run.id)
-            return  # it goes on when the server comes back; what nodes work on is not revoked
-        self._hub.end(run.id, ended.reason or "the run has ended")
-        for failure in ended.failures:
-            self._say(run.id, "failure", asdict(failure))
-        self._end(run.id, ended, active)
+            return  # when the server comes back; what nodes work on is not revoked
+        self.news.say(run.id, "status", {"status": ended.status, "reason": reason})
+        self.news.say(run.id, "end", {"status": ended.status, "reason": reason, "code": ended.code})
         self._next()
+
+    async def _is_kept(self, run: str, status: Status, reason: str) -> bool:
+        """Write down how a run has ended, without which it would seem to go on; False: the server ends before."""
+        while True:
+            kept = self._store.set_status(run, status, reason)
+            await asyncio.gather(asyncio.wrap_future(kept), return_exceptions=True)
+            if not report_failed(kept):
+                return True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _AGAIN)
+            if self._ending:
+                return False
 
     def _conductor(
         self, run: RunRow, desk: Desk, submission: Submission, say: Callable[..., None]
@@ -196,11 +216,6 @@ class Runs:
             installed=self._installed,
             loop=self._loop,
         )
-
-    def _end(self, run: str, ended: Ended, active: Active) -> None:
-        reason = f"stopped by {active.stopped}" if ended.status == "stopped" and active.stopped else ended.reason
-        self._say(run, "status", {"status": ended.status, "reason": reason})
-        self._say(run, "end", {"status": ended.status, "reason": reason, "code": ended.code})
 
     def _say(self, run: str, kind: str, content: Mapping[str, Any]) -> None:
         """Keep an event, and wake who watches."""
@@ -292,6 +307,7 @@ class Runs:
     async def close(self) -> None:
         """Let all runs stop where they stand; they go on when the server comes back."""
         self._ending = True
+        self._closing.set()
         for active in self.active.values():
             active.desk.interrupt("the server ends")
         if self.active:
