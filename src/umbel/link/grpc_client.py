@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -53,6 +53,7 @@ class GrpcChannel:
             self._channel = grpc.aio.secure_channel(where, trusted, options=CLIENT)
         else:
             self._channel = grpc.aio.insecure_channel(where, options=CLIENT)
+        self._under_way: set[Any] = set()
         # bytes in, bytes out: made once for each call there is
         self._calls: dict[str, Any] = {}
         for method in (*NODE.values(), *CONTROL.values()):
@@ -61,26 +62,21 @@ class GrpcChannel:
 
     async def unary(self, path: str, body: bytes, metadata: Metadata) -> bytes:
         """One message there, one back."""
-        with self._mapped():
-            answer: bytes = await self._calls[path](body, metadata=tuple(metadata.items()), timeout=self._deadline)
+        with self._mapped(), self._call(path, metadata, body, timeout=self._deadline) as call:
+            answer: bytes = await call
             return answer
 
     async def stream(self, path: str, body: bytes, metadata: Metadata) -> AsyncIterator[bytes]:
         """One message there, many back. One is asked for at a time: who reads slowly makes the server wait."""
-        with self._mapped():
-            call = self._calls[path](body, metadata=tuple(metadata.items()))
-            try:
-                while (message := await call.read()) is not _END:
-                    yield message
-                await _raise_for(call)
-            finally:
-                call.cancel()
+        with self._mapped(), self._call(path, metadata, body) as call:
+            while (message := await call.read()) is not _END:
+                yield message
+            await _raise_for(call)
 
     async def upload(self, path: str, messages: AsyncIterator[bytes], metadata: Metadata) -> bytes:
         """Many messages there, one back. The next is asked for when the last has left."""
-        with self._mapped():
-            call = self._calls[path](metadata=tuple(metadata.items()))
-            ends: list[grpc.aio.AioRpcError] = []
+        ends: list[grpc.aio.AioRpcError] = []
+        with self._mapped(), self._call(path, metadata) as call:
             call.add_done_callback(lambda call: ends.append(_end_of(call)))
             try:
                 async with ending(messages):
@@ -89,13 +85,24 @@ class GrpcChannel:
             except grpc.aio.AioRpcError as error:
                 # a message that meets the end of the call makes gRPC forget what the server has said
                 raise next((end for end in ends if end.details() != _FORGOTTEN), error) from None
-            finally:
-                call.cancel()
             return answer
 
     async def close(self) -> None:
         """End all calls, and the connection."""
+        for call in list(self._under_way):
+            call.cancel()  # gRPC before 1.84 overlooks those that nobody waits for, and keeps the connection for them
         await self._channel.close(None)
+
+    @contextmanager
+    def _call(self, path: str, metadata: Metadata, *body: bytes, timeout: float | None = None) -> Iterator[Any]:
+        """A call; it ends with the block, if it has not before."""
+        call = self._calls[path](*body, metadata=tuple(metadata.items()), timeout=timeout)
+        self._under_way.add(call)
+        try:
+            yield call
+        finally:
+            self._under_way.discard(call)
+            call.cancel()
 
     @contextmanager
     def _mapped(self) -> Any:
