@@ -6,10 +6,6 @@ import asyncio
 import math
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -23,10 +19,8 @@ from umbel.apps.output import Output
 from umbel.errors import AppError, UsageError
 from umbel.node.memory import group_memory
 from umbel.node.reading import in_words
-from umbel.simulation.spawn import end_of, inherited, pair, unforked
+from umbel.simulation.spawned import limits_of, spawn
 
-_BOOT = "import sys; sys.path[:] = {path!r}; from umbel.node.child import main; main({connection}, {lifeline})"
-_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what libraries ask when they are loaded
 _LOOK = 0.25  # seconds between two looks at the memory of an app that works
 _MOMENT = 1.0  # seconds that a task has for ending by itself when it is stopped
 _TO_START = 600.0  # seconds that importing an app may take
@@ -142,36 +136,14 @@ class Child:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if begin.run_as:
                 _give(path, begin.run_as)
-        with unforked():
-            self._start(environment, lambda line: log(self.about, line))
-
-    def _start(self, environment: Mapping[str, str], log: Callable[[str], object]) -> None:
-        self._mine, its = pair()
-        lifeline, self._lifeline = os.pipe()
-        printed, prints = os.pipe()
-        boot = _BOOT.format(path=[p for p in sys.path if p], connection=its.fileno(), lifeline=inherited(lifeline))
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", boot],
-                stdin=subprocess.DEVNULL,
-                stdout=prints,
-                stderr=prints,
-                env={**environment, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
-                pass_fds=[its.fileno(), lifeline],
-                start_new_session=True,
-            )
-        finally:
-            for file in (lifeline, prints):
-                os.close(file)
-            its.close()
-        self.output = Output(printed, log)
-        self._end, _ = end_of(self._process)
-        asyncio.get_running_loop().add_reader(self._end, self._over)
+        self._its = spawn("umbel.node.child", {**environment, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"})
+        self.output = Output(self._its.printed, lambda line: log(self.about, line))
+        asyncio.get_running_loop().add_reader(self._its.end, self._over)
 
     @property
     def pid(self) -> int:
         """The number of its process, and of its group."""
-        return self._process.pid
+        return self._its.pid
 
     @property
     def is_alive(self) -> bool:
@@ -184,20 +156,9 @@ class Child:
         """It has ended: so do those that it started."""
         if self.ended.is_set():
             return
-        self._signal_group(signal.SIGKILL)
-        asyncio.get_running_loop().remove_reader(self._end)
-        self._process.wait()
-        with suppress(OSError):  # a process that has left the group may hold the other end open: there comes no more
-            self._mine.shutdown(socket.SHUT_RDWR)
-        if isinstance(self._end, socket.socket):
-            self._end.close()
-        else:
-            os.close(self._end)
+        asyncio.get_running_loop().remove_reader(self._its.end)
+        self._its.over()
         self.ended.set()
-
-    def _signal_group(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
 
     async def ready(self) -> Frame:
         """Wait until the app is loaded; gives what it says of that.
@@ -205,7 +166,7 @@ class Child:
         Raises:
             ChildDied: it ended before.
         """
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._mine)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._its.connection)
         b = self.begin
         scratch = str(self._directory / "scratch")
         header = {
@@ -264,8 +225,7 @@ class Child:
 
     async def _stop(self, answer: asyncio.Future[Frame]) -> None:
         """Interrupt the task; end the process if the task does not end within a moment."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, signal.SIGINT)
+        self._its.interrupt()
         done, _ = await asyncio.wait([answer], timeout=_MOMENT)
         if not done or answer.cancelled() or answer.exception() is not None:
             answer.cancel()
@@ -279,7 +239,7 @@ class Child:
         if not self.ended.is_set():
             await self.kill()
             return ChildDied(_CLOSED, output=self.output.tail())
-        status = self._process.returncode
+        status = self._its.process.returncode
         words = how_ended(status, "the app's process", "it had answered")
         words += f"\n  What to do: {what_to_do(status)}"
         return ChildDied(words, output=self.output.tail(), retryable=was_killed(status))
@@ -292,7 +252,7 @@ class Child:
 
     async def kill(self) -> None:
         """End the process and those that it started, if it has not ended."""
-        self._signal_group(signal.SIGKILL)
+        self._its.kill()
         await self.ended.wait()
 
     async def close(self) -> None:
@@ -303,9 +263,9 @@ class Child:
             with suppress(OSError):
                 await self._writer.wait_closed()
         else:
-            self._mine.close()
+            self._its.connection.close()
         self.output.close()
-        os.close(self._lifeline)
+        os.close(self._its.lifeline)
         await asyncio.to_thread(_remove, self._directory)
 
 
@@ -415,11 +375,10 @@ class Children:
 
     def _new(self, begin: Begin) -> Child:
         self._count += 1
-        limits = dict.fromkeys(_LIMITS, str(begin.threads)) if begin.threads else {}
         return Child(
             begin,
             self._directory / f"{self._count:06d}",
-            environment={**self._environment, **limits},
+            environment={**self._environment, **limits_of(begin.threads)},
             log=self._log,
             number=len(self._working),
         )
