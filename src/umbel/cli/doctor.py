@@ -110,19 +110,18 @@ def _reached(target: Address, directory: Path | None, member: Any) -> tuple[Iter
     import os
     from dataclasses import replace
 
-    from umbel.cli.finding import BAD, WARNING, ok
-    from umbel.cli.localchecks import look_at_proxies
+    from umbel.cli.finding import BAD, ok
+    from umbel.cli.proxies import look_at_proxies, proxy_for
     from umbel.cli.waychecks import look_at_secret, look_at_session, look_at_way
 
     found: list[Finding] = [ok("address", f"{target.without_secret()} is whole")]
     found += look_at_proxies(os.environ, target.host)
-    proxied = any(finding.check == "proxy" and finding.status == WARNING for finding in found)
     looked = target
     if member is not None and member.authority and not member.ca and not target.authority:
         import base64
 
         looked = replace(target, secret=bytes(16), authority=base64.b64decode(member.authority))
-    found += look_at_way(looked, proxied=proxied)
+    found += look_at_way(looked, proxied=bool(proxy_for(os.environ, target.host)))
     said = None
     if not any(finding.status == BAD for finding in found):
         if target.secret:

@@ -1,4 +1,4 @@
-"""What ``umbel doctor`` looks at on this machine: files, permissions, room, apps, proxies."""
+"""What ``umbel doctor`` looks at on this machine: files, permissions, room, apps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,38 +20,8 @@ if TYPE_CHECKING:
     from umbel.apps.project import Project
     from umbel.node.config import NodeConfig
 
-_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY")
-_NEVER = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
 _ROOM, _SHARE = 1 << 30, 0.02  # of a disk that is nearly full: bytes, and part of the whole, that are free
 SOON = 90 * 86400.0  # seconds before something ends in which one is told
-
-
-def look_at_proxies(environment: Mapping[str, str], host: str) -> Iterator[Finding]:
-    """Which way connections take.
-
-    Args:
-        environment: the variables.
-        host: that is connected to.
-    """
-    set_ = {name: environment[name] for name in _PROXIES if environment.get(name)}
-    if not set_:
-        yield ok("proxy", "none is set: connections are direct")
-        return
-    name, value = next(iter(set_.items()))
-    if any(through_directly(environment[never], host) for never in _NEVER if environment.get(never)):
-        yield ok("proxy", f"{name} is {value}, and {host} is excepted: its connections are direct")
-        return
-    yield warning(
-        "proxy",
-        f"connections to {host} go through {value}, as {name} says",
-        f"if that proxy does not let them through, put {host} into no_proxy, or have CONNECT permitted there",
-    )
-
-
-def through_directly(exceptions: str, host: str) -> bool:
-    """Does a list such as "localhost,.example.org" except this host from a proxy?"""
-    names = [name.strip().lstrip(".") for name in exceptions.split(",") if name.strip()]
-    return "*" in names or any(host == name or host.endswith(f".{name}") for name in names)
 
 
 def look_at_directory(directory: Path) -> Iterator[Finding]:
@@ -198,7 +168,5 @@ __all__ = [
     "look_at_config",
     "look_at_directory",
     "look_at_permitted",
-    "look_at_proxies",
     "look_at_secret",
-    "through_directly",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 from umbel.cli.finding import Finding, bad, failed, ok, warning
 from umbel.cli.joined import Joined, own_identity
-from umbel.cli.localchecks import SOON, through_directly
+from umbel.cli.localchecks import SOON
 from umbel.cli.printing import clock, span
 from umbel.errors import Rejected, UmbelError, Unauthenticated
 from umbel.link.address import Address
@@ -238,5 +238,4 @@ __all__ = [
     "look_at_secret",
     "look_at_session",
     "look_at_way",
-    "through_directly",
 ]

@@ -48,10 +48,26 @@ def _no_connection(text: str, target: str) -> UmbelError:
             f"nobody answers at {met[1]}, through which the way to {target} leads: an HTTP proxy",
             advice=f"check https_proxy and grpc_proxy; or name {host} in no_proxy",
         )
+    asked = _ASKED_FOR.search(text)
+    if asked is not None and asked[1] not in host:
+        return Unreachable(
+            f"the name {asked[1]} is not known here: an HTTP proxy, through which the way to {target} leads",
+            advice=f"check https_proxy and grpc_proxy; or name {host} in no_proxy",
+        )
     for pattern, make in _REASONS:
         if re.search(pattern, text, re.IGNORECASE):
             return make(host, port)
+    through = _THROUGH.search(text)
+    if through is not None and through[2] != port:
+        return Unreachable(
+            f"the way to {target}, through an HTTP proxy at {through[1]}, broke off: {_last(text)}",
+            advice=f"see that this is an HTTP proxy that permits CONNECT to {target}, and that the server runs",
+        )
     return Unreachable(f"there is no connection to {target}: {_last(text)}", advice=_WAIT)
+
+
+_ASKED_FOR = re.compile(r"(?:resolving|resolution failed for|lookup failed for) ([^\s:]+):\d+")
+_THROUGH = re.compile(r"ipv[46]:(\S+:(\d+)): ")
 
 
 def _last(text: str) -> str:
@@ -115,7 +131,23 @@ def _proxy(host: str, port: str) -> UmbelError:
     )
 
 
+def _proxy_unnamed(host: str, port: str) -> UmbelError:
+    return Unreachable(
+        f"the HTTP proxy on the way to {host}:{port} wants to know who asks, or does not know the name or password",
+        advice="write both into https_proxy: http://NAME:PASSWORD@HOST:PORT",
+    )
+
+
+def _proxy_stuck(host: str, port: str) -> UmbelError:
+    return Unreachable(
+        f"the HTTP proxy cannot reach {host}:{port}",
+        advice="check name and port; see that `umbel server` runs there; then ask whoever runs the proxy",
+    )
+
+
 _REASONS = (
+    (r"proxy.{0,80}407", _proxy_unnamed),
+    (r"proxy.{0,80} 50[0-9]", _proxy_stuck),
     (r"proxy.{0,80}(returned|response|40[0-9]|50[0-9])|CONNECT.{0,40}(40|50)[0-9]", _proxy),
     (r"hostname.verification|peer.name.{0,300}not in peer certificate|host ?name.{0,20}mismatch", _other_name),
     (r"certificate.{0,12}(expired|not yet valid)", _expired),

@@ -210,6 +210,38 @@ def test_a_proxy_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             Unreachable,
             "9.9.9.9:3128",
         ),
+        (
+            Status(
+                "UNAVAILABLE", "errors resolving p.invalid:3128: [field:hostname lookup error: Domain name not found]"
+            ),
+            Unreachable,
+            "the name p.invalid is not known here: an HTTP proxy",
+        ),
+        (
+            Status("UNAVAILABLE", "errors resolving fed:8443: [field:hostname lookup error: Domain name not found]"),
+            Unreachable,
+            "the name fed is not known here",
+        ),
+        (
+            Status("UNAVAILABLE", "last error: UNKNOWN: ipv4:9.9.9.9:3128: HTTP proxy returned response code 407"),
+            Unreachable,
+            "wants to know who asks",
+        ),
+        (
+            Status("UNAVAILABLE", "last error: UNKNOWN: ipv4:9.9.9.9:3128: HTTP proxy returned response code 502"),
+            Unreachable,
+            "the HTTP proxy cannot reach fed:8443",
+        ),
+        (
+            Status("UNAVAILABLE", "last error: UNKNOWN: ipv4:9.9.9.9:3128: Expected 'H'"),
+            Unreachable,
+            "through an HTTP proxy at 9.9.9.9:3128, broke off",
+        ),
+        (
+            Status("UNAVAILABLE", "last error: ipv4:9.9.9.9:8443: Socket closed"),
+            Unreachable,
+            "no connection to fed:8443",
+        ),
         (Status("UNAVAILABLE", "last error: CERTIFICATE_VERIFY_FAILED: self-signed"), Unauthenticated, "wrong CA"),
         (Status("UNAVAILABLE", "Peer name fed is not in peer certificate"), Unauthenticated, "another name"),
         (Status("UNAVAILABLE", "Socket closed"), Unreachable, "Socket closed"),
