@@ -14,6 +14,7 @@ import umbel
 from tests.simulation.network import federation
 from umbel.engine.submission import Submission
 from umbel.remote.line import add_page
+from umbel.server.desk import _SPARE
 from umbel.server.results import pages_of
 
 SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
@@ -119,6 +120,28 @@ def test_a_long_result_comes_in_pages(tmp_path: Path, monkeypatch: pytest.Monkey
         add_page(found, more)
     assert found == whole
     assert list(found["clients"]) == list(whole["clients"]) == list(SITES)
+
+
+def test_a_round_opens_where_there_is_room_for_its_cohort(tmp_path: Path) -> None:
+    """Nothing comes of those who are there and are not drawn."""
+    asked = submission(7, 1)
+
+    async def story() -> list[str]:
+        async with federation(tmp_path, stateful(), SITES) as (place, _):
+            assert place.store is not None
+            assert asked.initial is not None
+            two = 2 * asked.initial.nbytes
+            place.store.blobs.free = lambda: _SPARE + two  # type: ignore[method-assign]
+            reasons = []
+            for size in (2, 3):
+                drawn = replace(asked, strategy=strategy(cohort=umbel.sample.count(size)))
+                reasons.append((await place.ended(await place.submit(drawn, key=str(size)))).reason)
+            return reasons
+
+    fits, full = asyncio.run(story())
+    assert fits == ""
+    assert full.startswith("round 1 does not open: ")
+    assert "for 3 answers of 24 and all else" in full
 
 
 def test_without_faults(tmp_path: Path) -> None:

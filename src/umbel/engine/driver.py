@@ -119,7 +119,7 @@ def _perform(effect: Effect, runner: Runner, store: Store, clock: Clock, observe
         case Gather():
             return _gather(effect, runner)
         case Open():
-            opened = runner.open(effect.question)
+            opened = runner.open(effect.question, effect.cohort)
             observer.round_opened(effect.question.round, effect.cohort)
             return clock.now() if opened is None else opened
         case Lease():

@@ -32,8 +32,8 @@ class Runner(Protocol):
     def population(self, at_least: int, wait: float) -> Population:
         """Who is there; waits up to ``wait`` seconds for ``at_least`` clients."""
 
-    def open(self, question: Question) -> float | None:
-        """An exchange begins; or goes on, that another process opened at this time of the clock."""
+    def open(self, question: Question, cohort: int) -> float | None:
+        """An exchange with so many clients begins; or goes on, that another process opened then, by the clock."""
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients; each with the number of the attempt."""

@@ -223,7 +223,8 @@ class ChildConductor:
         for blob in (*named, *(each.blob for each in task.extra), *task.attachments):
             blob.CopyFrom(blob_of(kept[blob.digest.hex()]))
         question = checking_of(task, lambda blob: message.arrays[blob.digest.hex()])
-        return None, {"opened": self._desk.open(question, task, list(kept.values()))}
+        cohort = int(message.header["cohort"])
+        return None, {"opened": self._desk.open(question, task, list(kept.values()), cohort)}
 
     def _lease(self, message: Message) -> tuple[Json, dict[str, Any]]:
         self._desk.lease([(str(client), int(attempt)) for client, attempt in message.value])

@@ -214,7 +214,7 @@ class Desk:
         until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + left))
         self._say("status", {"status": "waiting", "reason": f"{reason}; until {until}"})
 
-    def open(self, question: Question, template: Task, blobs: Sequence[Kept]) -> float:
+    def open(self, question: Question, template: Task, blobs: Sequence[Kept], cohort: int) -> float:
         """Begin an exchange, or go on with one; gives when it was opened.
 
         One that another was opened after is over: what has come counts, and nobody is asked.
@@ -223,13 +223,14 @@ class Desk:
             question: what is asked, as far as answers are checked against it.
             template: what all its tasks have in common, as `umbel.link.tasks.task_of` makes it.
             blobs: that it names; they are kept.
+            cohort: how many clients may answer.
 
         Raises:
             DiskFull: there is no room for the answers.
             FormatError: no node would accept the task; names the field.
         """
         self._fill(template, question.sequence)
-        self._check_room(question)
+        self._check_room(question, cohort)
         mine = OpenRow(
             sequence=question.sequence,
             digest=hashlib.sha256(template.SerializeToString(deterministic=True)).hexdigest(),
@@ -279,14 +280,13 @@ class Desk:
                 blob.ClearField("content")
         _check_accepted(task)
 
-    def _check_room(self, question: Question) -> None:
+    def _check_room(self, question: Question, cohort: int) -> None:
         """Is there room for what the nodes will send?"""
         size = question.model.nbytes if question.model is not None and question.kind != "evaluate" else 0
-        asked = len(json.loads(self._gathered)) or 1
-        need, free = size * asked + _SPARE, self._store.blobs.free()
+        need, free = size * cohort + _SPARE, self._store.blobs.free()
         if free < need:
             raise DiskFull(
-                f"round {question.round} does not open: {need:,} bytes are needed, for {asked} answers of {size:,} "
+                f"round {question.round} does not open: {need:,} bytes are needed, for {cohort} answers of {size:,} "
                 f"and all else, and {free:,} are free on the server's disk"
             )
 

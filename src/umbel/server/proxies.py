@@ -153,7 +153,7 @@ class AskingRunner:
         labels: dict[str, Any] = answer.value
         return Population(tuple(labels), {name: own for name, own in labels.items() if own})
 
-    def open(self, question: Question) -> float:
+    def open(self, question: Question, cohort: int) -> float:
         """Begin an exchange, or go on with one."""
         packing = self._up.packing()
 
@@ -164,7 +164,7 @@ class AskingRunner:
         task = base64.b64encode(task_of(question, place).SerializeToString()).decode()
         self._question, self._states = question, Counted()
         self._folding = Folding(question, self._states)
-        return float(self._up.ask("open", task, packing, sequence=question.sequence).header["opened"])
+        return float(self._up.ask("open", task, packing, sequence=question.sequence, cohort=cohort).header["opened"])
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients."""

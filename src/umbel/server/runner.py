@@ -46,7 +46,7 @@ class NetworkRunner:
         """Who is there."""
         return self._desk.population(at_least, wait)
 
-    def open(self, question: Question) -> float | None:
+    def open(self, question: Question, cohort: int) -> float | None:
         """Begin an exchange, or go on with one."""
         blobs: list[Kept] = []
 
@@ -58,7 +58,7 @@ class NetworkRunner:
         template = task_of(question, place)
         self._states = Counted()
         self._folding = Folding(question, self._states)
-        return self._desk.open(question, template, blobs)
+        return self._desk.open(question, template, blobs, cohort)
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Ask these clients."""

@@ -53,9 +53,9 @@ class Auto:
         """All clients."""
         return self._active.population(at_least, wait)
 
-    def open(self, question: Question) -> None:
+    def open(self, question: Question, cohort: int) -> None:
         """Begin an exchange."""
-        self._active.open(question)
+        self._active.open(question, cohort)
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         """Put tasks in the queue."""

@@ -55,8 +55,9 @@ class Inline:
         del at_least, wait
         return self._clients.population
 
-    def open(self, question: Question) -> None:
+    def open(self, question: Question, cohort: int) -> None:
         """Begin an exchange."""
+        del cohort
         self._question, self._folding = question, Folding(question, self._states)
         self._checksum = Checksum(question.model, *question.extra.values())
         self.queue.clear()

@@ -119,8 +119,9 @@ class Processes:
 
     # --- an exchange -------------------------------------------------------------------------
 
-    def open(self, question: Question) -> None:
+    def open(self, question: Question, cohort: int) -> None:
         """Begin an exchange."""
+        del cohort
         self._start(question, Folding(question, self._states))
 
     def resume(self, question: Question, folding: Folding, left: Sequence[Group]) -> None:

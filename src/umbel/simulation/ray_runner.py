@@ -85,8 +85,9 @@ class RayRunner:
 
     # --- an exchange -------------------------------------------------------------------------
 
-    def open(self, question: Question) -> None:
+    def open(self, question: Question, cohort: int) -> None:
         """Begin an exchange."""
+        del cohort
         self._question, self._folding = question, Folding(question, self._states)
         self._number = next(self._crew.exchanges)
         self._crew.abandon()  # what an error left

@@ -48,8 +48,8 @@ class Scripted:
         self.said.append(("population", at_least, wait))
         return Population(("a", "b"))
 
-    def open(self, question: Question) -> None:
-        self.said.append(("open", question.round))
+    def open(self, question: Question, cohort: int) -> None:
+        self.said.append(("open", question.round, cohort))
 
     def lease(self, tasks: Sequence[tuple[str, int]]) -> None:
         self.said.append(("lease", *tasks))
@@ -86,7 +86,7 @@ def test_everyone_answers() -> None:
     close, reduced = run(Exchange(["a", "b"]), runner)
     assert (close.folded, close.met, reduced.names) == (("a", "b"), True, ["a", "b"])
     assert runner.said == [
-        ("open", 3),
+        ("open", 3, 2),
         ("lease", ("a", 1), ("b", 1)),
         ("fold", ("a", 1, 0), ("b", 1, 1)),
         ("close", ("a", "b"), True),
@@ -139,7 +139,7 @@ def test_a_refusal_may_cost_the_quorum() -> None:
 def test_an_empty_cohort_asks_nobody() -> None:
     runner = Scripted([])
     close, _ = run(Exchange([]), runner)
-    assert (close.met, runner.said) == (True, [("open", 3), ("close", (), True)])
+    assert (close.met, runner.said) == (True, [("open", 3, 0), ("close", (), True)])
 
 
 def test_the_other_effects_reach_store_and_observer() -> None:
