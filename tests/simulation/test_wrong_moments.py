@@ -73,7 +73,7 @@ def test_an_answer_that_comes_before_its_client_is_asked_again_is_counted(
 
 
 def test_an_exchange_that_cannot_be_written_ends_its_run_though_nodes_were_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
         async with one_node(tmp_path) as (place, hand):
@@ -88,6 +88,7 @@ def test_an_exchange_that_cannot_be_written_ends_its_run_though_nodes_were_asked
                     row = await place.ended(run)
             advice = f"free some space; then: umbel resume {run[:8]}"
             assert (row.status, row.reason) == ("failed", f"no room left\n  What to do: {advice}")
+            assert f"store-failed: run {run[:8]} has ended: no room left" in caplog.text
             assert await hand.report(task, blob_of(trained(task))) == LATE
             assert place.runs is not None
             await place.runs.resume(row, 0, "alice")

@@ -77,6 +77,7 @@ def _resumable(error: UmbelError, run: RunRow) -> UmbelError:
     """The error with what to do when the trouble was the server's own, and has passed: what was committed is kept."""
     if not isinstance(error, StoreError) or isinstance(error, FormatError):
         return error
+    logger.error("store-failed: run %s has ended: %s", run.id[:8], error)
     first = "free some space" if isinstance(error, DiskFull) else error.advice or "look at the log of the server"
     return type(error)(error.what, advice=f"{first}; then: umbel resume {run.id[:8]}")
 

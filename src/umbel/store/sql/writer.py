@@ -65,6 +65,7 @@ class GroupWriter:
         self._database, self._connection, self._check, self._pauses = database, connection, check, pauses
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._lock, self._closed = threading.Lock(), False
+        self._away = False  # is it known that the connection is lost?
         self.broken: UmbelError | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="umbel-store", daemon=True)
@@ -157,14 +158,28 @@ class GroupWriter:
                 results = _all(self._connection, group)
                 moment = self._database.moment(self._connection)
                 self._connection.exec_driver_sql("COMMIT")
+                self._say_back()
                 return results
             except Exception as error:  # raised again, if it does not pass
                 again = passing(error) or isinstance(error, _Taken)
                 self._roll_back(lost=passing(error))
                 pause = next(tries, None) if again and self.broken is None else None
+                self._say_away(error, tried=pause is not None)
                 if pause is None:
                     raise (error.reason if isinstance(error, _Taken) else error) from error
                 self._stop.wait(pause)
+
+    def _say_away(self, error: Exception, *, tried: bool) -> None:
+        """Once, when there is something to wait for: who looks after the server knows why all stands still."""
+        if tried and not self._away:
+            self._away = True
+            why = error.reason if isinstance(error, _Taken) else readable(error, self._database.name)
+            logger.warning("database-away: tried again for half a minute: %s", why)
+
+    def _say_back(self) -> None:
+        if self._away:
+            self._away = False
+            logger.info("database-back: %s answers again", self._database.name)
 
     def _connect_again(self) -> None:
         try:

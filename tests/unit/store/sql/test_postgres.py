@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -30,14 +31,18 @@ def test_it_belongs_to_one_server(postgres_url: str, tmp_path: Path, monkeypatch
         assert store.runs() == []
 
 
-def test_a_lost_connection_is_made_again(postgres_url: str, postgres: Cluster, tmp_path: Path) -> None:
-    with opened(tmp_path, postgres_url) as store:
+def test_a_lost_connection_is_made_again(
+    postgres_url: str, postgres: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "umbel"), opened(tmp_path, postgres_url) as store:
         with_exchange(store)
         for n in range(5):
             assert store.accept(RUN, 1, answer(f"a{n}")).result() == "accepted"
             assert postgres.cut() >= 1
             assert store.accept(RUN, 1, answer(f"b{n}")).result() == "accepted"
             assert len(store.answers(RUN, 1)) == 2 * (n + 1)
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert said == ["database-away", "database-back"] * 5
 
 
 def test_so_is_one_to_a_database_that_starts_again(postgres_url: str, postgres: Cluster, tmp_path: Path) -> None:
@@ -138,9 +143,9 @@ def test_what_takes_longer_than_the_database_lets_others_take(
 ) -> None:
     name = postgres_url.partition("@/")[2].partition("?")[0]
     with closing(postgres.connect()) as connection:
-        connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
+        connection.execute(f"ALTER DATABASE {name} SET statement_timeout = '300ms'")
     with opened(tmp_path, postgres_url) as store:
-        store._write(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.01)")).result()
+        store._write(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.4)")).result()
 
 
 def test_an_address_where_nobody_is(tmp_path: Path) -> None:
