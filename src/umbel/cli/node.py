@@ -62,6 +62,7 @@ def node(
     from umbel.link.allocation import hold_message_memory
 
     settings = node_config(config, site=site, name=name, slots=slots, label=label)
+    keep_from_others(settings.run_as)
     directory = _directory(dir, settings)
     apps = installed(app or [], directory, needed=not settings.policy.code_from_server)
     log_to_lines(json=json)
@@ -114,6 +115,17 @@ def node_config(
             raise UsageError(f"--slots is {slots}", advice=f"give a whole number from 1 to {MANY}")
         found = found.with_(slots=slots)
     return found.with_(labels={**found.labels, **labels_of(label)}) if label else found
+
+
+def keep_from_others(run_as: str) -> None:
+    """Let nobody else write what the node writes, whatever umask it was started with.
+
+    Args:
+        run_as: who apps run as; this user must reach models, apps unpacked from wheels, and a place to work.
+    """
+    before = os.umask(0o022)
+    if not run_as:
+        os.umask(before | 0o022)
 
 
 def _directory(given: Path | None, settings: NodeConfig) -> Path:
@@ -364,6 +376,7 @@ def check(
 
     ok = True
     settings = node_config(config, site=site, name=name)
+    keep_from_others(settings.run_as)
     with tempfile.TemporaryDirectory(prefix="umbel-check-") as place:
         Path(place).chmod(0o711)  # whoever run_as names must get to its own directory in it, as in a node's
         for text, own in zip(app or [], installed(app or [], Path(place)), strict=True):
@@ -385,4 +398,4 @@ def check(
     return 0 if ok else 1
 
 
-__all__ = ["installed", "node_app", "node_config"]
+__all__ = ["installed", "keep_from_others", "node_app", "node_config"]

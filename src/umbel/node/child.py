@@ -101,7 +101,7 @@ class Worker:
     def __init__(self, begin: Mapping[str, Any], threads: int) -> None:
         site = resolved(begin["site"], os.environ)
         _become(begin["run_as"])
-        os.chdir(begin["scratch"])
+        _go_to(begin["scratch"], begin["run_as"])
         self.app = load_client(begin["object"], path=Path(begin["source"]))
         if not self.app.names():
             raise HandlerMissing(
@@ -207,6 +207,22 @@ def _become(user: str) -> None:
             advice="name a user of this system in run_as, and start the node as root",
         ) from error
     os.environ["HOME"], os.environ["USER"] = entry.pw_dir, user
+
+
+def _go_to(scratch: str, user: str) -> None:
+    """Work in a directory, which the user must get to.
+
+    Raises:
+        UsageError: this user may not pass through one above it.
+    """
+    try:
+        os.chdir(scratch)
+    except PermissionError as error:
+        closed = next((str(path) for path in reversed(Path(scratch).parents) if not os.access(path, os.X_OK)), scratch)
+        raise UsageError(
+            f"the app cannot run as user {user!r}, who may not pass through {closed}, where the node's files are",
+            advice=f"let this user pass: chmod o+x {closed}; or give the node another directory with --dir",
+        ) from error
 
 
 def _failure(error: BaseException) -> dict[str, str]:

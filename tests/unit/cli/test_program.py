@@ -22,7 +22,7 @@ from umbel.apps.project import Project
 from umbel.cli import main
 from umbel.cli.audit import detail
 from umbel.cli.doctor import doctor
-from umbel.cli.node import node_config
+from umbel.cli.node import keep_from_others, node_config
 from umbel.cli.policy import judged
 from umbel.cli.printing import clock
 from umbel.cli.progress import round_line
@@ -206,6 +206,20 @@ def test_a_run_is_judged_for_its_data_set(tmp_path: Path) -> None:
         found = judged(run, settings, [str(tmp_path / "judged")])
         assert [kind for kind, _ in found] == (["train", "evaluate"] if words else [])
         assert all(words in refusal.message for _, refusal in found)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no umask")
+@pytest.mark.parametrize(
+    ("umask", "run_as", "kept"),
+    [(0o000, "", 0o022), (0o077, "", 0o077), (0o000, "nobody", 0o022), (0o077, "nobody", 0o022)],
+)
+def test_nobody_else_writes_a_nodes_files_and_the_apps_user_reads_them(umask: int, run_as: str, kept: int) -> None:
+    before = os.umask(umask)
+    try:
+        keep_from_others(run_as)
+    finally:
+        found = os.umask(before)
+    assert found == kept
 
 
 def test_labels_are_pairs() -> None:

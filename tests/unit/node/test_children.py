@@ -277,6 +277,22 @@ async def test_the_app_runs_as_another_user(tmp_path: Path) -> None:
         shutil.rmtree(directory)
 
 
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="needs root: becomes another user")
+@on_a_loop
+async def test_a_directory_that_the_apps_user_cannot_pass_is_named(tmp_path: Path) -> None:
+    """As one that systemd has made with StateDirectoryMode=0700."""
+    app = make_app(tmp_path / "app")
+    (tmp_path / "node").mkdir(mode=0o700)
+    closed = next(path for path in [*reversed((tmp_path / "node").parents), tmp_path / "node"] if not _is_open(path))
+    with pytest.raises(AppError, match=f"'nobody', who may not pass through {closed}, .*\n  What to do: .*chmod o.x"):
+        async with running(NodeConfig(run_as="nobody"), app, tmp_path / "node") as script:
+            await script.until(lambda: False)
+
+
+def _is_open(directory: Path) -> bool:
+    return bool(directory.stat().st_mode & 0o001)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @on_a_loop
 async def test_processes_end_with_the_node(app: InstalledApp, tmp_path: Path) -> None:
