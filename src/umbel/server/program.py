@@ -228,8 +228,8 @@ class Server:
             try:
                 await self._forget_old()
                 await asyncio.wrap_future(self.store.sweep())
-            except UmbelError as error:  # the next time may do better
-                logger.warning("not-swept: %s", error)
+            except Exception as error:  # the next time may do better
+                logger.warning("not-swept: %s", error, exc_info=_unforeseen(error))
             await asyncio.sleep(_SWEPT_EVERY)
 
     def warn(self, now: float) -> None:
@@ -245,8 +245,10 @@ class Server:
         before = self.authority.certificate_pem
         try:
             self.authority = await asyncio.to_thread(self.show)
-        except UmbelError as error:
-            logger.warning("certificate-expires: the certificate was not renewed: %s", error)
+        except Exception as error:  # the next time may do better
+            logger.warning(
+                "certificate-expires: the certificate was not renewed: %s", error, exc_info=_unforeseen(error)
+            )
             return
         if self.authority.certificate_pem == before:  # its owner has not brought another yet
             return
@@ -266,6 +268,11 @@ class Server:
     async def close(self) -> None:
         """Stop within five seconds; runs go on when the server comes back."""
         await self._exit.aclose()
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    """The error, if its words alone would not say enough."""
+    return None if isinstance(error, UmbelError) else error
 
 
 __all__ = ["Server", "ServerSettings"]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -125,6 +126,43 @@ def test_a_certificate_that_nobody_has_replaced_was_not_renewed(
     with caplog.at_level(logging.INFO, "umbel"):
         asyncio.run(main())
     assert "certificate-renewed" not in caplog.text
+
+
+def test_what_nobody_foresaw_does_not_end_the_housekeeping(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server that lives for months would show its certificate until that has expired, and fill its disk."""
+    monkeypatch.setattr("umbel.server.program._SWEPT_EVERY", 0.0)
+
+    async def main() -> None:
+        old = replace(Authority.open(tmp_path, ["localhost"], time.time()), renewed=0.0)
+        tried, enough = 0, asyncio.Event()
+
+        def show() -> Authority:
+            nonlocal tried
+            tried += 1
+            if tried > 1:
+                raise ZeroDivisionError("a certificate")
+            return old
+
+        def sweep() -> NoReturn:
+            if tried > 3:
+                enough.set()
+            raise ZeroDivisionError("a sweep")
+
+        server = await Server.start(ServerSettings(directory=tmp_path, host="127.0.0.1", port=0, pages=None), show)
+        try:
+            monkeypatch.setattr(server.store, "sweep", sweep)
+            async with asyncio.timeout(60.0):
+                await enough.wait()
+        finally:
+            await server.close()
+
+    with caplog.at_level(logging.WARNING, "umbel"):
+        asyncio.run(main())
+    said = {record.getMessage() for record in caplog.records}
+    assert said == {"not-swept: a sweep", "certificate-expires: the certificate was not renewed: a certificate"}
+    assert all(record.exc_info for record in caplog.records)
 
 
 def test_that_the_authority_ends_is_said_once_a_day(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
