@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
@@ -101,8 +101,9 @@ class Worker:
     def __init__(self, begin: Mapping[str, Any], threads: int) -> None:
         site = resolved(begin["site"], os.environ)
         _become(begin["run_as"])
-        _go_to(begin["scratch"], begin["run_as"])
-        self.app = load_client(begin["object"], path=Path(begin["source"]))
+        with _permitted(begin["run_as"]):
+            os.chdir(begin["scratch"])
+            self.app = load_client(begin["object"], path=Path(begin["source"]))
         if not self.app.names():
             raise HandlerMissing(
                 f"{begin['object']} has no handler, so it can be asked nothing",
@@ -209,19 +210,24 @@ def _become(user: str) -> None:
     os.environ["HOME"], os.environ["USER"] = entry.pw_dir, user
 
 
-def _go_to(scratch: str, user: str) -> None:
-    """Work in a directory, which the user must get to.
+@contextlib.contextmanager
+def _permitted(user: str) -> Iterator[None]:
+    """Reach files of the node and of the app, which the user must be able to.
 
     Raises:
-        UsageError: this user may not pass through one above it.
+        UsageError: this user may not pass through a directory above them, or not read them.
     """
     try:
-        os.chdir(scratch)
+        yield
     except PermissionError as error:
-        closed = next((str(path) for path in reversed(Path(scratch).parents) if not os.access(path, os.X_OK)), scratch)
+        if not user or not error.filename:
+            raise
+        found = Path(error.filename)
+        closed = next((path for path in reversed(found.parents) if not os.access(path, os.X_OK)), found)
         raise UsageError(
-            f"the app cannot run as user {user!r}, who may not pass through {closed}, where the node's files are",
-            advice=f"let this user pass: chmod o+x {closed}; or give the node another directory with --dir",
+            f"the app cannot run as user {user!r}, who may not reach {found}, because of {closed}",
+            advice=f"let this user pass, and read the app's files: chmod o+rx {closed}; or move what lies there: --dir "
+            "says where the node's files are, --app where the app is",
         ) from error
 
 

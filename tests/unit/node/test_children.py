@@ -284,7 +284,9 @@ async def test_a_directory_that_the_apps_user_cannot_pass_is_named(tmp_path: Pat
     app = make_app(tmp_path / "app")
     (tmp_path / "node").mkdir(mode=0o700)
     closed = next(path for path in [*reversed((tmp_path / "node").parents), tmp_path / "node"] if not _is_open(path))
-    with pytest.raises(AppError, match=f"'nobody', who may not pass through {closed}, .*\n  What to do: .*chmod o.x"):
+    with pytest.raises(
+        AppError, match=f"'nobody', who may not reach .* because of {closed}\n  What to do: .*chmod o.rx"
+    ):
         async with running(NodeConfig(run_as="nobody"), app, tmp_path / "node") as script:
             await script.until(lambda: False)
 
