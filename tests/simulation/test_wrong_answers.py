@@ -390,6 +390,19 @@ def test_a_run_says_who_of_those_that_it_has_asked_is_away(tmp_path: Path) -> No
     asyncio.run(story())
 
 
+def test_who_was_not_in_time_is_named(tmp_path: Path) -> None:
+    async def story() -> str:
+        async with one_node(tmp_path) as (place, _), asyncio.timeout(PATIENCE):
+            return (await place.ended(await place.submit(plain(deadline=0.01, on_miss="stop")))).reason
+
+    what, _, advice = asyncio.run(story()).partition("\n  What to do: ")
+    assert what == (
+        "round 1, train: 0 of 1 clients answered within 0.01 seconds, too few for the quorum of 100%; "
+        "not in time: berlin."
+    )
+    assert advice.startswith("give clients more time with umbel.rounds(deadline=), or ")
+
+
 def test_a_run_that_waits_for_its_turn_says_so(tmp_path: Path) -> None:
     async def story() -> None:
         async with one_node(tmp_path) as (place, _):

@@ -16,6 +16,8 @@ from umbel.metrics import Combiner
 from umbel.policy import ANYBODY, RoundPolicy
 from umbel.sample import Population, Sampler
 
+_NAMED = 10  # clients in an error
+
 
 def nothing(question: Question) -> Answer:
     """The answer when nobody was counted: of models an update of zeros."""
@@ -100,7 +102,13 @@ def check_aggregate(question: Question, arrays: Arrays | None) -> None:
 
 
 def quorum_missed(
-    question: Question, close: Close, failures: tuple[Failure, ...], policy: RoundPolicy, *, times: int
+    question: Question,
+    close: Close,
+    failures: tuple[Failure, ...],
+    policy: RoundPolicy,
+    *,
+    times: int,
+    overtaken: bool = False,
 ) -> QuorumMissed:
     """The error that ends a run in which too few clients answered.
 
@@ -110,19 +118,26 @@ def quorum_missed(
         failures: of all of them.
         policy: when the quorum is reached.
         times: how often a cohort was asked.
+        overtaken: did the deadline end the last of them, while the quorum could still be reached?
     """
     lines = list(dict.fromkeys(f"  {f}" for f in failures))  # who fails again when asked again stands there once
     shown = "\n".join(lines[:5]) + ("\n  ..." if len(lines) > 5 else "")
     asked = f", asked {times} times" if times > 1 else ""
     wanted = f"the quorum of {policy.quorum:.0%}" if policy.quorum > ANYBODY else "a single answer"
     traceback = next((f"\n{f.traceback}" for f in failures if f.traceback), "")
-    counted = f"{len(close.folded)} of {close.asked} clients"
+    counted = f"{len(close.folded)} of {close.asked} clients answered{asked}"
+    said = f"{counted} before {wanted} was out of reach"
+    mend = (
+        "mend the clients named above and run again: the run goes on from its last commit; or allow for failures with"
+    )
+    if overtaken:
+        some = ", ".join(close.revoked[:_NAMED]) + (", ..." if len(close.revoked) > _NAMED else "")
+        said = f"{counted} within {policy.deadline:g} seconds, too few for {wanted}; not in time: {some}"
+        mend = "give clients more time with umbel.rounds(deadline=), or do without the slow ones:"
     return QuorumMissed(
-        f"round {question.round}, {question.label}: {counted} answered{asked} before {wanted} was out of reach."
-        f"\n{shown}{traceback}",
+        f"round {question.round}, {question.label}: {said}.\n{shown}{traceback}".rstrip(),
         failures=failures,
-        advice="mend the clients named above and run again: the run goes on from its last commit; or allow for "
-        'failures with umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',
+        advice=f'{mend} umbel.rounds(quorum=0.8), spare=, or on_miss="skip"',
     )
 
 

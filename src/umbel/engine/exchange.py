@@ -175,6 +175,10 @@ class Exchange:
         race: spares are asked at once and the first ``len(cohort)`` answers count (a network);
             otherwise only as replacements, in order (a simulation, where nothing is late).
 
+    Attributes:
+        places: all who may be asked: the cohort, and the spares.
+        overtaken: did the deadline end it, while the quorum could still be reached?
+
     Raises:
         UsageError: a client twice, or an impossible quorum.
     """
@@ -206,6 +210,7 @@ class Exchange:
         self._called = 0  # places that were asked; they are called in order
         self._prefix = 0  # places below are folded or failed
         self._count = [len(self.places), 0, 0, 0, 0, 0]  # by state
+        self.overtaken = False
         self._ending = False  # nobody is asked any more
         self._closed = False
 
@@ -288,6 +293,7 @@ class Exchange:
     def _advance(self, out: list[Instruction], again: list[int], *, deadline: bool) -> None:
         possible = len(self.places) - self._count[_FAILED]
         enough = self._race and self._arrived() >= self._size
+        self.overtaken = self.overtaken or (deadline and not self._ending and possible >= self._need)
         self._ending = self._ending or deadline or possible < self._need or enough
         if self._ending:
             for place in range(self._called):

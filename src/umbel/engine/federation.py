@@ -325,7 +325,7 @@ class Federation:
                 return answer, ({chain_name: states} if states else {})
             missed += close.failures
         if policy.on_miss != "skip":
-            raise quorum_missed(question, close, missed, policy, times=times)
+            raise quorum_missed(question, close, missed, policy, times=times, overtaken=exchange.overtaken)
         return replace(nothing(question), cohort=close.asked, failures=missed, met=False), {}
 
     def _chain_name(self, chain: Chain) -> str:

@@ -135,8 +135,10 @@ def waiting_for(wanted: Wanted, offers: Iterable[Offer], enrolled: Iterable[Node
     }
     parts = [f"{reason}: {', '.join(sorted(names)[:10])}" for reason, names in reasons.items() if names]
     parts += [f"{o.name} {wanted.refusal(o)}" for o in offers if wanted.wants(o) and wanted.refusal(o)][:5]
+    revoked = ", ".join(sorted(row.name for row in absent if row.revoked)[:10])
+    parts = parts or [f"revoked: {revoked}" if revoked else "no other node has joined: umbel ticket create"]
     needs = f"{at_least} node{'s' if at_least != 1 else ''}; {there} {'is' if there == 1 else 'are'} there"
-    return "; ".join([needs, *(parts or ["no other node has joined: umbel ticket create makes a ticket for one"])])
+    return "; ".join([needs, *parts])
 
 
 def _pairs(labels: Mapping[str, str]) -> str:

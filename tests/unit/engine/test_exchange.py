@@ -97,3 +97,16 @@ def test_a_client_cannot_be_twice_in_a_cohort() -> None:
 def test_a_quorum_is_a_share() -> None:
     with pytest.raises(UsageError, match="quorum"):
         Exchange(["a"], quorum=2)
+
+
+def test_whether_the_deadline_or_failures_ended_it() -> None:
+    slow, failed = Exchange(["a", "b"]), Exchange(["a", "b"])
+    for exchange in (slow, failed):
+        exchange.step()
+    failed.step([Failed("b", 1, failure("b"))])
+    assert not failed.overtaken
+    slow.step([Arrived([("a", 1)])])
+    assert not slow.overtaken
+    (*_, close) = slow.step([DeadlinePassed()])
+    assert isinstance(close, Close)
+    assert (close.met, close.revoked, slow.overtaken) == (False, ("b",), True)

@@ -242,7 +242,9 @@ def test_for_whom_a_run_waits(names: list[str], labels: Mapping[str, str], said:
 def test_nobody_else_has_joined() -> None:
     enrolled = [NodeRow(name="berlin", public_key=b"berlin")]
     said = waiting_for(Wanted(app=APP), [offer("berlin")], enrolled, 1, 2)
-    assert said.startswith("2 nodes; 1 is there; no other node has joined: umbel ticket create")
+    assert said == "2 nodes; 1 is there; no other node has joined: umbel ticket create"
+    enrolled.append(NodeRow(name="paris", public_key=b"paris", revoked=True))
+    assert waiting_for(Wanted(app=APP), [offer("berlin")], enrolled, 1, 2) == "2 nodes; 1 is there; revoked: paris"
 
 
 @in_loop
