@@ -20,6 +20,7 @@ from umbel.server.control import ControlDesk
 from umbel.server.desk import Desk
 from umbel.server.people import Person
 from umbel.server.wanted import Wanted
+from umbel.store.sql import RunRow
 from umbel.store.sql.values import Status
 
 AWAY = StoreError("the database does not answer", advice="check that it runs")
@@ -338,5 +339,39 @@ def test_a_run_that_cannot_be_made_keeps_no_other_from_its_turn(
                 "what was submitted cannot be made: ZeroDivisionError: run",
             )
             del hand
+
+    asyncio.run(story())
+
+
+def test_a_run_waits_on_though_the_store_cannot_be_read_when_it_is_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a database is started again."""
+    monkeypatch.setattr("umbel.server.runs._AGAIN", 0.0)
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            assert place.runs is not None
+            assert place.store is not None
+            place.runs._at_once = 1
+            await place.submit(plain(), key="a")
+            second = await place.submit(plain(), key="b")
+            task = await hand.task()
+            failures = iter([StoreError("the database is away")] * 3)
+            real = place.store.run
+
+            def read(id: str) -> RunRow:
+                for failure in failures:
+                    raise failure
+                return real(id)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(place.store, "run", read)
+                assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+                task = await hand.task()
+            assert task.id.run == second
+            assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+            async with asyncio.timeout(PATIENCE):
+                assert (await place.ended(second)).status == "finished"
 
     asyncio.run(story())

@@ -15,7 +15,7 @@ from typing import Any, final
 
 from umbel.engine.question import Question
 from umbel.engine.submission import Submission
-from umbel.errors import NotThere, Rejected, UmbelError, UsageError
+from umbel.errors import NotThere, Rejected, StoreError, UmbelError, UsageError
 from umbel.server.answers import Answer
 from umbel.server.childrun import ChildConductor, directory_of
 from umbel.server.clock import ServerClock
@@ -36,7 +36,7 @@ from umbel.store.sql.values import Status
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
 UNENDED = ("queued", "running", "waiting")
-_AGAIN = 10.0  # seconds after which the end of a run is written down again that could not be
+_AGAIN = 10.0  # seconds after which the store is tried again, when a run cannot begin, or its end not be kept
 _KEPT_WAITING = 10.0  # seconds that what a node says waits for its run, which goes on after a restart
 
 
@@ -85,6 +85,7 @@ class Runs:
         self.news = News(store, lambda run: run in self.active or run in self._queue)
         self._lent = ExitStack()  # what computing with models takes, as long as there are runs
         self._written: Future[RunRow] | None = None  # the last status
+        self._later: asyncio.TimerHandle | None = None  # looks again whose turn it is
         self._started = self._ending = False
         self._closing = asyncio.Event()
 
@@ -122,7 +123,14 @@ class Runs:
 
     def _next(self) -> None:
         while self._queue and len(self.active) < self._at_once and not self._ending:
-            run = self.find(self._queue.pop(0))
+            try:
+                run = self._store.run(self._queue[0])
+            except StoreError:  # it waits on, and so do those behind it
+                if self._later is not None:
+                    self._later.cancel()
+                self._later = self._loop.call_later(_AGAIN, self._next)
+                return
+            del self._queue[0]
             try:
                 self._begin(run)
             except Exception as error:  # noqa: BLE001  # this run ends here, and not those behind it
