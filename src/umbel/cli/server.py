@@ -159,7 +159,6 @@ def _place(pages: str) -> tuple[str, int] | None:
 
 async def _serve(settings: ServerSettings, show: Callable[[], Authority], *, json: bool) -> None:
     import asyncio
-    import time
 
     from umbel.cli.lines import say
     from umbel.cli.signals import on_signal
@@ -171,17 +170,15 @@ async def _serve(settings: ServerSettings, show: Callable[[], Authority], *, jso
     on_signal(ending.set)
     started = await Server.start(settings, show)
     try:
-        if warning := started.authority.warning(time.time()):
-            say(warning, json=json, level="warning")
         _introduce(started, started.authority, json=json)
         started.introduced()
         await ending.wait()
-        say("The server ends; runs go on when it is started again.", json=json)
+        say("server-ends: runs go on when it is started again", json=json)
     finally:
         try:
             await asyncio.wait_for(started.close(), _CLOSE)
         except TimeoutError:
-            say("Not all calls ended in time.", json=json, level="warning")
+            say("server-ends: not all calls have ended in time", json=json, level="warning")
 
 
 def _introduce(server: Server, authority: Authority, *, json: bool) -> None:

@@ -85,7 +85,7 @@ class Server:
     ticket: str = ""
     token: str = ""
     _listening: GrpcServer | None = None
-    _warned: float = field(default_factory=time.time)
+    _warned: float = 0.0
     _exit: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @classmethod
@@ -113,6 +113,7 @@ class Server:
             self = cls(settings, authority, show, store, hub, runs)
             await self._listen(exit, authority, counts)
             runs.start()
+            self.warn(time.time())
             self._exit = exit.pop_all()
             return self
 
@@ -233,7 +234,7 @@ class Server:
             await asyncio.sleep(_SWEPT_EVERY)
 
     def warn(self, now: float) -> None:
-        """Say once a day what is to be done about certificates; at the start it was said already."""
+        """Say at the start, and then once a day, what is to be done about certificates."""
         if now >= self._warned + DAY and (warning := self.authority.warning(now)):
             self._warned = now
             logger.warning("certificate-expires: %s", warning)
