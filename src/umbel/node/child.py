@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, final
@@ -32,7 +33,7 @@ from umbel.digest import is_named
 from umbel.errors import Failure, FormatError, HandlerMissing, UmbelError, UsageError
 from umbel.link.tasks import question_of, report_of
 from umbel.node.arrays_by_file import Placing, keep_file, pack_state, unpack_state
-from umbel.node.secrets import resolved
+from umbel.node.secrets import Hiding, resolved
 from umbel.simulation.spawn import die_with_parent
 
 _EASY_PREY = "500"  # when memory ends, the system is to take this process rather than the node
@@ -73,11 +74,15 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def _serve(node: socket.socket, begin: Mapping[str, Any]) -> None:
     threads = begin["threads"] or os.cpu_count() or 1
     with isolated(threads):
+        hide = Hiding()
         try:
-            worker = Worker(begin, threads)
+            site = resolved(begin["site"], os.environ)
+            hide = Hiding(begin["site"], site)
+            hide.watch_streams()
+            worker = Worker(begin, threads, site, hide)
         except BaseException as error:  # noqa: BLE001  # whatever the app's import raises, the server is told
             _flush()
-            node.sendall(pack({"is": "failed", **_failure(error)}))
+            node.sendall(pack({"is": "failed", **_failure(error, hide)}))
             return
         _flush()
         node.sendall(pack({"is": "ready", "handlers": sorted(worker.app.names())}))
@@ -93,13 +98,15 @@ class Worker:
     Args:
         begin: what the node has said first.
         threads: how many it computes with.
+        site: the data set's settings, with secrets.
+        hide: is called with texts that leave.
 
     Attributes:
         app: the app.
     """
 
-    def __init__(self, begin: Mapping[str, Any], threads: int) -> None:
-        site = resolved(begin["site"], os.environ)
+    def __init__(self, begin: Mapping[str, Any], threads: int, site: Mapping[str, Any], hide: Hiding) -> None:
+        self._hide = hide
         _become(begin["run_as"])
         with _permitted(begin["run_as"]):
             os.chdir(begin["scratch"])
@@ -134,7 +141,7 @@ class Worker:
         except KeyboardInterrupt:
             head, body = {"is": "stopped"}, b""
         except BaseException as error:  # noqa: BLE001  # a task ends here
-            head, body = {"is": "failed", **_failure(error)}, b""
+            head, body = {"is": "failed", **_failure(error, self._hide)}, b""
         if os.getpid() != self._pid:
             os._exit(1)  # a fork that comes back from user code: what it would say is not the client's answer
         _flush()
@@ -175,12 +182,15 @@ class Worker:
         question = question_of(task, fetch, allow=self._may_be_made)
         done = self._bench.do(question, self._client, state)
         self._held += [question, done]
-        result, after = (done, None) if isinstance(done, Failure) else done
+        result, after = (self._without_secrets(done), None) if isinstance(done, Failure) else done
         report = report_of(task.id, result, Placing(self._out)).SerializeToString()
         packed, arrays = (
             (None, b"") if after is None else pack_state(after, lambda arrays: keep_file(self._out, arrays))
         )
         return {"is": "answer", "report": len(report), "state": packed}, report + arrays
+
+    def _without_secrets(self, failure: Failure) -> Failure:
+        return replace(failure, message=self._hide(failure.message), traceback=self._hide(failure.traceback))
 
     def _may_be_made(self, path: str) -> bool:
         """Values of our own classes, and of the app's, whose code runs here anyway."""
@@ -231,9 +241,10 @@ def _permitted(user: str) -> Iterator[None]:
         ) from error
 
 
-def _failure(error: BaseException) -> dict[str, str]:
+def _failure(error: BaseException, hide: Hiding) -> dict[str, str]:
     ours = own_words(error) if isinstance(error, UmbelError) else None
-    return {"code": code(error), "message": ours or words(error), "traceback": "" if ours else trace(error)}
+    shown = "" if ours else trace(error)
+    return {"code": code(error), "message": hide(ours or words(error)), "traceback": hide(shown)}
 
 
 def _flush() -> None:

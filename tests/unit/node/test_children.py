@@ -16,6 +16,7 @@ from umbel import wire
 from umbel.errors import AppError
 from umbel.node.config import Dataset, Limits, NodeConfig, Policy
 from umbel.node.installed import InstalledApp
+from umbel.node.journal import read_journal
 
 
 @pytest.fixture
@@ -230,6 +231,30 @@ async def test_secrets_are_resolved_in_the_process_and_nowhere_else(app: Install
     found = [p for p in (tmp_path / "node").rglob("*") if p.is_file() and p.name.startswith("journal")]
     assert found
     assert not any(secret.encode() in p.read_bytes() for p in found)
+
+
+@on_a_loop
+async def test_secrets_are_not_read_in_what_is_printed_nor_in_errors(
+    app: InstalledApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a library quotes the address of a database in its error, with the password."""
+    caplog.set_level("INFO", "umbel")
+    environment = {"DB_PASSWORD": "tiger/" + "eyes"}
+    config = NodeConfig(data={"heart": Dataset(name="heart", settings={"deep": {"list": ["env:DB_PASSWORD", "1"]}})})
+    begin = "import urllib.parse; p = ctx.site['deep']['list'][0]; print('with', p); print(p, file=sys.stderr)\n"
+    ends = {
+        "raise ValueError(f'no way in with {p!r}')": "no way in with '(a secret)'",
+        "raise ValueError('db://me:' + urllib.parse.quote(p, safe='') + '@host')": "db://me:(a secret)@host",
+        "os._exit(3)": "exit status 3",
+    }
+    async with running(config, app, tmp_path / "node", environment=environment) as script:
+        for exchange, (end, said) in enumerate(ends.items(), 1):
+            failed = await failure(script, script.task(app, exchange=exchange, config={"do": begin + end}))
+            assert said in failed.message
+            assert script.reports[-1].output == "with (a secret)\n(a secret)\n"
+    told = "".join(map(str, script.reports)) + caplog.text
+    told += "".join(map(str, read_journal(tmp_path / "node" / "journal")))
+    assert "tiger" not in told
 
 
 @on_a_loop
