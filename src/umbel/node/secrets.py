@@ -102,7 +102,7 @@ class _Stream(io.TextIOWrapper):
     """A standard stream without secrets; the one before stays open, for their files are the same."""
 
     def __init__(self, before: TextIO, hide: Hiding) -> None:
-        super().__init__(before.buffer, encoding=before.encoding, errors=before.errors, write_through=True)  # type: ignore[arg-type]  # a BinaryIO is one
+        super().__init__(before.buffer, encoding=before.encoding, errors=before.errors, write_through=True)
         self._before, self._hide = before, hide
 
     def write(self, text: str, /) -> int:
