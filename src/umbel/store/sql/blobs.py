@@ -35,6 +35,7 @@ from umbel.store.sql.tables import blob
 from umbel.store.sql.values import INLINE, Kept
 from umbel.store.writer import GoOn
 
+BLOBS = "blobs"  # the directory of whole ones in that of the server
 SUFFIX = ".safetensors"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ARRIVING = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{16}")
@@ -73,7 +74,7 @@ class ServerBlobs:
     """
 
     def __init__(self, directory: Path, read: Reader, now: Callable[[], float]) -> None:
-        self.directory, self._arriving = directory / "blobs", directory / "incoming"
+        self.directory, self._arriving = directory / BLOBS, directory / "incoming"
         self._read, self._now = read, now
         for place in (self.directory, self._arriving):
             with readable_errors(place):
@@ -459,4 +460,4 @@ def _checked(digest: str) -> str:
     return digest
 
 
-__all__ = ["SUFFIX", "ServerBlobs"]
+__all__ = ["BLOBS", "SUFFIX", "ServerBlobs"]

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from umbel.errors import InUse, UsageError
 from umbel.store.sql import tables
 from umbel.store.sql.base import Database
+from umbel.store.sql.pair import check_new, check_old
 from umbel.store.sql.postgres import Postgres
 from umbel.store.sql.schema import Schema
 from umbel.store.sql.sqlite import Sqlite
@@ -48,9 +49,26 @@ def open_database(url: str, directory: Path, schema: Schema) -> Database:
     raise UsageError(f"the store cannot live in {kind!r}", advice=_FORMS)
 
 
-def prepare(connection: Connection, database: Database, steps: Schema, now: float) -> tuple[str, int]:
-    """Bring the schema up to date; gives who we are, and how often the database was opened."""
+def prepare(
+    connection: Connection, database: Database, steps: Schema, *, directory: Path, now: float
+) -> tuple[str, int]:
+    """Bring the schema up to date; gives who we are, and how often the database was opened.
+
+    Args:
+        connection: to the database.
+        database: which.
+        steps: that this version knows.
+        directory: of the server.
+        now: seconds since 1970.
+
+    Raises:
+        StoreError: database and directory do not belong together.
+    """
     found = steps.found(connection, database.name)
+    if found:
+        check_old(connection, database.name, directory)
+    else:
+        check_new(database.name, directory)
     if found != steps.newest:
         database.before_upgrade(found)
     connection.exec_driver_sql(database.begin)

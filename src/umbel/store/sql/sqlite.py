@@ -16,6 +16,7 @@ from umbel.errors import InUse, StoreError, UsageError
 from umbel.store.durable import TEMPORARY, readable_errors, sync_directory, sync_file
 from umbel.store.lock import DirectoryLock
 from umbel.store.sql.errors import readable
+from umbel.store.sql.pair import check_new
 from umbel.store.sql.schema import Schema
 
 # What was committed outlives a loss of power; readers do not wait for who writes. fullfsync is of macOS, see
@@ -36,7 +37,7 @@ class Sqlite:
     Raises:
         InUse: another process works there.
         NewerSchema: a newer version of Umbel wrote it; nothing was changed.
-        StoreError: the file cannot be opened.
+        StoreError: the file cannot be opened, or does not belong to the directory.
     """
 
     begin = "BEGIN IMMEDIATE"
@@ -49,7 +50,7 @@ class Sqlite:
         with ExitStack() as held:
             for place in dict.fromkeys((directory.absolute().resolve(), self.path.parent.resolve())):
                 held.callback(_lock(place).close)
-            self._look(schema)
+            self._look(schema, directory)
             self._writing = create_engine(
                 url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": _PATIENCE}
             )
@@ -58,9 +59,10 @@ class Sqlite:
             event.listen(self.reading, "connect", _set_up_reading)
             self._held = held.pop_all()
 
-    def _look(self, schema: Schema) -> None:
+    def _look(self, schema: Schema, directory: Path) -> None:
         """Refuse what a newer version has written before anything is changed: even the pragmas change the file."""
         if not self.path.exists() or self.path.stat().st_size == 0:
+            check_new(self.name, directory)
             return
         address = f"file:{quote(self.path.as_posix())}?mode=ro"
         looking = create_engine("sqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(address, uri=True))

@@ -78,7 +78,7 @@ class ServerStore:
         InUse: another process has the database or the directory.
         NewerSchema: a newer version of Umbel wrote it; nothing was changed.
         CorruptFile: it is damaged.
-        StoreError: it cannot be opened.
+        StoreError: it cannot be opened, or does not belong to the directory.
         UsageError: the address makes no sense.
     """
 
@@ -91,7 +91,7 @@ class ServerStore:
             try:
                 connection = self._database.claim()
                 opened.callback(connection.close)
-                self.federation, turn = prepare(connection, self._database, steps, now())
+                self.federation, turn = prepare(connection, self._database, steps, directory=directory, now=now())
                 opened.pop_all()
             except SQLAlchemyError as error:
                 raise readable(error, self._database.name) from error

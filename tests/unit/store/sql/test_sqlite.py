@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from tests.unit.store.sql.stores import RUN, answer, opened, url_of, with_exchange
 from umbel.errors import CorruptFile, DiskFull, InUse, StoreError, UsageError
-from umbel.store.sql import Kept, ServerStore
+from umbel.store.sql import Kept, ServerStore, TokenRow
 from umbel.store.sql.schema import Schema
 
 HOLDER = """
@@ -73,6 +73,33 @@ def test_a_password_that_is_not_written_for_an_address_is_not_told(rest: str, tm
         pass
     assert "%40" in refused.value.advice
     assert "cret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_directory_whose_database_is_another_begins_no_new_one(tmp_path: Path) -> None:
+    """As where --database was forgotten: with a new one, every node and token would be unknown."""
+    with opened(tmp_path / "server", url_of(tmp_path / "elsewhere")):
+        pass
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is a server's directory") as refused, opened(tmp_path / "server"):
+            pass
+        assert "--database" in refused.value.advice
+    assert not (tmp_path / "server" / "umbel.sqlite").exists()
+
+
+def test_a_database_does_not_go_on_without_its_directory(tmp_path: Path) -> None:
+    """As where --dir is another: there is a new authority then, which no node trusts."""
+    url = url_of(tmp_path / "elsewhere")
+    for name in ("killed", "first"):  # until there is a token, as little as in a first start that was killed
+        with opened(tmp_path / name, url) as store:
+            pass
+    with opened(tmp_path / "first", url) as store:
+        store.keep_token(TokenRow(name="operator", secret=b"s" * 32, role="operator", created=1.0), "server").result()
+    with pytest.raises(StoreError, match="whose models and keys are not in") as refused, opened(tmp_path / "new", url):
+        pass
+    assert f"make {tmp_path / 'new' / 'blobs'}" in refused.value.advice
+    (tmp_path / "new" / "blobs").mkdir()
+    with opened(tmp_path / "new", url) as store:
+        assert [token.name for token in store.tokens()] == ["operator"]
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
