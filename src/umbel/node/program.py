@@ -113,7 +113,7 @@ class Node:
         self._under_way: set[Key] = set()
         self._slots = asyncio.Semaphore(config.slots)
         self._session: tuple[asyncio.TaskGroup, wire.OpenSessionResponse] | None = None
-        self._connected, self._refused = asyncio.Event(), 0
+        self._connected, self._refused, self._was_connected = asyncio.Event(), 0, False
 
     async def run(self) -> NoReturn:
         """Work until this is cancelled; then children are ended and files closed, and what is finished is kept.
@@ -122,7 +122,7 @@ class Node:
             InUse: another node works in the directory.
             AppError: an app cannot be loaded.
             NotAllowed: the server does not know this node, or no longer wants it.
-            Unauthenticated: the server does not accept its key.
+            Unauthenticated: the server does not accept its key, or shows a wrong certificate, and did so from the start.
             Incompatible: the server speaks other versions of the protocol.
         """
         lock = hold(self._directory)
@@ -183,10 +183,10 @@ class Node:
             raise Ended(str(error)) from error
         except Unauthenticated as error:
             self._refused += 1  # a server that restarts has forgotten the challenge
-            if self._refused >= _STUBBORN:
-                raise
+            if self._refused >= _STUBBORN and not self._was_connected:
+                raise  # else it is not the server that refuses, or it will be mended: a wrong name server, a certificate
             raise Ended(str(error)) from error
-        self._refused = 0
+        self._refused, self._was_connected = 0, True
         self._observer.connected(opened)
         try:
             async with asyncio.TaskGroup() as group:

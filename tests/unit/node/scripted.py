@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -290,6 +291,7 @@ async def running(
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
     script: Script | None = None,
+    draw: Callable[[], float] = random.random,
 ) -> AsyncIterator[Script]:
     """A node that runs, and the script that it talks to."""
     identity = Identity.at(directory / "key")
@@ -302,6 +304,7 @@ async def running(
         directory,
         environment=environment or {"PATH": "/usr/bin:/bin"},
         observer=observer,
+        draw=draw,
     )
     work = asyncio.ensure_future(node.run())
     try:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.node.scripted import PATIENCE, Script, make_app, on_a_loop, running
 from umbel import wire
 from umbel.arrays import Arrays
-from umbel.errors import DiskFull, InUse, NotAllowed, Rejected
+from umbel.errors import DiskFull, InUse, NotAllowed, Rejected, Unauthenticated
 from umbel.link.identity import Identity
 from umbel.node.backoff import Backoff
 from umbel.node.config import Dataset, NodeConfig, Policy
@@ -241,6 +241,39 @@ async def test_a_revoked_node_ends(app: InstalledApp, tmp_path: Path) -> None:
     script = Revoked(Identity.at(tmp_path / "node" / "key").public)
     with pytest.raises(NotAllowed, match="was revoked"):
         async with running(NodeConfig(), app, tmp_path / "node", script=script):
+            await script.until(lambda: False)
+
+
+class Strange(Script):
+    """Somebody answers with a certificate that is not the server's, at first or for a while."""
+
+    def __init__(self, key: bytes, *strange: int) -> None:
+        super().__init__(key)
+        self.calls, self.strange = 0, strange
+
+    async def challenge(self, request: wire.ChallengeRequest) -> wire.ChallengeResponse:
+        self.calls += 1
+        if self.calls in self.strange:
+            raise Unauthenticated("the certificate is signed by an authority that is not known here")
+        return await super().challenge(request)
+
+
+@on_a_loop
+async def test_a_node_that_was_connected_outlasts_a_wrong_certificate(app: InstalledApp, tmp_path: Path) -> None:
+    """As of a portal on the way, or where the name leads elsewhere until it is mended."""
+    script = Strange(Identity.at(tmp_path / "node" / "key").public, *range(2, 12))
+    async with running(NodeConfig(), app, tmp_path / "node", script=script, draw=lambda: 0.0):
+        await script.until(lambda: script.opened)
+        script.say(None)
+        await script.until(lambda: len(script.opened) == 2)
+        assert (await script.answer(script.ask(script.task(app)))).HasField("update")
+
+
+@on_a_loop
+async def test_a_node_that_meets_a_stranger_at_its_start_ends(app: InstalledApp, tmp_path: Path) -> None:
+    script = Strange(Identity.at(tmp_path / "node" / "key").public, *range(1, 100))
+    with pytest.raises(Unauthenticated, match="not known here"):
+        async with running(NodeConfig(), app, tmp_path / "node", script=script, draw=lambda: 0.0):
             await script.until(lambda: False)
 
 
