@@ -122,7 +122,7 @@ class Node:
             InUse: another node works in the directory.
             AppError: an app cannot be loaded.
             NotAllowed: the server does not know this node, or no longer wants it.
-            Unauthenticated: the server does not accept its key, or shows a wrong certificate, and did so from the start.
+            Unauthenticated: the server does not accept its key, or shows a wrong certificate, from the start on.
             Incompatible: the server speaks other versions of the protocol.
         """
         lock = hold(self._directory)
