@@ -184,7 +184,7 @@ class Node:
         except Unauthenticated as error:
             self._refused += 1  # a server that restarts has forgotten the challenge
             if self._refused >= _STUBBORN and not self._was_connected:
-                raise  # else it is not the server that refuses, or it will be mended: a wrong name server, a certificate
+                raise  # else it may well be mended: somebody else answers, as where a name leads elsewhere for a while
             raise Ended(str(error)) from error
         self._refused, self._was_connected = 0, True
         self._observer.connected(opened)
