@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -33,7 +34,8 @@ class NodeLines(Observer):
         self._away, self._told = "", 0.0
 
     def _say(self, text: str, level: str = "info", **fields: Any) -> None:
-        say(text, json=self._json, level=level, **fields)
+        with suppress(OSError, ValueError):  # nobody reads any more; the node works on
+            say(text, json=self._json, level=level, **fields)
 
     def starts(self, member: Joined, apps: Sequence[InstalledApp], directory: Path) -> None:
         """The node begins."""
@@ -89,7 +91,7 @@ class NodeLines(Observer):
             self._say(f"{word}: {_task(task)}: {failure.message}", "warning", code=failure.code, **_fields(task))
             if failure.traceback and not self._json:
                 for text in failure.traceback.rstrip().splitlines():
-                    say(f"    {text}", json=False)
+                    self._say(f"    {text}")
         else:
             self._say(f"task-done: {_task(task)} in {report.seconds:.2f} s", seconds=report.seconds, **_fields(task))
 
