@@ -187,6 +187,10 @@ def test_people_and_tickets(fed: Federation, tmp_path: Path) -> None:
     assert {"operator", "vera"} <= {record["name"] for record in fed.records("token", "ls")}
     fed("token", "revoke", "vera")
     assert "What to do: " in fed("ls", "--on", made["address"], status=1).stderr
+    assert "--again" in fed("token", "create", "vera", status=1).stderr
+    again = fed.records("token", "create", "vera", "--again")[0]
+    assert fed.records("ls", "--on", again["address"])
+    assert "token revoke vera" in fed("token", "create", "vera", "--again", status=1).stderr
     ticket = fed.records("ticket", "create", "--uses", "3")[0]
     assert ticket["id"] in fed("ticket", "ls").stdout
     fed("ticket", "revoke", ticket["id"])

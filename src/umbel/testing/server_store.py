@@ -186,6 +186,11 @@ def _check_tokens(store: ServerStore, again: Reopen) -> None:
         raise AssertionError("a server's store must refuse a token that has expired or was revoked")
     row = TokenRow(name="anna", secret=b"another", role="operator")
     _refused(Rejected, lambda: store.keep_token(row, "anna"), "refuse a second token of one name")
+    for name in ("ben", "cleo"):
+        store.keep_token(TokenRow(name=name, secret=name.encode() * 2, role="runner"), "anna").result()
+        found = store.token(name.encode() * 2)
+        _promise.require(found is not None and found.role == "runner", "give another token to who has no valid one")
+        _promise.require(store.token(name.encode()) is None, "forget the token that another has replaced")
     _refused(NotThere, lambda: store.revoke("token", "dora", "anna"), "refuse to revoke what is not there")
     _promise.require([t.name for t in store.tokens()] == ["anna", "ben", "cleo"], "list the tokens by name")
 

@@ -146,16 +146,18 @@ def keep_ticket(connection: Connection, now: float, ticket: TicketRow, by: str) 
 
 
 def keep_token(connection: Connection, now: float, token: TokenRow, by: str) -> None:
-    """Make a token; the same one again changes nothing."""
-    row = connection.execute(select(tables.token).where(tables.token.c.name == token.name)).first()
-    if row is not None:
-        if bytes(row.secret) != token.secret:
-            raise Rejected(
-                f"there is a token {token.name!r} already", advice="choose another name; a revoked one keeps its name"
-            )
+    """Make a token, in the place of one that is not valid any more; the same one again changes nothing."""
+    its = tables.token.c.name == token.name
+    row = connection.execute(select(tables.token).where(its)).first()
+    if row is not None and bytes(row.secret) == token.secret:
         return
+    if row is not None and token_of(row).valid(now):
+        raise Rejected(
+            f"there is a token {token.name!r} already",
+            advice=f"choose another name, or: umbel token revoke {token.name}",
+        )
     values = {name: getattr(token, name) for name in tables.token.c.keys()}  # noqa: SIM118  # of columns
-    connection.execute(insert(tables.token), values)
+    connection.execute(insert(tables.token) if row is None else update(tables.token).where(its), values)
     note(connection, now, by, "token-made", target=token.name, details={"role": token.role, "expires": token.expires})
 
 

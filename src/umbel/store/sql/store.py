@@ -214,7 +214,7 @@ class ServerStore:
         return self._write(lambda c: people.keep_ticket(c, self._now(), ticket, by))
 
     def keep_token(self, token: TokenRow, by: str) -> Future[None]:
-        """Make a token; `Rejected` if there is one of that name."""
+        """Make a token; `Rejected` if there is a valid one of that name."""
         return self._write(lambda c: people.keep_token(c, self._now(), token, by))
 
     def revoke(self, kind: Literal["ticket", "token"], id: str, by: str) -> Future[None]:
