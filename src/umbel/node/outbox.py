@@ -26,6 +26,7 @@ from umbel import wire
 from umbel.digest import digest_of
 from umbel.errors import CorruptFile, DiskFull, StoreError
 from umbel.node.journal import OwnersJournal
+from umbel.store.damage import is_damage
 from umbel.store.durable import readable_errors
 
 _PRAGMAS = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA fullfsync=ON;"
@@ -40,7 +41,6 @@ CREATE TABLE IF NOT EXISTS lines (number INTEGER PRIMARY KEY, line TEXT NOT NULL
 _UNSYNCED = 256  # lines, after which the journal's file is synced and they are forgotten here
 _TAKEN = 256  # answers that the server has, for tasks that come again because a message was under way
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _ROOM = "free some; the node then goes on"
 
 
@@ -289,7 +289,7 @@ class Outbox:
             code = getattr(error, "sqlite_errorcode", 0)
             if code in _FULL:
                 raise DiskFull(f"no room left on the disk while writing {self._path}", advice=_ROOM) from error
-            if code & 0xFF in _DAMAGED:  # the low byte is the kind of error
+            if is_damage(error):
                 raise self._damaged(error) from error
             raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error
         except (ValueError, TypeError, KeyError, DecodeError) as error:  # what SQLite has no checksum for

@@ -18,6 +18,7 @@ from typing import Any, final
 from umbel.arrays import Arrays
 from umbel.codec import decode, encode
 from umbel.errors import CorruptFile, DiskFull, StoreError
+from umbel.store.damage import is_damage
 from umbel.store.durable import GO_ON
 
 # Nobody else may look in while a run works here; so SQLite needs no shared memory beside the file, which not
@@ -39,7 +40,6 @@ CREATE TABLE IF NOT EXISTS written (
 );
 """
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NEW = "restore the directory from a backup, or start in another dir="
 
 
@@ -106,7 +106,7 @@ class FileClientStates:
             code = getattr(error, "sqlite_errorcode", 0)
             if code in _FULL:
                 raise DiskFull(f"no room left on the disk while writing {self._path}", advice=GO_ON) from error
-            if code & 0xFF in _DAMAGED:  # the low byte is the kind of error
+            if is_damage(error):
                 raise CorruptFile(f"{self._path} is damaged ({error})", advice=_NEW) from error
             raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error
 

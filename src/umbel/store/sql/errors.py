@@ -14,9 +14,9 @@ from sqlalchemy.exc import (
 )
 
 from umbel.errors import CorruptFile, DiskFull, StoreError, UmbelError
+from umbel.store.damage import is_damage
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 # of PostgreSQL: it has no room, or no connection to spare; it ends, or has begun only; nobody listens
 _NO_ROOM = {"53100"}
 _PASSING = {"53300", "57P01", "57P02", "57P03", "57P05", "25P03"}
@@ -45,7 +45,7 @@ def _of_sqlite(error: sqlite3.Error, name: str) -> UmbelError:
     code = getattr(error, "sqlite_errorcode", 0)
     if code in _FULL:
         return DiskFull(f"no room left on the disk while writing {name}", advice="free some space; then try again")
-    if code & 0xFF in _DAMAGED:  # the low byte is the kind of error
+    if is_damage(error):
         return CorruptFile(
             f"{name} is damaged, or is not a database ({error})", advice="stop the server, and restore a backup"
         )
