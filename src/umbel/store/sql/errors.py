@@ -17,12 +17,13 @@ from umbel.errors import CorruptFile, DiskFull, StoreError, UmbelError
 from umbel.store.damage import is_damage
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
-# of PostgreSQL: it has no room, or no connection to spare; it ends, or has begun only; nobody listens
+# of PostgreSQL: it has no room, or no connection to spare; it ends, or has begun only; nobody listens; another has
+# taken over from it
 _NO_ROOM = {"53100"}
-_PASSING = {"53300", "57P01", "57P02", "57P03", "57P05", "25P03"}
+_READ_ONLY = "25006"
+_PASSING = {"53300", "57P01", "57P02", "57P03", "57P05", "25P03", _READ_ONLY}
 _AGAIN = {"40001", "40P01"}  # two that wait for each other; the same transaction can be made again
 _DAMAGED_PAGES = {"XX001", "XX002"}
-_READ_ONLY = "25006"
 
 
 def readable(error: BaseException, name: str) -> BaseException:

@@ -138,6 +138,18 @@ def test_a_database_that_can_only_be_read(postgres_url: str, postgres: Cluster, 
     assert "standby" in refused.value.advice
 
 
+def test_one_that_can_only_be_read_is_asked_for_another_connection(
+    postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another has taken over from it, and answers at the same address."""
+    with opened(tmp_path, postgres_url) as store:
+        store._write(lambda c: c.exec_driver_sql("SET default_transaction_read_only = on")).result()
+        store.audit("anna", "looked", "x").result()
+        assert [row.target for row in store.audited()] == ["x"]
+    assert "database-away" in caplog.text
+    assert "can only be read" in caplog.text
+
+
 def test_what_takes_longer_than_the_database_lets_others_take(
     postgres_url: str, postgres: Cluster, tmp_path: Path
 ) -> None:
