@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.simulation.network import Place
 from umbel import wire
 from umbel.arrays import Arrays
 from umbel.client.failures import trace
+from umbel.digest import digest_of
 from umbel.errors import FormatError, Incompatible, NotThere, Rejected
 from umbel.link.tasks import task_of
 from umbel.server.control import ControlDesk
@@ -282,6 +284,38 @@ def test_the_number_of_blobs_that_a_node_sends_and_never_names_is_bounded(tmp_pa
             assert place.desk is not None
             assert len(list((tmp_path / "incoming").iterdir())) < 100
             assert len(place.desk._unnamed._sent[hand.name]) < 100
+
+    asyncio.run(story())
+
+
+def test_nobody_waits_for_the_disk_when_a_blob_is_let_go(tmp_path: Path) -> None:
+    """To remove a large model takes long; and somebody may be writing another one in its place."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            await place.submit(plain(50_000))
+            await hand.task()
+            assert place.store is not None
+            first, *others = [n.to_bytes(1, "big") * 1_000_000 for n in range(4)]
+            assert (await hand.write(first)).complete
+            held, go_on, others_went_on = asyncio.Event(), threading.Event(), list[bool]()
+            loop, lock = asyncio.get_running_loop(), place.store.blobs._alone(digest_of(first).hex())
+
+            def write() -> None:
+                with lock:
+                    loop.call_soon_threadsafe(held.set)
+                    others_went_on.append(go_on.wait(PATIENCE))
+
+            writing = asyncio.create_task(asyncio.to_thread(write))
+            await held.wait()
+            sending = asyncio.gather(*map(hand.write, others))
+            await asyncio.wait([sending], timeout=0)
+            while place.desk is not None and digest_of(first).hex() in place.desk._unnamed._sent[hand.name]:
+                await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(writing, sending)
+            assert others_went_on == [True]
+            assert not (await hand.link.stat_blob(wire.StatBlobRequest(digest=digest_of(first)))).complete
 
     asyncio.run(story())
 

@@ -73,7 +73,7 @@ class NodeDesk:
         self._store, self._sessions, self._hub, self._runs, self._uploads = store, sessions, hub, runs, uploads
         self._allowed, self._counts = allowed, counts
         self.ending = False
-        self._unnamed = Unnamed(lambda digest, node: store.blobs.let_go(digest, _sender(node)))
+        self._unnamed = Unnamed()
         self._offers: dict[str, tuple[Offer, float]] = {}
         self._nodes = {node.name: node for node in store.nodes()}
 
@@ -290,19 +290,20 @@ class NodeDesk:
     ) -> wire.WriteBlobResponse:
         """Take a blob's bytes, straight into a file."""
         await self._check_works(session)
-        self._check_fits(self._name(session), head)
+        await self._make_room(self._name(session), head)
         received, complete = await self._uploads.write(head, data, _sender(self._name(session)))
         return wire.WriteBlobResponse(received=received, complete=complete)
 
-    def _check_fits(self, name: str, head: wire.BlobHead) -> None:
-        """It is no larger than the answers that are expected of this node."""
+    async def _make_room(self, name: str, head: wire.BlobHead) -> None:
+        """Let go of what else a node has sent, if this makes too much; it is no larger than what is expected of it."""
         digest, room = head.digest.hex(), self._runs.room(name)
         if head.size > room:
             raise Rejected(
                 f"blob {digest[:12]} has {head.size:,} bytes, and {room:,} may be in what node {name!r} is asked for",
                 advice="send what the task asks for; what is expected stands in its details",
             )
-        self._unnamed.add(name, digest, head.size, room)
+        for needless in self._unnamed.add(name, digest, head.size, room):
+            await asyncio.to_thread(self._store.blobs.let_go, needless, _sender(name))
 
     async def _check_works(self, session: bytes) -> None:
         """Only who has a task has something to send."""

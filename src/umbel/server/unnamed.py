@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import final
 
 from umbel.aggregate import Expected
@@ -15,18 +15,13 @@ _TIMES = 2  # as much as a node's answers may have; it may have begun one anew
 
 @final
 class Unnamed:
-    """The blobs that each node has sent, until an answer names them.
+    """The blobs that each node has sent, until an answer names them."""
 
-    Args:
-        let_go: is told of a blob, and of the node that does not need it any more.
-    """
-
-    def __init__(self, let_go: Callable[[str, str], object]) -> None:
-        self._let_go = let_go
+    def __init__(self) -> None:
         self._sent: dict[str, dict[str, int]] = {}  # by node: digest and size, the oldest first
 
-    def add(self, node: str, digest: str, size: int, room: int) -> None:
-        """A node sends a blob. If that makes too much, it needs the oldest no more.
+    def add(self, node: str, digest: str, size: int, room: int) -> list[str]:
+        """A node sends a blob. If that makes too much, it needs the oldest no more, which are given.
 
         Args:
             node: its name.
@@ -37,11 +32,12 @@ class Unnamed:
         sent = self._sent.setdefault(node, {})
         sent.pop(digest, None)
         size = max(size, INLINE)  # what is smaller need not be sent on its own, and is a file, too
+        needless = []
         while sent and sum(sent.values()) + size > _TIMES * room:
-            oldest = next(iter(sent))
-            del sent[oldest]
-            self._let_go(oldest, node)
+            needless.append(next(iter(sent)))
+            del sent[needless[-1]]
         sent[digest] = size
+        return needless
 
     def named(self, node: str, digests: Iterable[str]) -> None:
         """An answer of this node names these."""
