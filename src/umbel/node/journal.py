@@ -100,7 +100,7 @@ class OwnersJournal:
 
 
 def read_journal(directory: Path, *, since: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Lines of a node's journal, oldest first, also while the node runs.
+    """Lines of a node's journal, oldest first, also while the node runs; up to the first that is damaged.
 
     Args:
         directory: where its files lie.
@@ -111,7 +111,7 @@ def read_journal(directory: Path, *, since: int = 0) -> Iterator[Mapping[str, An
     """
     before: Line | None = None
     for path in _files(directory):
-        lines = _read(path)
+        lines, damage = _whole(path)
         for i, line in enumerate(lines):
             value = line.value
             if value.get("event") == _CONTINUES and i == 0:
@@ -122,7 +122,17 @@ def read_journal(directory: Path, *, since: int = 0) -> Iterator[Mapping[str, An
                     )
             elif value["number"] > since:
                 yield value
+        if damage is not None:
+            raise damage
         before = lines[-1] if lines else before
+
+
+def _whole(path: Path) -> tuple[list[Line], CorruptFile | None]:
+    """The lines in front of the first that is damaged; and what is said of that."""
+    try:
+        return _read(path), None
+    except CorruptFile as damage:
+        return read_lines(path, precious=False), damage
 
 
 def _read(path: Path) -> list[Line]:

@@ -59,9 +59,11 @@ def test_a_changed_line_is_noticed(tmp_path: Path) -> None:
         box.note("asked", {"i": i})
     box.close()
     file = tmp_path / "journal" / "journal-000001"
-    file.write_bytes(file.read_bytes().replace(b'"i":0', b'"i":7'))
-    with pytest.raises(CorruptFile):
-        list(read_journal(tmp_path / "journal"))
+    file.write_bytes(file.read_bytes().replace(b'"i":1', b'"i":7'))
+    shown: list[int] = []
+    with pytest.raises(CorruptFile, match="line 2 is damaged"):
+        shown.extend(line["i"] for line in read_journal(tmp_path / "journal"))
+    assert shown == [0], "what stands before it can be read"
     with pytest.raises(CorruptFile):
         OwnersJournal(tmp_path / "journal", largest=1 << 20)
 
