@@ -58,7 +58,7 @@ async def test_without_room_for_its_journal_a_node_says_so_too(
             if report.HasField("failure") and "journal-000001" in caplog.text:
                 break
         assert report.failure.code == "disk-full"
-        assert "free some; the node then goes on" in caplog.text
+        assert "free some space; the node then goes on" in caplog.text
         assert len(script.opened) == 1  # that is no reason to leave
         filler.unlink()
         again = script.task(app, exchange=exchange, state=1, attempt=2)

@@ -41,7 +41,6 @@ CREATE TABLE IF NOT EXISTS lines (number INTEGER PRIMARY KEY, line TEXT NOT NULL
 _UNSYNCED = 256  # lines, after which the journal's file is synced and they are forgotten here
 _TAKEN = 256  # answers that the server has, for tasks that come again because a message was under way
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC}
-_ROOM = "free some; the node then goes on"
 
 
 @final
@@ -161,10 +160,7 @@ class Outbox:
             self._unsynced += lines
             self._stored = len(self._unsynced)
         late = [line for line in self._unsynced if line["number"] > self._journal.number]
-        try:
-            self._journal.append(late if is_stored else [*late, *lines])
-        except DiskFull as error:
-            raise DiskFull(error.what, advice=_ROOM) from error
+        self._journal.append(late if is_stored else [*late, *lines])
         if not is_stored:
             self._unsynced += lines
 
@@ -288,7 +284,7 @@ class Outbox:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0)
             if code in _FULL:
-                raise DiskFull(f"no room left on the disk while writing {self._path}", advice=_ROOM) from error
+                raise DiskFull(f"no room left on the disk while writing {self._path}", advice="free some") from error
             if is_damage(error):
                 raise self._damaged(error) from error
             raise StoreError(f"{self._path}: {error}", advice="check the path and its permissions") from error

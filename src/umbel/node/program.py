@@ -261,7 +261,7 @@ class Node:
 
     async def _say_full(self, task: wire.Task, error: BaseException) -> None:
         """What is to be kept of a task cannot be, but the server need not wait for nothing."""
-        logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, error)
+        logger.error("node-full: run %s, round %d: %s", task.run_name, task.round, _freed(error))
         with suppress(LinkError):
             await self._link.report(answers.full(task))
 
@@ -349,7 +349,7 @@ async def _trim(shop: Workshop) -> None:
         try:
             await shop.trim()
         except DiskFull as error:  # the next time may do better
-            logger.error("node-full: %s", error)
+            logger.error("node-full: %s", _freed(error))
 
 
 async def _end(shop: Workshop, key: Key, event: str, content: Mapping[str, Any]) -> None:
@@ -357,7 +357,14 @@ async def _end(shop: Workshop, key: Key, event: str, content: Mapping[str, Any])
     try:
         await shop.end(key, event, content)
     except DiskFull as error:
-        logger.error("node-full: run %s, exchange %d: %s", key.run, key.exchange, error)
+        logger.error("node-full: run %s, exchange %d: %s", key.run, key.exchange, _freed(error))
+
+
+def _freed(error: BaseException) -> BaseException:
+    """The error with what helps a node; who writes files thinks of runs that somebody starts."""
+    if not isinstance(error, DiskFull):
+        return error
+    return DiskFull(error.what, advice="free some space; the node then goes on")
 
 
 def _ended(error: BaseException) -> BaseException:

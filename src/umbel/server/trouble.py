@@ -10,6 +10,7 @@ from typing import final
 from umbel.errors import DiskFull, FormatError, StoreError, UmbelError, Unreachable
 
 logger = logging.getLogger("umbel")
+_FREE = "free some space; what was not taken is then sent again"
 _TWICE = 60.0  # seconds in which the same is not logged again: many nodes may ask each second
 
 
@@ -45,7 +46,8 @@ class Trouble:
         self._said = {text: at for text, at in self._said.items() if now - at < _TWICE}
         if error.what not in self._said:
             self._said[error.what] = now
-            logger.error("store-failed: %s", error)
+            full = isinstance(error, DiskFull)  # who writes files thinks of runs that somebody starts
+            logger.error("store-failed: %s", DiskFull(error.what, advice=_FREE) if full else error)
 
 
 __all__ = ["Trouble"]

@@ -37,7 +37,7 @@ def told(error: UmbelError) -> UmbelError:
     return error_of(broken.value.status)
 
 
-@pytest.mark.parametrize(("error", "kind"), [(FULL, DiskFull), (AWAY, Unreachable), (InUse("/fed"), Unreachable)])
+@pytest.mark.parametrize(("error", "kind"), [(FULL, DiskFull), (AWAY, Unreachable), (InUse("/fed", advice="stop it"), Unreachable)])
 def test_whose_trouble_it_is_is_told_and_not_what_its_files_are_called(
     error: StoreError, kind: type[UmbelError], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -47,7 +47,9 @@ def test_whose_trouble_it_is_is_told_and_not_what_its_files_are_called(
     assert heard.retryable
     assert "operator" in heard.advice
     assert error.what not in str(heard)
-    assert f"store-failed: {error}" in caplog.text  # the operator reads what, and what to do
+    assert f"store-failed: {error.what}" in caplog.text
+    advice = "free some space; what was not taken" if isinstance(error, DiskFull) else error.advice
+    assert f"What to do: {advice}" in caplog.text
     assert "Traceback" not in caplog.text
 
 
