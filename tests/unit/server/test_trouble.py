@@ -37,7 +37,9 @@ def told(error: UmbelError) -> UmbelError:
     return error_of(broken.value.status)
 
 
-@pytest.mark.parametrize(("error", "kind"), [(FULL, DiskFull), (AWAY, Unreachable), (InUse("/fed", advice="stop it"), Unreachable)])
+@pytest.mark.parametrize(
+    ("error", "kind"), [(FULL, DiskFull), (AWAY, Unreachable), (InUse("/fed", advice="stop it"), Unreachable)]
+)
 def test_whose_trouble_it_is_is_told_and_not_what_its_files_are_called(
     error: StoreError, kind: type[UmbelError], caplog: pytest.LogCaptureFixture
 ) -> None:
