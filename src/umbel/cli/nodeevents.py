@@ -88,7 +88,8 @@ class NodeLines(Observer):
         if report.WhichOneof("outcome") == "failure":
             failure = report.failure
             word = "task-refused" if failure.code == "refused" else "task-failed"
-            self._say(f"{word}: {_task(task)}: {failure.message}", "warning", code=failure.code, **_fields(task))
+            more = _fields(task) | ({"traceback": failure.traceback} if failure.traceback else {})
+            self._say(f"{word}: {_task(task)}: {failure.message}", "warning", code=failure.code, **more)
             if failure.traceback and not self._json:
                 for text in failure.traceback.rstrip().splitlines():
                     self._say(f"    {text}")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from umbel import wire
 from umbel.apps.signature import show_key
-from umbel.errors import REFUSALS, DiskFull, UmbelError
+from umbel.errors import REFUSALS, AppError, ClientFailed, DiskFull, UmbelError
 from umbel.node.outbox import Key
 from umbel.node.policy import blobs_of
 from umbel.wire.limits import MESSAGE_TEXT, OUTPUT, TRACEBACK
 
+_QUOTING = frozenset({ClientFailed.code, AppError.code})  # "... raised ValueError: " and its text, perhaps a traceback
+_TEXT = re.compile(r": |\n")
+_KEPT = (
+    "; its owner lets nothing leave that may quote data\n"
+    "  What to do: ask the owner to look into the node's log; or to write output = true in [policy] of node.toml"
+)
 _NO_ROOM = "has no room left on its disk for the answer\n  What to do: ask its owner to free some"
 
 
@@ -59,6 +66,14 @@ def undelivered(report: bytes, error: UmbelError) -> wire.ReportRequest:
         seconds=before.seconds,
         failure=wire.Failure(code=error.code, message=_within(message, MESSAGE_TEXT), retryable=True),
     )
+
+
+def kept_here(failure: wire.Failure) -> wire.Failure:
+    """What is said of a failure where no output may leave; the text of an exception often quotes what it was about."""
+    message = failure.message
+    if failure.code in _QUOTING:
+        message = _TEXT.split(message, maxsplit=1)[0] + _KEPT
+    return wire.Failure(code=failure.code, message=message, retryable=failure.retryable)
 
 
 def bounded_output(text: str) -> str:
@@ -150,6 +165,7 @@ __all__ = [
     "failed",
     "full",
     "installed_line",
+    "kept_here",
     "key_of",
     "question_digest",
     "sent_blobs",

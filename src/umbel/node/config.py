@@ -70,7 +70,8 @@ class Policy:
         kinds: what may be asked.
         max_model_bytes: how much may come with a task: model, extra arrays, all that it names.
         max_update_bytes: how much may leave in answer to a task.
-        output: may the server see the end of what the app prints, and tracebacks? They may quote data.
+        output: may the server see the end of what the app prints, tracebacks, and the text of exceptions? They may
+            quote data.
         code_from_server: may apps come from the server, too? Only those that one of ``signers`` has signed, or whose
             digest is among ``apps``; there a name is not enough.
     """

@@ -204,9 +204,9 @@ class Workshop:
         except StateLost:
             return Outcome(answers.failed(task, "state-lost", _LOST.format(version=task.state)))
         except ChildDied as error:
-            last = error.output[-_LAST:]
+            last = error.output[-_LAST:] if self._config.policy.output else ""
             failed = answers.failed(task, error.code, str(error), trace=last, retryable=error.retryable)
-            return self._told(failed, error.output)
+            return self._told(task, failed, error.output)
         except DiskFull:
             return Outcome(answers.full(task))
         except UmbelError as error:
@@ -259,12 +259,12 @@ class Workshop:
         async with self._children.child(begin) as child:
             begun = await self._ready(child, app)
             if begun is not None:
-                return self._told(_failed_there(task, begun), child.output.tail())
+                return self._told(task, _failed_there(task, begun), child.output.tail())
             packed, arrays = pack_state(state, lambda a: keep_file(child.out, a))
             data = task.SerializeToString()
             blobs = {name: str(path) for name, path in paths.items()}
             blobs |= {name: str(child.out / name) for name in packed["arrays"] if isinstance(name, str)}
-            child.about = f"run {task.run_name or task.id.run}, round {task.round}"
+            child.about = _about(task)
             head = {"task": len(data), "blobs": blobs, "state": packed}
             watch = Watch(seconds=self._config.limits.max_seconds, memory=self._config.limits.max_memory)
             frame = await child.do(head, data + arrays, watch)
@@ -295,7 +295,7 @@ class Workshop:
         """The answer of a child, with its files moved to where they wait to be sent."""
         head, body = frame
         if head.get("is") != "answer":
-            return self._told(_failed_there(task, frame), child.output.tail())
+            return self._told(task, _failed_there(task, frame), child.output.tail())
         try:
             size = int(head["report"])
             report = wire.ReportRequest.FromString(body[:size])
@@ -307,7 +307,7 @@ class Workshop:
         sent = answers.sent_blobs(report)
         refusal = judge_answer(sum(blob.size for blob in sent), self._config.policy, node=self._config.name)
         if refusal is not None:
-            return self._told(answers.failed(task, refusal.code, str(refusal)), child.output.tail())
+            return self._told(task, answers.failed(task, refusal.code, str(refusal)), child.output.tail())
         state = None
         if head["state"] is not None and report.WhichOneof("outcome") == "update":
             state = unpack_state(head["state"], body[size:], lambda name: Arrays.load(_file(child.out, name)))
@@ -315,10 +315,11 @@ class Workshop:
         files = tuple(dict.fromkeys(blob.digest.hex() for blob in sent if not blob.HasField("content")))
         for name in files:
             os.replace(_file(child.out, name), self.outbox.path(answers.key_of(task.id), name))
-        return self._told(report, child.output.tail(), files, state)
+        return self._told(task, report, child.output.tail(), files, state)
 
     def _told(
         self,
+        task: wire.Task,
         report: wire.ReportRequest,
         output: str,
         files: tuple[str, ...] = (),
@@ -328,7 +329,9 @@ class Workshop:
         if self._config.policy.output:
             report.output = answers.bounded_output(output)
         elif report.WhichOneof("outcome") == "failure":
-            report.failure.traceback = ""
+            for line in f"{report.failure.message}\n{report.failure.traceback}".splitlines():
+                _log(_about(task), line)
+            report.failure.CopyFrom(answers.kept_here(report.failure))
         return Outcome(report, files, state)
 
     def _begin(self, app: InstalledApp, dataset: Dataset, client: str, seed: int, threads: int) -> Begin:
@@ -459,6 +462,10 @@ def _are_whole(files: Mapping[str, Path]) -> bool:
         except OSError:
             return False
     return True
+
+
+def _about(task: wire.Task) -> str:
+    return f"run {task.run_name or task.id.run}, round {task.round}"
 
 
 def _log(about: str, line: str) -> None:

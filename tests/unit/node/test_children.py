@@ -107,12 +107,20 @@ async def test_an_exception_comes_with_its_traceback(app: InstalledApp, tmp_path
 
 
 @on_a_loop
-async def test_an_owner_may_keep_output_and_tracebacks_here(app: InstalledApp, tmp_path: Path) -> None:
+async def test_an_owner_may_keep_output_and_tracebacks_here(
+    app: InstalledApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The text of an exception too, which quotes data: the owner's log has them all."""
+    caplog.set_level("INFO", "umbel")
     config = NodeConfig(policy=Policy(output=False))
     async with running(config, app, tmp_path / "node") as script:
-        failed = await failure(script, script.task(app, config={"do": "print('secret'); 1/0"}))
+        failed = await failure(script, script.task(app, config={"do": "print('begins'); float('Jane Doe')"}))
+        assert failed.message.startswith("its train handler raised ValueError; its owner lets nothing leave")
+        assert "Jane Doe" not in str(script.reports)
         assert failed.traceback == ""
         assert script.reports[0].output == ""
+    for words in ("begins", "raised ValueError: could not convert", "Jane Doe", "Traceback (most recent call last)"):
+        assert words in caplog.text
 
 
 # what a process may write where the node expects frames
