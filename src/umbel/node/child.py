@@ -7,12 +7,10 @@ the owner named before any of the app's code runs; secrets are resolved just bef
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import importlib.metadata  # noqa: F401  # imports want it (3.12), and who the process becomes may not read it
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -34,9 +32,8 @@ from umbel.errors import Failure, FormatError, HandlerMissing, UmbelError, Usage
 from umbel.link.tasks import question_of, report_of
 from umbel.node.arrays_by_file import Placing, keep_file, pack_state, unpack_state
 from umbel.node.secrets import Hiding, resolved
-from umbel.simulation.spawn import die_with_parent
+from umbel.simulation.spawned import begun, flush, leave
 
-_EASY_PREY = "500"  # when memory ends, the system is to take this process rather than the node
 _interruptible = [False]
 
 
@@ -47,20 +44,13 @@ def main(connection: int, lifeline: int) -> None:
         connection: a socket to the node; its file descriptor.
         lifeline: a pipe that ends with the node; its file descriptor.
     """
-    for file in (connection, lifeline):
-        os.set_inheritable(file, False)
-    die_with_parent(lifeline)
-    faulthandler.enable()
     signal.signal(signal.SIGINT, _interrupted)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_EASY_PREY)
-    node = socket.socket(fileno=connection)
+    node = begun(connection, lifeline)
     begin = receive(node)
     if begin is not None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             _serve(node, begin.header)
-    _flush()
-    os._exit(0)  # threads that user code has left behind would keep it
+    leave()
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
@@ -81,10 +71,10 @@ def _serve(node: socket.socket, begin: Mapping[str, Any]) -> None:
             hide.watch_streams()
             worker = Worker(begin, threads, site, hide)
         except BaseException as error:  # noqa: BLE001  # whatever the app's import raises, the server is told
-            _flush()
+            flush()
             node.sendall(pack({"is": "failed", **_failure(error, hide)}))
             return
-        _flush()
+        flush()
         node.sendall(pack({"is": "ready", "handlers": sorted(worker.app.names())}))
         while (frame := receive(node)) is not None:
             node.sendall(worker.hear(frame))
@@ -144,7 +134,7 @@ class Worker:
             head, body = {"is": "failed", **_failure(error, self._hide)}, b""
         if os.getpid() != self._pid:
             os._exit(1)  # a fork that comes back from user code: what it would say is not the client's answer
-        _flush()
+        flush()
         return pack({**head, "seconds": time.perf_counter() - begin}, body)
 
     def rest(self) -> None:
@@ -245,12 +235,6 @@ def _failure(error: BaseException, hide: Hiding) -> dict[str, str]:
     ours = own_words(error) if isinstance(error, UmbelError) else None
     shown = "" if ours else trace(error)
     return {"code": code(error), "message": hide(ours or words(error)), "traceback": hide(shown)}
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # user code may have closed it
-            stream.flush()
 
 
 __all__ = ["Worker", "main"]

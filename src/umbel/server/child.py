@@ -7,11 +7,9 @@ and all that has to do with nodes, is asked of the server: see `umbel.server.pro
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +33,9 @@ from umbel.server.clock import ServerClock
 from umbel.server.proxies import AskingRunner, AskingStore, Upward
 from umbel.server.telling import Telling
 from umbel.simulation.cpus import cores
-from umbel.simulation.spawn import die_with_parent
+from umbel.simulation.spawned import begun, flush, leave
 from umbel.simulation.threads import large_arrays
 
-_EASY_PREY = "500"  # when memory ends, the system is to take this process rather than the server
 _PACKAGE = str(Path(rng.__file__).parent) + os.sep
 
 
@@ -49,21 +46,12 @@ def main(connection: int, lifeline: int) -> None:
         connection: a socket to the server; its file descriptor.
         lifeline: a pipe that ends with the server; its file descriptor.
     """
-    for file in (connection, lifeline):
-        os.set_inheritable(file, False)
-    die_with_parent(lifeline)
-    faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is something to interrupt
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_EASY_PREY)
-    server = socket.socket(fileno=connection)
+    server = begun(connection, lifeline)
     first = receive(server)
     if first is not None:
         _serve(server, first.header)
-    _flush()
-    os._exit(0)  # threads that user code has left behind would keep it
+    leave()
 
 
 def _serve(server: socket.socket, begin: Mapping[str, Any]) -> None:
@@ -79,7 +67,7 @@ def _serve(server: socket.socket, begin: Mapping[str, Any]) -> None:
             ended = _ended(up, begin)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _flush()
+    flush()
     with contextlib.suppress(KeyboardInterrupt):  # it has ended anyway
         up.ask("end", ended)
 
@@ -116,12 +104,6 @@ def _trace(error: BaseException) -> str:
     while begin is not None and begin.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         begin = begin.tb_next
     return trace(error.with_traceback(begin) if begin is not None else error)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # user code may have closed it
-            stream.flush()
 
 
 @final

@@ -1,10 +1,11 @@
-"""A process with an app's code in it: started by exec, in a group of its own, with a connection to us.
+"""A process with an app's code in it, both ends: started by exec, in a group of its own, with a connection to us.
 
 It is never forked: gRPC, and the threads of this process, would not survive that. It ends with us, by its lifeline.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -13,12 +14,14 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import NoReturn, final
 
-from umbel.simulation.spawn import end_of, inherited, pair, unforked
+from umbel.simulation.spawn import die_with_parent, end_of, inherited, pair, unforked
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from {module} import main; main({connection}, {lifeline})"
 _LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what libraries ask when they are loaded
+_EASY_PREY = "500"  # when memory ends, the system is to take such a process rather than the one that has started it
 
 
 @final
@@ -115,4 +118,38 @@ def limits_of(threads: int) -> dict[str, str]:
     return dict.fromkeys(_LIMITS, str(threads)) if threads else {}
 
 
-__all__ = ["Spawned", "limits_of", "spawn"]
+# --- in the process itself -----------------------------------------------------------------------
+
+
+def begun(connection: int, lifeline: int) -> socket.socket:
+    """The connection to who has started this process: for its ``main``, before all else.
+
+    Args:
+        connection: its file descriptor.
+        lifeline: that of a pipe that ends with who has started this.
+    """
+    for file in (connection, lifeline):
+        os.set_inheritable(file, False)
+    die_with_parent(lifeline)
+    faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_EASY_PREY)
+    return socket.socket(fileno=connection)
+
+
+def flush() -> None:
+    """Let leave what was printed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # user code may have closed it
+            stream.flush()
+
+
+def leave() -> NoReturn:
+    """End this process, though user code may have left threads behind."""
+    flush()
+    os._exit(0)
+
+
+__all__ = ["Spawned", "begun", "flush", "leave", "limits_of", "spawn"]
