@@ -131,9 +131,12 @@ def _imported(module: str) -> ModuleType:
         lost = error.name or ""
         if module == lost or module.startswith(f"{lost}."):
             raise AppMissing(f"there is no module {lost!r}", advice=_submodules_near(lost)) from error
+        top = lost.partition(".")[0]
+        advice = f"install what brings {top!r} into {sys.prefix}"
+        if top == module.partition(".")[0]:
+            advice = f"add {lost!r} to the app; if it is compiled, build the app and give its wheel"
         raise AppError(
-            f"importing {module} failed, since there is no module {lost!r}:\n{_trace(error)}",
-            advice=f"install what brings {lost.partition('.')[0]!r} into {sys.prefix}",
+            f"importing {module} failed, since there is no module {lost!r}:\n{_trace(error)}", advice=advice
         ) from error
     except (Exception, SystemExit) as error:  # the app's own code may raise anything
         raise AppError(

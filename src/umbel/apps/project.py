@@ -222,6 +222,8 @@ def _of_installed(name: str, *, is_name: bool) -> Project:
     points = metadata.entry_points(group=GROUP)
     wanted = _normal(name)
     mine = [p for p in points if p.dist is not None and wanted in (_normal(p.dist.name), _normal(_top(p.value)))]
+    if not mine and is_name and _is_installed(name):
+        raise AppMissing(f"{name} is installed, and does not say what the app is", advice=_EXAMPLE)
     if not mine:
         there = sorted({p.dist.name for p in points if p.dist is not None})
         what = f"no app {name!r} is installed" + (
@@ -274,6 +276,15 @@ def _installed_version(name: str) -> str:
 
 def _top(value: str) -> str:
     return value.partition(":")[0].partition(".")[0]
+
+
+def _is_installed(name: str) -> bool:
+    """Is there a distribution of this name, or one with a package of this name?"""
+    try:
+        metadata.distribution(name)
+    except (metadata.PackageNotFoundError, ValueError):
+        return name in metadata.packages_distributions()
+    return True
 
 
 def _normal(name: str) -> str:

@@ -84,6 +84,14 @@ def test_a_misspelt_module(tmp_path: Path, name: str) -> None:
     assert caught.value.advice == f"did you mean {name!r}?"
 
 
+def test_a_part_of_the_app_that_is_missing_is_not_to_be_installed(tmp_path: Path, name: str) -> None:
+    """As that which is compiled, in a directory where nobody has built it."""
+    write_project(tmp_path, name, app=f"from {name}._fast import two\n")
+    with pytest.raises(AppError, match=f"no module '{name}._fast'") as caught:
+        load_object(f"{name}:client", path=tmp_path)
+    assert caught.value.advice.startswith(f"add '{name}._fast' to the app; if it is compiled, build")
+
+
 def test_an_import_that_fails_shows_the_apps_own_lines(tmp_path: Path, name: str) -> None:
     write_project(tmp_path, name, app=f"from {name} import deep\n")
     (tmp_path / name / "deep.py").write_text("def fail():\n    return 1 / 0\n\nfail()\n")

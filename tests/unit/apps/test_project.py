@@ -123,6 +123,9 @@ def test_what_is_no_app(tmp_path: Path) -> None:
     with pytest.raises(AppMissing, match="does not say what the app is") as caught:
         Project.find(tmp_path)
     assert "umbel.apps" in caught.value.advice
+    with pytest.raises(AppMissing, match="numpy is installed, and does not say what the app is") as caught:
+        Project.find("numpy")
+    assert '[project.entry-points."umbel.apps"]' in caught.value.advice
     with pytest.raises(AppMissing, match=r"no app 'no_such_app' is installed, nor is there such a directory"):
         Project.find("no_such_app")
     with pytest.raises(AppMissing, match="there is no file"):
