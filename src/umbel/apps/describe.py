@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from umbel.apps.load import load_client
 from umbel.apps.project import Project, place_of
 from umbel.apps.signature import signers
 from umbel.errors import AppDiffers
+
+if TYPE_CHECKING:
+    from umbel import wire
 
 
 @final
@@ -37,6 +40,19 @@ class App:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip() + f" ({self.digest.hex()[:12]})"
+
+    def message(self) -> wire.App:
+        """The same as it travels."""
+        from umbel import wire
+
+        return wire.App(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            object=self.object,
+            handlers=self.handlers,
+            signers=self.signers,
+        )
 
 
 def describe(what: Project | str, *, handlers: Iterable[str] | None = None) -> App:

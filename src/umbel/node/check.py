@@ -236,7 +236,7 @@ class _Trial:
         )
         task = task_of(question, place)
         task.id.CopyFrom(wire.TaskId(run=_RUN, exchange=1, client=self._child.begin.client, attempt=1))
-        task.app.CopyFrom(self._app.message())
+        task.app.CopyFrom(self._app.app.message())
         return task, blobs
 
 

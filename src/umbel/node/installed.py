@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from umbel import wire
 from umbel.apps.describe import App, describe
 from umbel.apps.digest import digest_of_directory
 from umbel.apps.project import Project
@@ -42,18 +41,6 @@ class InstalledApp:
     def is_unchanged(self) -> bool:
         """Are its files still those that were looked at when the node was started?"""
         return digest_of_directory(self.source, self.app.name) == self.app.digest
-
-    def message(self) -> wire.App:
-        """What the server is told."""
-        app = self.app
-        return wire.App(
-            name=app.name,
-            version=app.version,
-            digest=app.digest,
-            object=app.object,
-            handlers=app.handlers,
-            signers=app.signers,
-        )
 
 
 __all__ = ["InstalledApp"]

@@ -170,7 +170,7 @@ class Node:
         """One session, from its beginning to its end."""
         request = wire.OpenSessionRequest(
             program=f"umbel {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}",
-            apps=[app.message() for app in apps],
+            apps=[app.app.message() for app in apps],
             labels=[wire.Label(name=name, value=value) for name, value in self._config.labels.items()],
             slots=self._config.slots,
             datasets=list(self._config.data),

@@ -92,25 +92,11 @@ class Parcel:
             name=name,
             submission=wire.to_json(self.submission, "the run", LARGEST),
             blobs=blobs,
-            app=wire_app(self.app),
+            app=self.app.message(),
             nodes=nodes,
             labels=[wire.Label(name=label, value=value) for label, value in labels.items()],
             dataset=dataset,
         )
-
-
-def wire_app(app: App) -> wire.App:
-    """An app as it travels."""
-    from umbel import wire
-
-    return wire.App(
-        name=app.name,
-        version=app.version,
-        digest=app.digest,
-        object=app.object,
-        handlers=app.handlers,
-        signers=app.signers,
-    )
 
 
 def pack(submission: Submission, app: App, server: ServerApp | None = None) -> Parcel:
@@ -180,4 +166,4 @@ def _classes(data: Any) -> Iterator[str]:
             yield from _classes(item)
 
 
-__all__ = ["LARGEST", "Parcel", "pack", "wire_app"]
+__all__ = ["LARGEST", "Parcel", "pack"]

@@ -260,7 +260,7 @@ class Script:
             state,
             threads,
         )
-        task.app.CopyFrom(app.message())
+        task.app.CopyFrom(app.app.message())
         return task
 
     def place(self, arrays: Arrays) -> wire.Blob:
