@@ -182,7 +182,7 @@ def _submodules_near(lost: str) -> str:
     parent, _, name = lost.rpartition(".")
     package = sys.modules.get(parent)
     if package is None or not getattr(package, "__path__", None):
-        return f"check the name, or install what brings {lost!r}"
+        return f"check the name; install what brings {lost!r}, or start Python in the directory that it lies in"
     return nearest(name, [n for place in package.__path__ for n in _module_names(Path(place))])
 
 
