@@ -20,7 +20,7 @@ import itertools
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -62,6 +62,7 @@ class Authority:
         renewed: seconds since 1970 after which the server's certificate should be renewed.
         names: the server's names, the first of which goes into tickets.
         brought_as: where its owner has put the server's certificate; None: the server makes its own.
+        is_new: was the authority made right now?
     """
 
     authority_der: bytes
@@ -71,6 +72,7 @@ class Authority:
     renewed: float
     names: tuple[str, ...]
     brought_as: Path | None = None
+    is_new: bool = field(default=False, compare=False)
 
     def warning(self, now: float) -> str:
         """What its owner should do soon, in words; "" while there is time."""
@@ -103,7 +105,8 @@ class Authority:
         wanted = tuple(dict.fromkeys(check_name(name) for name in names)) or _LOCAL[:1]
         with readable_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (directory / _AUTHORITY).exists():
+        is_new = not (directory / _AUTHORITY).exists()
+        if is_new:
             replace_secret(directory / _AUTHORITY, _make_authority(now))
         key, certificate = _read(directory / _AUTHORITY)
         _check_lives(directory / _AUTHORITY, certificate, now)
@@ -118,6 +121,7 @@ class Authority:
             expires=_end(certificate),
             renewed=_end(server) - RENEW,
             names=wanted,
+            is_new=is_new,
         )
 
     @classmethod

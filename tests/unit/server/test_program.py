@@ -25,9 +25,9 @@ from tests.postgres import Cluster
 from umbel.errors import InUse
 from umbel.link.address import Address
 from umbel.server.certificates import DAY, RENEW, Authority
-from umbel.server.people import hashed
+from umbel.server.people import hashed, new_ticket
 from umbel.server.program import Server, ServerSettings
-from umbel.store.sql import ServerStore
+from umbel.store.sql import NodeRow, ServerStore
 
 pytest_plugins = ("tests.postgres",)
 
@@ -233,3 +233,23 @@ def test_a_server_that_is_refused_changes_no_certificate(tmp_path: Path) -> None
         assert {path: path.read_bytes() for path in tmp_path.glob("*.pem")} == before
 
     asyncio.run(main())
+
+
+def test_an_authority_that_no_node_trusts_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As where a backup has come back without its keys."""
+
+    async def start() -> None:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        async with started(tmp_path, authority) as server:
+            if not server.store.nodes():
+                secret, ticket = new_ticket(uses=1, seconds=60.0, creator="test", now=time.time())
+                await asyncio.wrap_future(server.store.keep_ticket(ticket, "test"))
+                berlin = NodeRow(name="berlin", public_key=b"k" * 32, enrolled=0.0)
+                await asyncio.wrap_future(server.store.enrol(hashed(secret), berlin))
+
+    for _ in range(2):
+        asyncio.run(start())
+    assert "authority-new" not in caplog.text
+    (tmp_path / "authority.pem").unlink()
+    asyncio.run(start())
+    assert "authority-new: it was made now, and 1 nodes have joined with another" in caplog.text
