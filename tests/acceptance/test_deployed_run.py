@@ -158,8 +158,9 @@ def test_a_run_without_its_program(fed: Federation) -> None:
     run = fed("run", str(fed.app), "--on", "localhost", "--rounds", "2", "--detach").stdout.strip()
     assert "finished" in fed("logs", "-f", run).stdout
     assert "only a run that has not ended can be stopped" in fed("stop", run, status=1).stderr
-    assert ("stop-run", run) not in {(record["action"], record["target"]) for record in fed.records("audit")}
     assert fed.records("resume", run, "--rounds", "3")[0]["rounds"] == 3
+    actions = [record["action"] for record in fed.records("audit") if record["target"] == run]
+    assert actions == ["run-submitted", "run-resumed"]
     fed("logs", "-f", run)
     assert fed.records("show", run)[0]["round"] == 3
     assert fed.records("remove", run)[0]["removed"]
@@ -191,6 +192,14 @@ def test_people_and_tickets(fed: Federation, tmp_path: Path) -> None:
     again = fed.records("token", "create", "vera", "--again")[0]
     assert fed.records("ls", "--on", again["address"])
     assert "token revoke vera" in fed("token", "create", "vera", "--again", status=1).stderr
+    others = fed("run", str(fed.app), "--on", again["address"], "--rounds", "1", "--detach").stdout.strip()
+    fed("logs", "-f", others)
+    for run_of_whom in (others, run):
+        fed("fetch", run_of_whom, str(tmp_path / run_of_whom))
+    read = [record for record in fed.records("audit") if record["action"] == "model-read"]
+    assert {(record["who"], record["target"], record["details"]["owner"]) for record in read} == {
+        ("operator", others, "vera")
+    }
     ticket = fed.records("ticket", "create", "--uses", "3")[0]
     assert ticket["id"] in fed("ticket", "ls").stdout
     fed("ticket", "revoke", ticket["id"])

@@ -161,7 +161,7 @@ class ControlDesk:
         """End a run where it stands."""
         run = self._own(person, request.run)
         self._runs.check_stops(run)  # else it would stand in the audit trail that it was stopped
-        await self._audit(person, "stop-run", run.id)
+        await self._audit(person, "run-stopped", run.id)
         return wire.StopRunResponse(run=_run(await self._runs.stop(run, person.name)))
 
     async def resume_run(self, person: Person, request: wire.ResumeRunRequest) -> wire.ResumeRunResponse:
@@ -182,8 +182,8 @@ class ControlDesk:
         check_own(person, run.owner, f"run {run.id[:8]}")
         return run
 
-    async def _audit(self, person: Person, action: str, target: str) -> None:
-        await _kept(self._store.audit(person.name, action, target, {}))
+    async def _audit(self, person: Person, action: str, target: str, **details: str) -> None:
+        await _kept(self._store.audit(person.name, action, target, details))
 
     # --- nodes -------------------------------------------------------------------------------
 
@@ -294,6 +294,8 @@ class ControlDesk:
         digest = request.digest.hex()
         if not await asyncio.to_thread(self._store.names, run.id, digest):
             raise NotThere(f"run {run.id[:8]} has no blob {digest[:12]}", advice="ask for its result again")
+        if person.name != run.owner and not request.offset:
+            await self._audit(person, "model-read", run.id, owner=run.owner, digest=digest)
         async with ending(self._uploads.read(digest, request.offset, _sender(person))) as pieces:
             async for piece in pieces:
                 yield piece

@@ -89,8 +89,8 @@ def set_status(
             _forget_behind(connection, id, before.rounds)
     connection.execute(update(run).where(run.c.id == id).values(**changes))
     if by:
-        details = {"status": status, **({} if rounds is None else {"rounds": rounds})}
-        note(connection, now, by, "run-status", target=id, details=details)
+        action = "run-resumed" if status == "queued" else f"run-{status}"
+        note(connection, now, by, action, target=id, details={} if rounds is None else {"rounds": rounds})
     return find(connection, id)
 
 
