@@ -132,7 +132,7 @@ async def check(
     try:
         async with children.child(begin) as child:
             since = time.perf_counter()
-            await _loaded(child, app)
+            await _loaded(child, app, config.limits.max_memory)
             seconds = time.perf_counter() - since
             names = child.handlers
             model, settings = await _given(child, server, model, settings)
@@ -144,9 +144,9 @@ async def check(
     return Checked(app=app.with_handlers(names).app, dataset=chosen.name, seconds=seconds, steps=tuple(steps))
 
 
-async def _loaded(child: Child, app: InstalledApp) -> None:
+async def _loaded(child: Child, app: InstalledApp, memory: int) -> None:
     try:
-        head = (await child.ready()).header
+        head = (await child.ready(memory)).header
     except ChildDied as error:
         raise error.while_loading(app.app.name) from error
     if head.get("is") != "ready":

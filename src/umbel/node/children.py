@@ -160,11 +160,14 @@ class Child:
         self._its.over()
         self.ended.set()
 
-    async def ready(self) -> Frame:
+    async def ready(self, memory: int = 0) -> Frame:
         """Wait until the app is loaded; gives what it says of that.
 
+        Args:
+            memory: bytes of memory that this may take; 0: no limit.
+
         Raises:
-            ChildDied: it ended before.
+            ChildDied: it ended before, or took more than it may.
         """
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._its.connection)
         b = self.begin
@@ -183,7 +186,7 @@ class Child:
             "scratch": scratch,
             "out": str(self.out),
         }
-        frame = await self._ask(pack(header), Watch(seconds=_TO_START))
+        frame = await self._ask(pack(header), Watch(seconds=_TO_START, memory=memory, loading=True))
         self.loaded = frame.header.get("is") == "ready"
         self.handlers = tuple(map(str, frame.header.get("handlers", ())))
         return frame
@@ -277,10 +280,12 @@ class Watch:
     Attributes:
         seconds: of time.
         memory: bytes of memory of the group of processes.
+        loading: is it the app that is loaded, and no task?
     """
 
     seconds: float = 0.0
     memory: int = 0
+    loading: bool = False
 
     async def over(self, answer: asyncio.Future[Frame], group: int) -> str:
         """Wait for the answer; says what was exceeded, if anything was."""
@@ -292,16 +297,28 @@ class Watch:
             if answer.done():
                 break
             if time.monotonic() >= end:
-                return (
-                    f"the task took more than {self.seconds:g} seconds and was stopped\n"
-                    "  What to do: raise max_seconds in [limits] of node.toml, or let the task do less"
-                )
+                return self._too_long()
             if self.memory and (taken := group_memory(group)) > self.memory:
-                return (
-                    f"the task took more than {in_words(self.memory)} of memory ({in_words(taken)}) and was stopped\n"
-                    "  What to do: raise max_memory in [limits] of node.toml, or use smaller batches"
-                )
+                return self._too_much(taken)
         return ""
+
+    def _too_long(self) -> str:
+        if self.loading:
+            return (
+                f"loading the app took more than {self.seconds:g} seconds and was stopped\n"
+                "  What to do: let its modules do less when they are imported; @client.setup may take longer"
+            )
+        return (
+            f"the task took more than {self.seconds:g} seconds and was stopped\n"
+            "  What to do: raise max_seconds in [limits] of node.toml, or let the task do less"
+        )
+
+    def _too_much(self, taken: int) -> str:
+        what, less = ("loading the app", "import less") if self.loading else ("the task", "use smaller batches")
+        return (
+            f"{what} took more than {in_words(self.memory)} of memory ({in_words(taken)}) and was stopped\n"
+            f"  What to do: raise max_memory in [limits] of node.toml, or {less}"
+        )
 
 
 def _give(path: Path, user: str) -> None:

@@ -132,7 +132,7 @@ class Workshop:
         dataset = next(iter(self._config.data.values()))
         async with self._children.child(self._begin(app, dataset, self._config.name, 0, 1)) as child:
             try:
-                frame = await child.ready()
+                frame = await child.ready(self._config.limits.max_memory)
             except ChildDied as error:
                 if error.retryable:
                     raise
@@ -288,7 +288,7 @@ class Workshop:
                 f"the files of app {app.app.name!r} on node {self._config.name} have changed since it was started",
                 advice="start the node again, so that it offers what is there now",
             )
-        frame = await child.ready()
+        frame = await child.ready(self._config.limits.max_memory)
         return None if frame.header.get("is") == "ready" else frame
 
     async def _taken(self, task: wire.Task, frame: Frame, child: Child) -> Outcome:

@@ -79,6 +79,32 @@ async def test_a_process_that_dies_while_the_app_is_loaded_ends_the_node_in_word
         await until_it_ends()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is watched on Linux")
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        (
+            "import numpy, time\nkept = numpy.ones(50_000_000)\ntime.sleep(600)\n",
+            "loading the app took more than 210 MB of memory",
+        ),
+        (
+            "import time\ntime.sleep(600)\n",
+            "loading the app took more than 5 seconds and was stopped\n  What to do: let its modules",
+        ),
+    ],
+)
+@on_a_loop
+async def test_loading_an_app_has_limits_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, says: str
+) -> None:
+    monkeypatch.setattr("umbel.node.children._TO_START", 60.0 if "numpy" in does else 5.0)
+    app = make_app(tmp_path / "app", does)
+    with pytest.raises(AppError) as caught:
+        async with running(NodeConfig(limits=Limits(max_memory=200 << 20)), app, tmp_path / "node") as script:
+            await script.until(lambda: False)
+    assert f"the app 'myfed' cannot be loaded: {says}" in str(caught.value)
+
+
 @on_a_loop
 async def test_a_process_that_is_killed_while_the_app_is_loaded_is_started_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
