@@ -132,11 +132,15 @@ class Child:
         self.loaded, self.handlers = False, tuple[str, ...]()
         self.about = f"app {begin.object}"
         self.since, self.ended = time.monotonic(), asyncio.Event()
-        for path in (directory, self.out, directory / "scratch"):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if begin.run_as:
-                _give(path, begin.run_as)
-        self._its = spawn("umbel.node.child", {**environment, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"})
+        try:
+            for path in (directory, self.out, directory / "scratch"):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if begin.run_as:
+                    _give(path, begin.run_as)
+            self._its = spawn("umbel.node.child", {**environment, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"})
+        except (OSError, UsageError):
+            _remove(directory)
+            raise
         self.output = Output(self._its.printed, lambda line: log(self.about, line))
         asyncio.get_running_loop().add_reader(self._its.end, self._over)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,9 +14,26 @@ from tests.unit.node.scripted import PATIENCE, RUN, make_app, on_a_loop
 from umbel import wire
 from umbel.node.children import Begin, Child, Children
 from umbel.node.config import Limits, NodeConfig
+from umbel.node.installed import InstalledApp
 from umbel.node.outbox import Finished, Key
 from umbel.node.states import NodeStates
 from umbel.node.workshop import Workshop
+
+
+def begin_of(app: InstalledApp) -> Begin:
+    return Begin(
+        source=str(app.source),
+        object=app.app.object,
+        digest=app.app.digest.hex(),
+        dataset="default",
+        client="berlin",
+        labels={},
+        site={},
+        seed=1,
+        threads=1,
+        devices="auto",
+        run_as="",
+    )
 
 
 @on_a_loop
@@ -81,20 +99,7 @@ async def test_an_answer_is_forgotten_though_the_session_ends_meanwhile(tmp_path
 
 @on_a_loop
 async def test_a_process_is_cleared_up_after_though_the_task_is_revoked_that_does_that(tmp_path: Path) -> None:
-    app = make_app(tmp_path / "app")
-    begin = Begin(
-        source=str(app.source),
-        object=app.app.object,
-        digest=app.app.digest.hex(),
-        dataset="default",
-        client="berlin",
-        labels={},
-        site={},
-        seed=1,
-        threads=1,
-        devices="auto",
-        run_as="",
-    )
+    begin = begin_of(make_app(tmp_path / "app"))
     place = tmp_path / "children"
     children = Children(place, environment={"PATH": "/usr/bin:/bin"}, warm=0, idle=600.0, log=lambda *_: None)
     begun: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
@@ -112,3 +117,15 @@ async def test_a_process_is_cleared_up_after_though_the_task_is_revoked_that_doe
         await asyncio.wait([working])
         await children.close()
     assert list(place.iterdir()) == []
+
+
+@on_a_loop
+async def test_a_process_that_cannot_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, place = begin_of(make_app(tmp_path / "app")), tmp_path / "children"
+    children = Children(place, environment={}, warm=1, idle=600.0, log=lambda *_: None)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError):
+        async with children.child(begin):
+            raise AssertionError("it has started")
+    assert list(place.iterdir()) == []
+    await children.close()
