@@ -64,10 +64,13 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def _serve(node: socket.socket, begin: Mapping[str, Any]) -> None:
     threads = begin["threads"] or os.cpu_count() or 1
     with isolated(threads):
-        hide = Hiding()
         try:
             site = resolved(begin["site"], os.environ)
-            hide = Hiding(begin["site"], site)
+        except UsageError as error:
+            node.sendall(pack({"is": "failed", "owners": True, **_failure(error, Hiding())}))
+            return
+        hide = Hiding(begin["site"], site)
+        try:
             hide.watch_streams()
             worker = Worker(begin, threads, site, hide)
         except BaseException as error:  # noqa: BLE001  # whatever the app's import raises, the server is told

@@ -21,7 +21,7 @@ from umbel import wire
 from umbel.apps.frames import Frame
 from umbel.arrays import Arrays
 from umbel.digest import is_file_named
-from umbel.errors import AppDiffers, AppError, ClientFailed, DiskFull, FormatError, UmbelError
+from umbel.errors import AppDiffers, AppError, ClientFailed, DiskFull, FormatError, UmbelError, UsageError
 from umbel.link.pieces import over
 from umbel.node import answers
 from umbel.node.arrays_by_file import keep_file, pack_state, unpack_state
@@ -40,6 +40,10 @@ _ABILITIES = frozenset({"transforms", "local-rule", "extra-results"})  # of `umb
 _LAST = 4000  # characters that a process printed last, told instead of a traceback: of a crash, it is one
 _DIGEST, _CODE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z][a-z-]{0,63}")
 _FILES = "node {node} cannot use its own files\n  What to do: ask its owner to look at the node's disk, and at its log"
+_SETTINGS = (
+    "node {node} cannot read a setting of its data set\n"
+    "  What to do: ask its owner to look at the node's log; `umbel doctor --config node.toml` names it there"
+)
 _LOST = (
     "this node no longer has the state that the client begins with (that of exchange {version})\n"
     "  What to do: restore the node's directory from a backup; or start the run over: its state has gone, as after a "
@@ -428,6 +432,9 @@ class Outcome:
 def _failed_there(task: wire.Task, frame: Frame) -> wire.ReportRequest:
     """The report of a task whose child said that it failed."""
     head = frame.header
+    if head.get("owners"):  # which the server need not know: it tells of settings
+        _log(_about(task), str(head.get("message")))
+        return answers.failed(task, UsageError.code, _SETTINGS.format(node=task.id.client))
     if head.get("is") == "stopped":
         return answers.failed(task, ClientFailed.code, "its code raised KeyboardInterrupt")
     code, message, trace = (str(head.get(name, "")) for name in ("code", "message", "traceback"))

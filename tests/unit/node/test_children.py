@@ -300,6 +300,20 @@ async def test_a_secret_that_is_missing_is_named(app: InstalledApp, tmp_path: Pa
 
 
 @on_a_loop
+async def test_the_server_does_not_learn_where_secrets_are_kept(
+    app: InstalledApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "umbel")
+    lung = Dataset(name="lung", settings={"password": f"file:{tmp_path / 'none'}"})
+    config = NodeConfig(data={"heart": Dataset(name="heart"), "lung": lung})
+    async with running(config, app, tmp_path / "node") as script:
+        failed = await failure(script, script.task(app, dataset="lung"))
+    assert failed.message.startswith("node berlin cannot read a setting of its data set\n  What to do: ask its owner")
+    assert "none" not in str(script.reports)
+    assert f"'password' refers to the file {tmp_path / 'none'}" in caplog.text  # the owner does
+
+
+@on_a_loop
 async def test_an_app_that_changes_while_the_node_runs_is_refused(tmp_path: Path) -> None:
     app = make_app(tmp_path / "app")
     async with running(NodeConfig(), app, tmp_path / "node") as script:
