@@ -211,6 +211,7 @@ class Hub:
             what = f"node {client!r} has been away for more than {self._patience:g} seconds"
             advice = "look at its log: is it running, and can it reach this server?"
             exchange.post(Lost(client, attempt, _away(exchange, client, what, advice)))
+            self._free(exchange.run, client)
 
     def forget(self, name: str, reason: str) -> None:
         """A node was revoked, or is called otherwise now: its stream ends, and nobody waits for what it was asked."""

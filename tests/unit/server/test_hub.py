@@ -166,6 +166,7 @@ async def test_who_stays_away_is_lost() -> None:
     }
     assert "has been away" in events[0].failure.message
     assert hub.population(Wanted(app=APP)) == {}
+    assert node.working == set(), "what people and metrics are told that it works on"
 
 
 @in_loop
