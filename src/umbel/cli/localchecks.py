@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from umbel.cli.finding import Finding, bad, failed, ok, warning
 from umbel.cli.joined import FILE, KEY
+from umbel.cli.node import JOURNAL
 from umbel.cli.printing import clock, span
 from umbel.errors import UmbelError
 
@@ -38,8 +39,23 @@ def look_at_directory(directory: Path) -> Iterator[Finding]:
         yield look_at_secret(key)
     if (directory / "authority.pem").exists():
         yield _authority(directory)
+    if (directory / JOURNAL).is_dir():
+        yield _journal(directory / JOURNAL)
     if not keys and not (directory / FILE).exists():
         yield warning("directory", f"{directory} holds neither a node nor a server", "check --dir")
+
+
+def _journal(directory: Path) -> Finding:
+    """Is each line of a node's journal as it was written?"""
+    from umbel.node.journal import read_journal
+
+    lines = 0
+    try:
+        for line in read_journal(directory):
+            lines = line["number"]
+    except UmbelError as error:
+        return failed("journal", error)
+    return ok("journal", f"its {lines} lines are as they were written, as far as they are there")
 
 
 def _room(directory: Path) -> Finding:

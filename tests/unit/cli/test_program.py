@@ -31,6 +31,7 @@ from umbel.cli.runs import event_line
 from umbel.cli.waychecks import look_at_clock
 from umbel.errors import UsageError
 from umbel.link.address import Address
+from umbel.node.journal import OwnersJournal
 
 
 @pytest.fixture(autouse=True)
@@ -336,6 +337,18 @@ def test_the_doctor_looks_at_what_is_there(tmp_path: Path, capsys: pytest.Captur
     wrong = {record["check"]: record["advice"] for record in found if record["status"] == "bad"}
     assert wrong["key file"].startswith("chmod 600")
     assert wrong["app"]
+
+
+def test_the_doctor_reads_a_nodes_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = OwnersJournal(tmp_path / "journal", largest=1 << 20)
+    journal.append([{"number": number, "event": "asked"} for number in (1, 2, 3)])
+    journal.close()
+    assert doctor(dir=tmp_path) == 0
+    assert "its 3 lines are as they were written" in capsys.readouterr().out
+    (file,) = (tmp_path / "journal").iterdir()
+    file.write_bytes(file.read_bytes().replace(b'"number":2', b'"number":7'))
+    assert doctor(dir=tmp_path) == 1
+    assert "line 2 is damaged" in capsys.readouterr().out
 
 
 def test_the_doctor_says_that_it_looked_at_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
