@@ -106,7 +106,7 @@ async def be_nodes(ticket: str, first: int, count: int) -> None:
     """Connect so many nodes, tell when all are, and when all have a task."""
     app = InstalledApp.of(Project.find(APP)).with_handlers(("evaluate", "train"))
     offer = wire.OpenSessionRequest(
-        program="bench", apps=[app.message()], slots=1, datasets=list(NodeConfig().data), time=time.time()
+        program="bench", apps=[app.app.message()], slots=1, datasets=list(NodeConfig().data), time=time.time()
     )
     gate, here, woken = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(0), asyncio.Semaphore(0)
     address = Address.parse(ticket)
