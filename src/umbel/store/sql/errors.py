@@ -17,6 +17,7 @@ from umbel.errors import CorruptFile, DiskFull, StoreError, UmbelError
 from umbel.store.damage import is_damage
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_SHMSIZE}
+_HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 # of PostgreSQL: it has no room, or no connection to spare; it ends, or has begun only; nobody listens; another has
 # taken over from it
 _NO_ROOM = {"53100"}
@@ -49,6 +50,11 @@ def _of_sqlite(error: sqlite3.Error, name: str) -> UmbelError:
     if is_damage(error):
         return CorruptFile(
             f"{name} is damaged, or is not a database ({error})", advice="stop the server, and restore a backup"
+        )
+    if code & 0xFF in _HELD:
+        return StoreError(
+            f"{name} is held by another program",
+            advice="end that program: only the server may write there; `umbel server backup` makes copies",
         )
     return StoreError(f"{name}: {error}", advice="check the path, its permissions and the disk")
 

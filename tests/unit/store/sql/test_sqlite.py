@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import traceback
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from sqlalchemy import Connection
 
 from tests.unit.store.sql.stores import RUN, answer, opened, url_of, with_exchange
 from umbel.errors import CorruptFile, DiskFull, InUse, StoreError, UsageError
-from umbel.store.sql import Kept, ServerStore, TokenRow
+from umbel.store.sql import Kept, ServerStore, TokenRow, sqlite
 from umbel.store.sql.schema import Schema
 
 HOLDER = """
@@ -73,6 +75,18 @@ def test_a_password_that_is_not_written_for_an_address_is_not_told(rest: str, tm
         pass
     assert "%40" in refused.value.advice
     assert "cret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_file_that_another_program_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE", 0.01)
+    with opened(tmp_path) as store, closing(sqlite3.connect(tmp_path / "umbel.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="is held by another program") as refused:
+            store.audit("anna", "looked", "x").result()
+        assert "umbel server backup" in refused.value.advice
+        other.execute("ROLLBACK")
+        store.audit("anna", "looked", "y").result()
+        assert [row.target for row in store.audited()] == ["y"]
 
 
 def test_a_directory_whose_database_is_another_begins_no_new_one(tmp_path: Path) -> None:
