@@ -12,9 +12,12 @@ import pytest
 
 import umbel
 from tests.simulation.network import federation
+from umbel import wire
 from umbel.engine.submission import Submission
 from umbel.remote.line import add_page
+from umbel.server.control import ControlDesk
 from umbel.server.desk import _SPARE
+from umbel.server.people import Person
 from umbel.server.results import pages_of
 
 SITES = {"berlin": {"n": 3}, "lyon": {"n": 5}, "turin": {"n": 8}}
@@ -142,6 +145,39 @@ def test_a_round_opens_where_there_is_room_for_its_cohort(tmp_path: Path) -> Non
     assert fits == ""
     assert full.startswith("round 1 does not open: ")
     assert "for 3 answers of 24 and all else" in full
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_node_that_is_renamed_meanwhile_keeps_its_state(tmp_path: Path, restarts: bool) -> None:
+    async def story() -> list[Any]:
+        async with federation(tmp_path, stateful(), SITES) as (place, nodes):
+            run = await place.submit(submission(7, 8))
+
+            async def until(round: int) -> None:
+                assert place.runs is not None
+                async for event in place.runs.news.watch(run, 0):
+                    if event.kind == "round" and event.content["round"] == round:
+                        return
+
+            await until(2)
+            assert place.runs is not None
+            nodes["turin"].name = "torino"
+            assert place.store is not None
+            assert place.hub is not None
+            assert place.desk is not None
+            people = ControlDesk(place.store, place.hub, place.runs, place.uploads, nodes=place.desk)
+            rename = wire.ChangeNodeRequest(node="turin", rename="torino")
+            await people.change_node(Person("ada", "operator"), rename)
+            if restarts:
+                await until(place.runs.find(run).round + 2)
+                await place.stop()
+                place.start()
+            row = await place.ended(run)
+            assert (row.status, row.reason) == ("finished", "")
+            found = dict(pages_of(place.store, row, models=True)[0])
+            return [line["fields"]["stages"]["train"]["times"] for line in found["rows"]["$tuple"]]
+
+    assert asyncio.run(story()) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_without_faults(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The client's states on a node: one file for each run, versioned by the exchanges that gave them.
 
 A task names the exchange whose state the client begins with. What is newer did not count and is dropped, so redoing a
-task is always safe; that version and the newest are kept.
+task is always safe; that version and the newest are kept. A node has one client, which may be renamed: its name
+stands in no file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from umbel.store.durable import readable_errors
 _OPEN = 16  # databases that stay open
 _FILE = re.compile(r"[0-9a-f]{32}\.sqlite")
 _VERSION = "umbel.exchange"  # of the state's own mapping: which exchange gave it
+_CLIENT = "client"  # whose state it is, in the files
 _ROOM = 64 << 20  # bytes that are to be free on the disk before old runs' states go
 
 
@@ -46,12 +48,11 @@ class NodeStates:
             directory.mkdir(parents=True, exist_ok=True)
         self._open: OrderedDict[str, FileClientStates] = OrderedDict()
 
-    def begin(self, run: str, client: str, version: int) -> Mapping[str, Any]:
+    def begin(self, run: str, version: int) -> Mapping[str, Any]:
         """The state that a task begins with; newer ones are dropped.
 
         Args:
             run: 32 hex digits.
-            client: the client's name.
             version: the exchange that gave it; 0: it begins with none.
 
         Raises:
@@ -66,7 +67,7 @@ class NodeStates:
         try:
             states = self._of(run)
             states.go_back(version)
-            state = dict(states.read(client)) if version else {}
+            state = dict(states.read(_CLIENT)) if version else {}
         except CorruptFile as error:
             if version:
                 raise StateLost from error
@@ -80,12 +81,11 @@ class NodeStates:
         """Are there any states of this run? May be called by any thread."""
         return run in self._open or self._path(run).exists()
 
-    def write(self, run: str, client: str, version: int, state: Mapping[str, Any], *, after: int) -> None:
+    def write(self, run: str, version: int, state: Mapping[str, Any], *, after: int) -> None:
         """Keep a new state; on the disk when this returns.
 
         Args:
             run: 32 hex digits.
-            client: the client's name.
             version: the exchange that gave it.
             state: the state.
             after: the version that the client began with, which is kept, too.
@@ -94,23 +94,23 @@ class NodeStates:
             DiskFull: there is no room, not even after old runs' states were removed.
         """
         try:
-            self._write(run, client, version, state, after)
+            self._write(run, version, state, after)
         except DiskFull:
             if not self._make_room(run):
                 raise
-            self._write(run, client, version, state, after)
+            self._write(run, version, state, after)
 
-    def _write(self, run: str, client: str, version: int, state: Mapping[str, Any], after: int) -> None:
+    def _write(self, run: str, version: int, state: Mapping[str, Any], after: int) -> None:
         states = self._of(run)
         states.points = (after,)
-        states.write(version, {client: {**state, _VERSION: version}})
+        states.write(version, {_CLIENT: {**state, _VERSION: version}})
 
-    def has(self, run: str, client: str, version: int) -> bool:
+    def has(self, run: str, version: int) -> bool:
         """Is this version the newest that is here?"""
         if not self._path(run).exists():
             return False
         try:
-            return self._of(run).read(client).get(_VERSION) == version
+            return self._of(run).read(_CLIENT).get(_VERSION) == version
         except StoreError:
             return False
 
@@ -143,10 +143,12 @@ class NodeStates:
         """Remove states of runs that have asked for nothing for so long; gives whose."""
         if not self._keep:
             return []
-        old = [run for run, used in self._runs() if self._now() - used > self._keep]
-        for run in old:
-            self.forget(run)
-        return old
+        gone = []
+        for run in [run for run, used in self._runs() if self._now() - used > self._keep]:
+            with suppress(OSError):  # the next time may do better
+                self.forget(run)
+                gone.append(run)
+        return gone
 
     def _make_room(self, run: str) -> bool:
         """Remove the state of the run that has asked for nothing for the longest time, but not of this one."""

@@ -122,9 +122,9 @@ class Workshop:
 
     async def _has_state(self, answer: Finished) -> bool:
         """Is the state that it gave the newest one here? Later tasks may have gone back behind it."""
-        run, exchange, client = answer.key
+        run, exchange, _ = answer.key
         gives = wire.ReportRequest.FromString(answer.report).state
-        return not gives or await self._stated(self._states.has, run, client, exchange)
+        return not gives or await self._stated(self._states.has, run, exchange)
 
     async def load(self, app: InstalledApp) -> InstalledApp:
         """Start an app once to see what it can be asked.
@@ -180,11 +180,11 @@ class Workshop:
         if not report.state:
             await finish
             return finished
-        run, exchange, client = finished.key
+        run, exchange, _ = finished.key
         async with asyncio.TaskGroup() as group:
             group.create_task(finish)
             state = outcome.state or {}
-            group.create_task(self._stated(self._states.write, run, client, exchange, state, after=task.state))
+            group.create_task(self._stated(self._states.write, run, exchange, state, after=task.state))
         return finished
 
     async def _outcome(self, task: wire.Task, fetch: Callable[[wire.Blob], Read]) -> Outcome:
@@ -200,7 +200,7 @@ class Workshop:
             runs = await self._app(task, installed, fetch)
             state: Mapping[str, Any] = {}
             if task.state or self._states.are_of(task.id.run):
-                state = await self._stated(self._states.begin, task.id.run, task.id.client, task.state)
+                state = await self._stated(self._states.begin, task.id.run, task.state)
             with ExitStack() as pins:
                 blobs = {b.digest.hex(): b for b in blobs_of(task) if not b.HasField("content")}
                 paths = {name: await self._fetched(blob, fetch, pins) for name, blob in blobs.items()}

@@ -227,6 +227,8 @@ class ControlDesk:
             case _:
                 raise UsageError(f"nothing is to change in node {request.node!r}")
         row: NodeRow = await _kept(self._store.change_node(request.node, **changes, by=person.name))
+        if row.name != request.node:
+            self._runs.renamed(request.node, row.name)
         self._desk.changed()
         if "labels" not in changes:
             done = "revoked it" if row.revoked else "let it in again"

@@ -96,7 +96,6 @@ class Desk:
         say: tells people what happens: a kind of event, and what it holds.
 
     Attributes:
-        counted: whose new state counts since the last close.
         checking: the question that answers are checked against; None: there is no open exchange.
         returning: are there exchanges of an earlier process that are still to be gone on with?
         waited: seconds.
@@ -127,7 +126,8 @@ class Desk:
         self._stored: dict[str, Answer] = {}  # of this exchange, from before this process
         self._over = False  # has an earlier process closed it?
         self._begin_with = dict(store.states(run.id))  # by client, the exchange whose state it begins with
-        self.counted: tuple[str, ...] = ()
+        self._counted: tuple[str, ...] = ()
+        self._renamed: dict[str, str] = {}  # what clients of this exchange are called now
         self.checking: Question | None = None
         self.returning = bool(self._reopened)
         self.waited = 0.0
@@ -143,6 +143,13 @@ class Desk:
         if (calling := self._calling) is not None:
             calling.cancel()
         self.at_interrupt()
+
+    def renamed(self, old: str, new: str) -> None:
+        """A node is called otherwise now; the state that it keeps stays its own."""
+        self._renamed[old] = new
+        if old in self._begin_with:
+            self._begin_with[new] = self._begin_with[old]  # before the other goes: the run's thread may look
+            del self._begin_with[old]
 
     def arrived(self, sequence: int, answer: Answer, attempt: int) -> None:
         """A client's answer in this exchange is durable; it counts for this attempt. 0: nobody waits for it yet."""
@@ -238,7 +245,7 @@ class Desk:
             population=self._gathered,
             roster="[]",
         )
-        self._tray, self.counted = _Tray(question.sequence), ()
+        self._tray, self._counted, self._renamed = _Tray(question.sequence), (), {}
         opened = self._written(self._store.open_exchange(self._run.id, mine, blobs), mine)
         if self.interrupted is not None:
             self._tray.events.put(self.interrupted)
@@ -352,9 +359,14 @@ class Desk:
         self._stored.clear()
         self._tray.answers.clear()
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Whose new state counts since the last close, as they are called now."""
+        return tuple(self._renamed.get(client, client) for client in self._counted)
+
     def count(self, clients: Sequence[str]) -> None:
         """The new states of these count."""
-        self.counted = tuple(clients)
+        clients = self._counted = tuple(self._renamed.get(client, client) for client in clients)
         self._begin_with |= dict.fromkeys(clients, self._tray.sequence)
 
 

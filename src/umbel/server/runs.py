@@ -278,6 +278,11 @@ class Runs:
 
     # --- what nodes report -------------------------------------------------------------------
 
+    def renamed(self, old: str, new: str) -> None:
+        """A node is called otherwise now."""
+        for active in self.active.values():
+            active.desk.renamed(old, new)
+
     async def asked(self, run: str, sequence: int) -> Question | None:
         """The question of an open exchange; None: there is no such exchange, or no more."""
 

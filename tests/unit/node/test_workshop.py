@@ -41,7 +41,7 @@ async def test_states_of_old_runs_go_while_the_node_runs(tmp_path: Path) -> None
     """Not when it is started again, which may be in a year."""
     place = tmp_path / "own" / "states"
     states = NodeStates(place, keep=0, now=time.time)
-    states.write(RUN, "berlin", 1, {"x": 1}, after=0)
+    states.write(RUN, 1, {"x": 1}, after=0)
     states.close()
     now = (place / f"{RUN}.sqlite").stat().st_mtime
     config = NodeConfig().with_(limits=Limits(states=100.0))
