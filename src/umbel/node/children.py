@@ -294,16 +294,18 @@ class Watch:
     async def over(self, answer: asyncio.Future[Frame], group: int) -> str:
         """Wait for the answer; says what was exceeded, if anything was."""
         end = time.monotonic() + self.seconds if self.seconds else math.inf
-        limited = bool(self.seconds or self.memory)
+        limited, look = bool(self.seconds or self.memory), _LOOK
         while not answer.done():
             left = max(0.0, end - time.monotonic())
-            await asyncio.wait([answer], timeout=min(left, _LOOK if self.memory else math.inf) if limited else None)
+            await asyncio.wait([answer], timeout=min(left, look if self.memory else math.inf) if limited else None)
             if answer.done():
                 break
             if time.monotonic() >= end:
                 return self._too_long()
-            if self.memory and (taken := group_memory(group)) > self.memory:
+            since = time.monotonic()
+            if self.memory and (taken := group_memory(group, most=self.memory)) > self.memory:
                 return self._too_much(taken)
+            look = max(_LOOK, 10 * (time.monotonic() - since))  # of many large processes it takes a while
         return ""
 
     def _too_long(self) -> str:
