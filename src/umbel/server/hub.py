@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from umbel.engine.exchange import Event, Failed, Lost
-from umbel.errors import EmptyPopulation, Failure
+from umbel.errors import EmptyPopulation, Failure, StoreError
 from umbel.sample import Population
 from umbel.server.wanted import Offer, Wanted, waiting_for
 from umbel.store.sql.values import NodeRow
@@ -297,7 +297,11 @@ class Hub:
 
     def _waiting_for(self, wanted: Wanted, there: int, at_least: int) -> str:
         offers = [node.offer for node in self.nodes.values() if node.present]
-        return waiting_for(wanted, offers, self._enrolled(), there, at_least)
+        try:
+            enrolled = [*self._enrolled()]
+        except StoreError:  # the run waits on; it is said of fewer
+            enrolled = [NodeRow(name=name, public_key=b"", labels=n.offer.labels) for name, n in self.nodes.items()]
+        return waiting_for(wanted, offers, enrolled, there, at_least)
 
     async def _returned(self) -> None:
         """Nodes that were connected before this server started have come back, or had the time to."""

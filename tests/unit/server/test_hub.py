@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from umbel import wire
 from umbel.engine.exchange import Failed, Lost
-from umbel.errors import EmptyPopulation
+from umbel.errors import EmptyPopulation, StoreError
 from umbel.sample import Population
 from umbel.server.hub import Hub, Notices, OpenExchange
 from umbel.server.wanted import Offer, Wanted, waiting_for
@@ -246,6 +246,24 @@ def test_nobody_else_has_joined() -> None:
     assert said == "2 nodes; 1 is there; no other node has joined: umbel ticket create"
     enrolled.append(NodeRow(name="paris", public_key=b"paris", revoked=True))
     assert waiting_for(Wanted(app=APP), [offer("berlin")], enrolled, 1, 2) == "2 nodes; 1 is there; revoked: paris"
+
+
+@in_loop
+async def test_a_run_waits_on_while_the_store_cannot_be_read() -> None:
+    def unreadable() -> list[NodeRow]:
+        raise StoreError("the database does not answer", advice="check that it runs")
+
+    hub, said = Hub(enrolled=unreadable, patience=0.001), list[str]()
+    node, outbox = hub.connect(offer("berlin"))
+    hub.disconnect(node, outbox)
+    while node.present:
+        await asyncio.sleep(0)
+    gathering = asyncio.ensure_future(hub.gather(Wanted(app=APP), 1, 60, lambda reason, _: said.append(reason)))
+    while not said:
+        await asyncio.sleep(0)
+    assert said == ["waits for 1 node; 0 are there; away: berlin"]
+    hub.connect(offer("berlin"))
+    assert (await gathering).names == ("berlin",)
 
 
 @in_loop
