@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar, final
@@ -14,6 +15,7 @@ from umbel.store.sql.errors import passing, readable
 
 T = TypeVar("T")
 _PAUSES = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before each try, if the connection is lost
+_AT_ONCE = (0.0,)  # the same in an event loop, which has others to serve: whoever asks may ask again
 
 
 @final
@@ -35,7 +37,7 @@ class Reader:
             CorruptFile: the database is damaged.
             StoreError: it cannot be read.
         """
-        tries = iter(_PAUSES)
+        tries = iter(_AT_ONCE if _in_loop() else _PAUSES)
         while True:
             try:
                 with self._database.reading.connect() as connection:
@@ -45,6 +47,15 @@ class Reader:
                 if pause is None or not passing(error):
                     raise readable(error, self.name) from error
                 time.sleep(pause)
+
+
+def _in_loop() -> bool:
+    """Is this an event loop's thread?"""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 __all__ = ["Reader"]

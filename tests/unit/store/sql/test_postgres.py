@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from contextlib import ExitStack, closing
@@ -11,11 +12,15 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
+from sqlalchemy import make_url
+
 from tests.postgres import Cluster
 from tests.unit.store.sql.stores import RUN, answer, opened, with_exchange
 from umbel.errors import InUse, StoreError
 from umbel.store.sql import ServerStore
 from umbel.store.sql import postgres as backend
+from umbel.store.sql.postgres import Postgres
+from umbel.store.sql.reading import Reader
 
 pytest_plugins = ("tests.postgres",)
 
@@ -52,6 +57,26 @@ def test_so_is_one_to_a_database_that_starts_again(postgres_url: str, postgres: 
         futures = [store.accept(RUN, 1, answer(str(n))) for n in range(20)]
         assert {future.result() for future in futures} == {"accepted"}
     postgres.wait()
+
+
+def test_who_reads_waits_for_it_but_not_in_an_event_loop(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("umbel.store.sql.reading.time.sleep", slept.append)
+    with closing(Postgres(make_url(postgres_url), tmp_path)) as database:
+
+        def read() -> None:
+            with pytest.raises(StoreError):
+                Reader(database)(lambda c: c.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        async def in_loop() -> None:
+            read()
+
+        asyncio.run(in_loop())
+        assert slept == [0.0]
+        read()
+        assert len(slept) > 3
 
 
 def test_nothing_is_lost_or_doubled_while_connections_are_cut(
