@@ -5,7 +5,8 @@
     best.safetensors     the best one, if the run keeps it
     history.csv          one row a round
 
-The same call with the same directory finds the same run again: the key makes it so, at the server.
+The same call with the same directory finds the same run again: the key makes it so, at the server. One process at a
+time works in it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from umbel.errors import CorruptFile, RecipeChanged, UsageError
 from umbel.recipe import differences
 from umbel.result import Result
 from umbel.store.durable import readable_errors, replace_file
+from umbel.store.lock import NAME as LOCK
+from umbel.store.lock import DirectoryLock
 
 FILE = "remote.json"
 
@@ -38,6 +41,7 @@ class RunDirectory:
 
     path: Path
     content: dict[str, Any] = field(default_factory=dict)
+    _lock: DirectoryLock | None = None
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str]) -> RunDirectory:
@@ -50,7 +54,7 @@ class RunDirectory:
         path = Path(directory).absolute()
         with readable_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            others = sorted(entry.name for entry in path.iterdir())
+            others = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
         file = path / FILE
         if not file.exists():
             if others:
@@ -70,11 +74,14 @@ class RunDirectory:
         return int(self.content["seed"]) if self.content else None
 
     def begin(self, recipe: Json, *, seed: int, server: str) -> str:
-        """Write down that a run begins, or see that it is the one that has; gives its key.
+        """Write down that a run begins, or see that it is the one that has; gives its key. Holds the directory.
 
         Raises:
             RecipeChanged: the directory has another run.
+            InUse: another process holds it.
         """
+        self._lock = self._lock or DirectoryLock(self.path)
+        self.content = RunDirectory.open(self.path).content  # another process may have begun meanwhile
         if self.content:
             changed = differences(self.content["recipe"], recipe)
             if self.content.get("server") != server:
@@ -85,6 +92,12 @@ class RunDirectory:
         self.content = {"key": secrets.token_hex(16), "run": "", "server": server, "seed": seed, "recipe": recipe}
         self._write()
         return str(self.content["key"])
+
+    def release(self) -> None:
+        """Let other processes work in the directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def check_rounds(self, done: int, asked: int | None) -> None:
         """Refuse to ask for fewer rounds than are done.

@@ -103,7 +103,19 @@ class RemoteSession:
         Raises:
             Unreachable: nobody answers at the first try.
             RecipeChanged: the directory holds another run.
+            InUse: another process works in the directory.
         """
+        try:
+            return self._submit()
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        if self._directory is not None:
+            self._directory.release()
+
+    def _submit(self) -> wire.Run:
         from umbel import wire
 
         self._line.call("GetServer", greeting())  # who cannot speak with this server learns it before all else
@@ -145,6 +157,12 @@ class RemoteSession:
             KeyboardInterrupt: Ctrl-C; the run goes on at the server.
         """
         run = self.run if self.run is not None else self.submit()
+        try:
+            return self._followed(run, shown)
+        finally:
+            self._release()
+
+    def _followed(self, run: wire.Run, shown: Display) -> Result:
         follower = Follower(self._line, run.id, shown, after_round=self._after_round, heard=self._heard)
         try:
             ending = follower.to_the_end()
