@@ -20,7 +20,6 @@ from umbel.server.control import ControlDesk
 from umbel.server.desk import Desk
 from umbel.server.people import Person
 from umbel.server.wanted import Wanted
-from umbel.store.sql import RunRow
 from umbel.store.sql.values import Status
 
 AWAY = StoreError("the database does not answer", advice="check that it runs")
@@ -343,8 +342,9 @@ def test_a_run_that_cannot_be_made_keeps_no_other_from_its_turn(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("what", ["run", "states"])
 def test_a_run_waits_on_though_the_store_cannot_be_read_when_it_is_its_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
     """As while a database is started again."""
     monkeypatch.setattr("umbel.server.runs._AGAIN", 0.0)
@@ -358,18 +358,19 @@ def test_a_run_waits_on_though_the_store_cannot_be_read_when_it_is_its_turn(
             second = await place.submit(plain(), key="b")
             task = await hand.task()
             failures = iter([StoreError("the database is away")] * 3)
-            real = place.store.run
+            real = getattr(place.store, what)
 
-            def read(id: str) -> RunRow:
+            def read(id: str) -> Any:
                 for failure in failures:
                     raise failure
                 return real(id)
 
             with monkeypatch.context() as patched:
-                patched.setattr(place.store, "run", read)
+                patched.setattr(place.store, what, read)
                 assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
                 task = await hand.task()
             assert task.id.run == second
+            assert f"store-failed: run {second[:8]} waits on" in caplog.text
             assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
             async with asyncio.timeout(PATIENCE):
                 assert (await place.ended(second)).status == "finished"

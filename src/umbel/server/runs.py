@@ -15,7 +15,7 @@ from typing import Any, final
 
 from umbel.engine.question import Question
 from umbel.engine.submission import Submission
-from umbel.errors import NotThere, Rejected, StoreError, UmbelError, UsageError
+from umbel.errors import CorruptFile, FormatError, NotThere, Rejected, StoreError, UmbelError, UsageError
 from umbel.server.answers import Answer
 from umbel.server.childrun import ChildConductor, directory_of
 from umbel.server.clock import ServerClock
@@ -124,19 +124,31 @@ class Runs:
     def _next(self) -> None:
         while self._queue and len(self.active) < self._at_once and not self._ending:
             try:
-                run = self._store.run(self._queue[0])
-            except StoreError:  # it waits on, and so do those behind it
+                self._begin_first()
+            except StoreError as error:  # it waits on, and so do those behind it
+                logger.warning("store-failed: run %s waits on: %s", self._queue[0][:8], error)
                 if self._later is not None:
                     self._later.cancel()
                 self._later = self._loop.call_later(_AGAIN, self._next)
                 return
+
+    def _begin_first(self) -> None:
+        """Let the first that waits begin; or end it, if it can never begin.
+
+        Raises:
+            StoreError: what it begins with cannot be read now; it stays the first.
+        """
+        run = self._store.run(self._queue[0])
+        try:
+            self._begin(run)
             del self._queue[0]
-            try:
-                self._begin(run)
-            except Exception as error:  # noqa: BLE001  # this run ends here, and not those behind it
-                reason, code = _why_not(error, run)
-                self._say(run.id, "status", {"status": "failed", "reason": reason})
-                self._say(run.id, "end", {"status": "failed", "reason": reason, "code": code})
+        except Exception as error:  # this run ends here, and not those behind it
+            if _may_pass(error):
+                raise
+            del self._queue[0]
+            reason, code = _why_not(error, run)
+            self._say(run.id, "status", {"status": "failed", "reason": reason})
+            self._say(run.id, "end", {"status": "failed", "reason": reason, "code": code})
 
     def find(self, name: str) -> RunRow:
         """The run with this id, the only one whose id begins so, or the only one of this name.
@@ -342,6 +354,11 @@ async def _in_thread(name: str, work: Callable[[], Ended]) -> Ended:
 
     threading.Thread(target=do, name=name, daemon=True).start()
     return await done
+
+
+def _may_pass(error: Exception) -> bool:
+    """Is it the store that fails, and not what it has of the run?"""
+    return isinstance(error, StoreError) and not isinstance(error, FormatError | CorruptFile)
 
 
 def _why_not(error: Exception, run: RunRow) -> tuple[str, str]:
