@@ -456,6 +456,32 @@ def test_a_run_that_waits_for_its_turn_says_so(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_what_a_client_has_printed_stands_in_the_run_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbel.server.runs._PRINTED", 30)  # characters
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            run = await place.submit(plain(rounds=4))
+            for said in ("loss 0.5\n", "", "\x1b[2Jpainted over the terminal", "no more"):
+                task = await hand.task()
+                update = wire.Update(kind="model", arrays=blob_of(trained(task)), weight=1)
+                await hand.link.report(wire.ReportRequest(id=task.id, update=update, output=said))
+            await place.ended(run)
+            assert place.store is not None
+            events = [(event.kind, dict(event.content)) for event in place.store.events(run)]
+            printed = [content for kind, content in events if kind == "output"]
+            assert printed == [
+                {"client": "berlin", "round": 1, "text": "loss 0.5\n"},
+                {"client": "berlin", "round": 3, "text": "\\x1b[2Jpainted over the terminal"},
+            ]
+            (told,) = [content["message"] for kind, content in events if kind == "log"]
+            assert told.startswith("clients print more than is kept here")
+
+    asyncio.run(story())
+
+
 def test_what_is_listed_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.server.control._PAGE", 500)  # bytes
 

@@ -204,7 +204,10 @@ def event_line(kind: str, content: dict[str, Any]) -> str:
             said = f"{content['client']} failed{where}{again}: {content['message']}"
             return f"{said}\n{indent(str(content.get('traceback', '')), '    ')}".rstrip()
         case "output":
-            return f"{content.get('client', '')}: {content.get('text', content.get('output', ''))}".rstrip()
+            where = f" printed in round {content['round']}" if content.get("round") else ""
+            text = str(content.get("text", "")).rstrip()
+            below_it = f"\n{indent(text, '    ')}" if "\n" in text else f" {text}".rstrip()
+            return f"{content.get('client', '')}{where}:{below_it}"
         case "log":
             return str(content.get("message", ""))
     return ""

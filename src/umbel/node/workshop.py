@@ -210,7 +210,7 @@ class Workshop:
         except ChildDied as error:
             last = error.output[-_LAST:] if self._config.policy.output else ""
             failed = answers.failed(task, error.code, str(error), trace=last, retryable=error.retryable)
-            return self._told(task, failed, error.output)
+            return self._told(task, failed, error.output[:-_LAST])
         except DiskFull:
             return Outcome(answers.full(task))
         except UmbelError as error:

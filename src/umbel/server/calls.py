@@ -208,6 +208,8 @@ class NodeDesk:
         self._counts.answers[verdict] += 1
         if verdict == "accepted":
             self._unnamed.named(request.id.client, row.blobs)
+            if request.output:
+                self._runs.printed(request.id.run, answer.client, question.round, readable(request.output))
             self._runs.arrived(request.id.run, request.id.exchange, answer)
         if isinstance(answer.done, Failure) and request.WhichOneof("outcome") != "failure":
             raise Rejected(answer.done.message)

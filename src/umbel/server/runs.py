@@ -36,6 +36,7 @@ from umbel.store.sql.values import Status
 logger = logging.getLogger("umbel")
 AT_ONCE = 8  # runs under way at one time; each has a thread
 UNENDED = ("queued", "running", "waiting")
+_PRINTED = 8 << 20  # characters that the clients of a run may print into its events
 _AGAIN = 10.0  # seconds after which the store is tried again, when a run cannot begin, or its end not be kept
 _KEPT_WAITING = 10.0  # seconds that what a node says waits for its run, which goes on after a restart
 
@@ -50,12 +51,14 @@ class Active:
         task: ends when the run does.
         status: as people see it.
         stopped: somebody has stopped it: who.
+        printed: characters that its clients have printed since it, or the server, began.
     """
 
     desk: Desk
     task: asyncio.Task[None]
     status: str = "running"
     stopped: str = ""
+    printed: int = 0
 
 
 @final
@@ -321,6 +324,16 @@ class Runs:
         """Bytes that a client's answers to what it is asked now may have together."""
         asking = [(self._hub.exchanges.get(run), active.desk.checking) for run, active in self.active.items()]
         return sum(room_of(question) for open, question in asking if open and question and open.awaits(client))
+
+    def printed(self, run: str, client: str, round: int, text: str) -> None:
+        """A client's code has printed this last; of a run that prints without end, what comes first is kept."""
+        active = self.active.get(run)
+        if active is None or active.printed > _PRINTED:
+            return
+        active.printed += len(text)
+        self._say(run, "output", {"client": client, "round": round, "text": text})
+        if active.printed > _PRINTED:
+            self._say(run, "log", {"message": "clients print more than is kept here: their nodes' logs have all of it"})
 
     def arrived(self, run: str, sequence: int, answer: Answer) -> None:
         """A client's answer in an exchange is durable."""

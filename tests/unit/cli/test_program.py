@@ -245,6 +245,8 @@ def test_labels_are_pairs() -> None:
             {"client": "a", "round": 2, "message": "it raised", "traceback": "Traceback:\n  File x\n"},
             "a failed in round 2: it raised\n    Traceback:\n      File x",
         ),
+        ("output", {"client": "server", "text": "hello"}, "server: hello"),
+        ("output", {"client": "a", "round": 2, "text": "one\ntwo\n"}, "a printed in round 2:\n    one\n    two"),
         ("answers", {"done": 1, "cohort": 2}, ""),
     ],
 )
