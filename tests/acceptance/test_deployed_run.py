@@ -154,6 +154,14 @@ def test_ctrl_c_lets_the_run_go_on_and_it_says_for_whom_it_waits(
     until(lambda: "stopped by operator" in fed("show", run).stdout)
 
 
+def test_who_has_submitted_a_run_learns_that_somebody_has_stopped_it(fed: Federation) -> None:
+    with fed.program("run", str(fed.app), "--on", "localhost", "--nodes", "ghost") as program:
+        program.wait_for("run-waits")
+        fed("stop", program.wait_for(r"Run ([0-9a-f]{8})")[1])
+        assert program.ended() == 1
+        assert "stopped by operator after 0 rounds" in program.text
+
+
 def test_a_run_without_its_program(fed: Federation) -> None:
     run = fed("run", str(fed.app), "--on", "localhost", "--rounds", "2", "--detach").stdout.strip()
     assert "finished" in fed("logs", "-f", run).stdout

@@ -219,7 +219,8 @@ def _simulate(project: Project, settings: Settings, initial: Path | None, *, jso
         callbacks=[lines.after_round] if lines.wanted else [],
         name=settings["name"] or project.package,
     )
-    return _tell(result, json=json)
+    _tell(result, json=json)
+    return 0
 
 
 def _submit(
@@ -261,10 +262,12 @@ def _submit(
         if not json:
             note(f"Run {submitted.id[:8]}, {submitted.name!r}, at {remote.address.without_secret()}")
         shown = display(submitted.name, submitted.rounds or None)
-        return _tell(session.follow(shown), json=json, run=submitted.id)
+        result = session.follow(shown)
+        _tell(result, json=json, run=submitted.id)
+        return 1 if result.status.startswith("stopped by ") else 0  # by somebody else, which scripts must not overlook
 
 
-def _tell(result: Result, *, json: bool, run: str = "") -> int:
+def _tell(result: Result, *, json: bool, run: str = "") -> None:
     """Say what a run has come to."""
     from umbel.cli.printing import give, line, number
     from umbel.engine.history import COUNTS
@@ -287,7 +290,7 @@ def _tell(result: Result, *, json: bool, run: str = "") -> int:
                 "model": result.model.digest() if result.model is not None else None,
             }
         )
-        return 0
+        return
     shown = "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
     failed = f", {len(result.failures)} failures" if result.failures else ""
     line(f"{result.status} after {len(result.history)} rounds, seed {result.seed}{failed}  {shown}".rstrip())
@@ -297,7 +300,6 @@ def _tell(result: Result, *, json: bool, run: str = "") -> int:
         line(f"To get the model: umbel fetch {run[:8]} DIRECTORY")
     elif sys.stdout.isatty():
         line("To keep the model, give --dir DIRECTORY.")
-    return 0
 
 
 __all__ = ["Labels", "labels_of", "nobody_to_send_to", "remote_of", "run", "settings_of", "simulation_of"]
