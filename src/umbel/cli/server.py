@@ -40,6 +40,7 @@ def server(
     allow: Annotated[list[str] | None, Parameter(name="--allow")] = None,
     runs: Runs = 8,
     keep_days: Days = 0.0,
+    new_operator: bool = False,
     json: Json = False,
 ) -> None:
     """Run a server until SIGTERM or Ctrl-C; runs go on when it is started again, also after kill -9.
@@ -60,17 +61,16 @@ def server(
         allow: a node that may connect; may be given more than once; all that are enrolled if it is left out.
         runs: how many are under way at one time; the others wait their turn.
         keep_days: remove runs so many days after they have ended; 0 keeps them.
+        new_operator: revoke all operators' tokens, and print another: when the last one was lost.
         json: print a JSON object for each event.
     """
     import asyncio
 
     _check_installed()
     from umbel.cli.lines import log_to_lines
-    from umbel.errors import UsageError
     from umbel.server.program import ServerSettings
 
-    if (cert is None) != (key is None):
-        raise UsageError("--cert and --key go together", advice="give both, or neither")
+    _check_pair(cert, key)
     log_to_lines(json=json)
     _make(dir)
     settings = ServerSettings(
@@ -82,10 +82,22 @@ def server(
         allowed=frozenset(allow) if allow else None,
         at_once=runs,
         keep_days=keep_days,
+        new_operator=new_operator,
         **_apps(app or []),
     )
-    show = partial(_authority, dir, name or ["localhost"], cert, key)
-    asyncio.run(_serve(settings, show, json=json))
+    asyncio.run(_serve(settings, partial(_authority, dir, name or ["localhost"], cert, key), json=json))
+
+
+def _check_pair(cert: Path | None, key: Path | None) -> None:
+    """Refuse a certificate without its key.
+
+    Raises:
+        UsageError: one of the two is missing.
+    """
+    from umbel.errors import UsageError
+
+    if (cert is None) != (key is None):
+        raise UsageError("--cert and --key go together", advice="give both, or neither")
 
 
 def _check_installed() -> None:

@@ -54,6 +54,7 @@ class ServerSettings:
         at_once: how many runs are under way at one time.
         keep_days: how long a run that has ended is kept; 0: until somebody removes it.
         apps: whose code may run at the server, in processes of their own.
+        new_operator: are the operators' tokens to be revoked at the start, and another to be made?
     """
 
     directory: Path
@@ -65,6 +66,7 @@ class ServerSettings:
     at_once: int = AT_ONCE
     keep_days: float = 0.0
     apps: Sequence[Project] = ()
+    new_operator: bool = False
 
 
 @final
@@ -164,6 +166,8 @@ class Server:
 
         Those that a start made and could not show are shown now.
         """
+        if self.settings.new_operator:
+            await self._revoke_operators()
         now, known = time.time(), self.store.tokens()
         welcome = await asyncio.to_thread(Welcome.read, self.settings.directory)
         mine = next((token for token in known if welcome and token.secret == hashed(welcome.token)), None)
@@ -178,6 +182,12 @@ class Server:
         if welcome.ticket:
             await self._keep_ticket(welcome, now)
             self.ticket = self._joined(welcome.ticket)
+
+    async def _revoke_operators(self) -> None:
+        """Whoever has an operator's token has lost it, or somebody else has it."""
+        for token in self.store.tokens():
+            if token.role == "operator" and token.valid(time.time()):
+                await asyncio.wrap_future(self.store.revoke("token", token.name, SERVER))
 
     async def _keep_token(self, welcome: Welcome, taken: Collection[str], now: float) -> None:
         names = itertools.chain(["operator"], (f"operator-{number}" for number in itertools.count(2)))

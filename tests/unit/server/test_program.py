@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -33,11 +33,11 @@ pytest_plugins = ("tests.postgres",)
 
 
 @asynccontextmanager
-async def started(directory: Path, *shown: Authority, database: str = "") -> AsyncIterator[Server]:
+async def started(directory: Path, *shown: Authority, **settings: Any) -> AsyncIterator[Server]:
     """A server that shows these, one after the other."""
     left = [*shown]
-    settings = ServerSettings(directory=directory, database=database, host="127.0.0.1", port=0, pages=("127.0.0.1", 0))
-    server = await Server.start(settings, lambda: left.pop(0) if len(left) > 1 else left[0])
+    made = ServerSettings(directory=directory, host="127.0.0.1", port=0, pages=("127.0.0.1", 0), **settings)
+    server = await Server.start(made, lambda: left.pop(0) if len(left) > 1 else left[0])
     try:
         yield server
     finally:
@@ -190,6 +190,21 @@ def test_a_server_that_no_operator_can_enter_makes_another_token(tmp_path: Path)
     assert asyncio.run(start(revoke="operator")) == (True, True, ["operator"])
     assert asyncio.run(start()) == (False, True, ["operator", "operator-2"])
     assert asyncio.run(start()) == (False, False, ["operator", "operator-2"])
+
+
+def test_an_operator_who_has_lost_the_token_gets_another_at_the_machine(tmp_path: Path) -> None:
+    async def start(*, lost: bool) -> tuple[str, dict[str, bool]]:
+        authority = Authority.open(tmp_path, ["localhost"], time.time())
+        async with started(tmp_path, authority, new_operator=lost) as server:
+            server.introduced()
+            return server.token, {token.name: token.revoked for token in server.store.tokens()}
+
+    first, _ = asyncio.run(start(lost=False))
+    second, tokens = asyncio.run(start(lost=True))
+    assert "" not in (first, second)
+    assert first != second
+    assert tokens == {"operator": True, "operator-2": False}
+    assert asyncio.run(start(lost=False)) == ("", tokens)
 
 
 def test_what_lets_people_in_is_shown_until_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
