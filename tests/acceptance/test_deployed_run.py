@@ -13,7 +13,7 @@ import umbel
 from tests.acceptance.deployed import Federation, federation
 from tests.acceptance.processes import until
 from umbel.apps.load import load_client, load_server
-from umbel.errors import RecipeChanged
+from umbel.errors import NotAllowed, RecipeChanged
 
 NAMES = ["berlin", "lyon"]
 
@@ -79,6 +79,10 @@ def test_the_same_call_with_a_directory_finds_the_same_run(fed: Federation, apps
     other = server.with_(strategy=umbel.fed_avgm())
     with pytest.raises(RecipeChanged, match="strategy"):
         umbel.run(other, client, on=place, dir=where, rounds=3)
+    anna = umbel.connect(fed.records("token", "create", "anna")[0]["address"])
+    with pytest.raises(NotAllowed, match="holds a run of 'operator', and you are 'anna'"):
+        umbel.run(server, client, on=anna, dir=where, rounds=4)
+    assert len(umbel.run(server, client, on=place, dir=where, rounds=4).history) == 4
 
 
 def test_a_metric_that_no_round_has_is_pointed_out(

@@ -22,11 +22,11 @@ from umbel.engine.app import ServerApp
 from umbel.engine.arguments import check_trainable
 from umbel.engine.checkpoint import Checkpoint, EarlyStopping
 from umbel.engine.submission import EvaluationOnly, Submission
-from umbel.errors import Failure, NotThere, Rejected, UmbelError, UsageError
+from umbel.errors import Failure, NotAllowed, NotThere, Rejected, UmbelError, UsageError
 from umbel.progress import Display
 from umbel.recipe import write_recipe
 from umbel.remote.directory import RunDirectory
-from umbel.remote.follower import Ending, Event, Follower
+from umbel.remote.follower import Ending, Event, Follower, find_run
 from umbel.remote.line import Line, patiently
 from umbel.remote.outcome import ENDED, Outcome, error_of
 from umbel.remote.parcel import Parcel, pack
@@ -103,6 +103,7 @@ class RemoteSession:
         Raises:
             Unreachable: nobody answers at the first try.
             RecipeChanged: the directory holds another run.
+            NotAllowed: it holds somebody else's.
             InUse: another process works in the directory.
         """
         try:
@@ -118,11 +119,12 @@ class RemoteSession:
     def _submit(self) -> wire.Run:
         from umbel import wire
 
-        self._line.call("GetServer", greeting())  # who cannot speak with this server learns it before all else
+        me = self._line.call("GetServer", greeting())  # who cannot speak with this server learns it before all else
         key = secrets.token_hex(16)
         if self._directory is not None:
             address = self._line.address.without_secret()
             key = self._directory.begin(self._recipe, seed=self._submission.seed, server=address)
+            self._check_mine(self._directory, me.person)
         for arrays in self._parcel.large:
             self._line.write(arrays)
         if self._shipment is not None:
@@ -140,6 +142,21 @@ class RemoteSession:
                 run = patiently(lambda: self._line.call("ResumeRun", more)).run
         self.run = run
         return run
+
+    def _check_mine(self, directory: RunDirectory, person: str) -> None:
+        """Refuse a directory with a run of somebody else, in whose place another would begin.
+
+        Raises:
+            NotAllowed: it has.
+        """
+        run = directory.content["run"]
+        with suppress(NotThere):  # it was removed
+            owner = find_run(self._line, run).owner if run else person
+            if owner != person:
+                raise NotAllowed(
+                    f"{directory.path} holds a run of {owner!r}, and you are {person!r} at this server",
+                    advice=f"give another dir=, or log in as {owner!r}",
+                )
 
     def _goes_on(self, run: wire.Run) -> bool:
         """Is there something left to do in a run that ended before?"""
