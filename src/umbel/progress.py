@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any, Protocol, final
 
 from umbel.engine.history import COUNTS, History
 
+_PAUSE = 0.2  # seconds between two changes of a line in a notebook
 _NAME = 40  # characters of the run's name, so that the line has room for the rest
 
 
@@ -83,14 +85,66 @@ class Bar:
 
     def committed(self, history: History) -> None:
         """Show the round's metrics."""
-        row = history[-1]
-        numbers = [f"{k} {v:.4g}" for k, v in row.items() if k not in COUNTS and isinstance(v, float)]
-        self._progress.update(self._task, completed=row["round"], metrics="  ".join(numbers[:4]))
+        self._progress.update(self._task, completed=history[-1]["round"], metrics=_numbers(history))
 
     def close(self) -> None:
         """Leave the last state on the screen."""
         with suppress(OSError, ValueError):  # the terminal is gone, or closed; the run is not to blame
             self._progress.stop()
+
+
+@final
+class Line:
+    """A line below a notebook's cell, written anew as the run goes: rich's bar wants ipywidgets there."""
+
+    def __init__(self, name: str, rounds: int | None) -> None:
+        self._name, self._of = " ".join(name.split())[:_NAME], f"/{rounds}" if rounds else ""
+        self._round, self._metrics, self._asked, self._answered = 0, "", 0, 0
+        self._handle: Any = None
+        self._next = 0.0
+        self._show()
+
+    def round_opened(self, round: int, cohort: int) -> None:  # noqa: ARG002
+        """Show how many are asked."""
+        self._asked, self._answered = cohort, 0
+        self._soon()
+
+    def clients_done(self, count: int) -> None:
+        """Count answers."""
+        self._answered += count
+        self._soon()
+
+    def committed(self, history: History) -> None:
+        """Show the round's metrics."""
+        self._round, self._metrics = int(history[-1]["round"]), _numbers(history)
+        self._soon()
+
+    def close(self) -> None:
+        """Leave the last state."""
+        self._show()
+
+    def _soon(self) -> None:
+        if time.monotonic() >= self._next:  # each is a message to the browser
+            self._show()
+
+    def _show(self) -> None:
+        from IPython import display as notebook
+
+        show: Any = notebook  # its functions have no types
+        self._next = time.monotonic() + _PAUSE
+        cohort = f"cohort {self._answered}/{self._asked}" if self._asked else ""
+        parts = [self._name, f"{self._round}{self._of} rounds", cohort, self._metrics]
+        text = show.Pretty("  ".join(filter(None, parts)))
+        if self._handle is None:
+            self._handle = show.display(text, display_id=True)
+        else:
+            self._handle.update(text)
+
+
+def _numbers(history: History) -> str:
+    """The last round's metrics."""
+    numbers = [f"{k} {v:.4g}" for k, v in history[-1].items() if k not in COUNTS and isinstance(v, float)]
+    return "  ".join(numbers[:4])
 
 
 def display(name: str, rounds: int | None) -> Display:
@@ -100,6 +154,8 @@ def display(name: str, rounds: int | None) -> Display:
     from rich.console import Console
 
     console = Console(stderr=True)
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        return Line(name, rounds)
     return Bar(name, rounds, console) if console.is_terminal or console.is_jupyter else Quiet()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -74,6 +75,9 @@ def test_a_notebook_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Monke
         return "".join(o["text"] for o in notebook.cells[cell].outputs if o["output_type"] == "stream")
 
     assert shown(3, "text/plain").endswith("[1.0, 1.0]")
+    if importlib.util.find_spec("ipywidgets") is None:
+        assert "run  2/2 rounds  cohort 4/4  away 1" in shown(3, "text/plain")
+        assert not [o for o in notebook.cells[3].outputs if o.get("name") == "stderr"]
     assert sorted(set(printed(3).split("\n")) - {""}) >= [f"training {i}" for i in range(4)]
     assert shown(4, "text/plain").endswith("(4, True)")
     assert shown(5, "image/png") or shown(5, "text/plain")
