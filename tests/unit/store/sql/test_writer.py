@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from tests.unit.store.sql.stores import busy, opened
 from umbel.errors import NotThere, StoreError
+from umbel.store.sql import ServerStore
 from umbel.store.sql.people import note
 
 
@@ -32,6 +33,16 @@ def test_a_group_is_one_transaction(tmp_path: Path) -> None:
             store._writer._connection.connection.dbapi_connection.set_trace_callback(transactions.append)  # type: ignore[union-attr]
         assert [future.result() for future in futures] == list(range(100))
     assert transactions.count("COMMIT") <= 2  # that of the one that was held, perhaps, and that of the group
+
+
+def test_few_intents_write() -> None:
+    """Each is one transaction; who reads the store's methods can hold in mind what changes it."""
+    found = {
+        name: method.__annotations__.get("return", "") for name, method in vars(ServerStore).items() if callable(method)
+    }
+    writing = [name for name, returned in found.items() if returned.startswith("Future[") and name[0] != "_"]
+    assert {"submit", "accept", "commit", "sweep"} <= {*writing}
+    assert len(writing) <= 20
 
 
 def test_what_fails_fails_alone(tmp_path: Path) -> None:
