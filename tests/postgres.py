@@ -53,6 +53,7 @@ class Cluster:
     """A running PostgreSQL."""
 
     def __init__(self, binaries: Path) -> None:
+        self.binaries = binaries
         self.place = Path(tempfile.mkdtemp(prefix="umbel-pg-", dir="/tmp"))
         user = _user()
         if user:

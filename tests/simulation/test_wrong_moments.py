@@ -101,6 +101,32 @@ def test_an_exchange_that_cannot_be_written_ends_its_run_though_nodes_were_asked
     asyncio.run(story())
 
 
+def test_a_run_goes_on_of_which_a_server_that_ends_could_not_write_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for no database then."""
+
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            assert place.store is not None
+            assert place.runs is not None
+            failing: Future[Any] = Future()
+            with monkeypatch.context() as patched:
+                patched.setattr(place.store, "commit", lambda *_, **__: failing)
+                run = await place.submit(plain(rounds=2))
+                task = await hand.task()
+                assert await hand.report(task, blob_of(trained(task))) == ACCEPTED
+                await hand.task()
+                ending = asyncio.create_task(place.runs.close())
+                await asyncio.sleep(0)
+                failing.set_exception(AWAY)
+                async with asyncio.timeout(PATIENCE):
+                    await ending
+            assert place.store.run(run).status == "running"
+
+    asyncio.run(story())
+
+
 def test_the_end_of_a_run_is_written_down_when_that_can_be_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -284,6 +284,7 @@ class Server:
 
     async def close(self) -> None:
         """Stop within five seconds; runs go on when the server comes back."""
+        self.store.hurry()
         await self._exit.aclose()
 
 

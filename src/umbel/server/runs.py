@@ -195,7 +195,8 @@ class Runs:
         conductor = self._conductor(run, desk, submission, say)
         ended = await _in_thread(f"umbel-run-{run.id[:8]}", conductor.conduct)
         await asyncio.sleep(0)  # what the thread has said last comes first
-        stopped, goes_on = self.active[run.id].stopped, self._ending and ended.status == "stopped"
+        stopped = self.active[run.id].stopped
+        goes_on = self._ending and (ended.status == "stopped" or ended.code == StoreError.code)  # it waited no more
         reason = f"stopped by {stopped}" if ended.status == "stopped" and stopped else ended.reason
         if not goes_on:
             self._hub.end(run.id, ended.reason or "the run has ended")

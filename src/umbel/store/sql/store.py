@@ -106,6 +106,10 @@ class ServerStore:
         """Why nothing can be written any more: another server took the database. None: all is well."""
         return self._writer.broken
 
+    def hurry(self) -> None:
+        """Wait no more for a database that is away: what cannot be written at once fails. This process is to end."""
+        self._writer.hurry()
+
     def close(self) -> None:
         """Write what waits, and let go of the database and the directory."""
         try:

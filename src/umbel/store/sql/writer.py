@@ -67,7 +67,7 @@ class GroupWriter:
         self._lock, self._closed = threading.Lock(), False
         self._away = False  # is it known that the connection is lost?
         self.broken: UmbelError | None = None
-        self._stop = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="umbel-store", daemon=True)
         self._thread.start()
 
@@ -87,13 +87,17 @@ class GroupWriter:
             self._queue.put(_Waiting(work, then, future))
         return future
 
+    def hurry(self) -> None:
+        """Wait no more for a connection that is lost: what cannot be written at once fails."""
+        self._hurry.set()
+
     def close(self) -> None:
         """Write what waits, and end the thread."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        self._stop.set()
+        self.hurry()
         self._thread.join()
         with suppress(SQLAlchemyError):
             self._connection.close()
@@ -165,9 +169,8 @@ class GroupWriter:
                 self._roll_back(lost=passing(error))
                 pause = next(tries, None) if again and self.broken is None else None
                 self._say_away(error, tried=pause is not None)
-                if pause is None:
+                if pause is None or (pause and self._hurry.wait(pause)):
                     raise (error.reason if isinstance(error, _Taken) else error) from error
-                self._stop.wait(pause)
 
     def _say_away(self, error: Exception, *, tried: bool) -> None:
         """Once, when there is something to wait for: who looks after the server knows why all stands still."""

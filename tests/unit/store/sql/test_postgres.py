@@ -59,6 +59,18 @@ def test_so_is_one_to_a_database_that_starts_again(postgres_url: str, postgres: 
     postgres.wait()
 
 
+def test_a_server_that_is_to_end_does_not_wait_for_it(postgres: Cluster, tmp_path: Path) -> None:
+    own = Cluster(postgres.binaries)
+    with opened(tmp_path, own.make()) as store:
+        with_exchange(store)
+        own.stop()
+        waits = store.accept(RUN, 1, answer("a"))
+        store.hurry()
+        for future in (waits, store.accept(RUN, 1, answer("b"))):
+            with pytest.raises(StoreError, match="check that the database runs"):
+                future.result(timeout=15)  # half of what it would be tried for
+
+
 def test_who_reads_waits_for_it_but_not_in_an_event_loop(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
