@@ -309,7 +309,12 @@ def test_a_caller_that_leaves_a_stream_is_nothing_to_log(caplog: pytest.LogCaptu
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(asyncio.wait_for(main(), 60))
-    assert not caplog.records
+    assert [record for record in caplog.records if not is_of_another_loop(record)] == []
+
+
+def is_of_another_loop(record: logging.LogRecord) -> bool:
+    """gRPC has one queue for all event loops: there may be something left for that of a test before, which is closed."""
+    return record.exc_info is not None and "Event loop is closed" in str(record.exc_info[1])
 
 
 def test_a_place_that_is_taken_is_told() -> None:
