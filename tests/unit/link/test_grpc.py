@@ -313,7 +313,7 @@ def test_a_caller_that_leaves_a_stream_is_nothing_to_log(caplog: pytest.LogCaptu
 
 
 def is_of_another_loop(record: logging.LogRecord) -> bool:
-    """gRPC has one queue for all event loops: there may be something left for that of a test before, which is closed."""
+    """gRPC has one queue for all event loops: something may be left for that of a test before, which is closed."""
     return record.exc_info is not None and "Event loop is closed" in str(record.exc_info[1])
 
 
