@@ -75,7 +75,7 @@ def server(
     _make(dir)
     settings = ServerSettings(
         directory=dir.absolute(),
-        database=database or _database(),
+        database=_database(database),
         host=host,
         port=port,
         pages=_place(pages),
@@ -133,11 +133,12 @@ def _keep_to_oneself() -> None:
     os.umask(0o077)
 
 
-def _database() -> str:
-    """The database that the environment names."""
+def _database(given: str) -> str:
+    """The database that was given, or that the environment names; which apps are not to see there."""
     import os
 
-    return os.environ.pop("UMBEL_DATABASE", "")  # which apps would see, else
+    named = os.environ.pop("UMBEL_DATABASE", "")
+    return given or named
 
 
 def _apps(apps: list[str]) -> dict[str, Any]:
@@ -253,7 +254,7 @@ def backup(path: Path, *, dir: Path, database: str = "", json: Json = False) -> 
 
     _check_installed()
     _keep_to_oneself()
-    size = back_up(dir, path, database or _database())
+    size = back_up(dir, path, _database(database))
     if json:
         give({"path": str(path), "bytes": size})
     else:
