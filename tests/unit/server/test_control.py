@@ -108,3 +108,24 @@ async def test_what_was_submitted_is_shown_to_whose_it_is(tmp_path: Path, role: 
         assert (got.submission != "null") is shown
     finally:
         await place.stop()
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@on_a_loop
+async def test_that_an_operator_reads_a_model_of_anothers_run_is_written_down(tmp_path: Path, offset: int) -> None:
+    """Whatever part of it."""
+    place = Place(tmp_path)
+    place.start()
+    try:
+        assert place.store
+        submission = plain()
+        assert submission.initial is not None
+        digest = bytes.fromhex(submission.initial.digest())
+        for owner in ("grace", "ada"):
+            run = await place.submit(submission, owner=owner, key=owner)
+            request = wire.ReadRunBlobRequest(run=run, digest=digest, offset=offset)
+            assert [piece async for piece in link_of(place, Person("ada", "operator")).read_blob(request)]
+        entries = [(each.who, each.details["owner"]) for each in place.store.audited(0) if each.action == "model-read"]
+        assert entries == [("ada", "grace")]
+    finally:
+        await place.stop()
