@@ -77,14 +77,17 @@ class Authority:
     def warning(self, now: float) -> str:
         """What its owner should do soon, in words; "" while there is time."""
         if self.brought_as is not None:
-            days = (self.renewed + RENEW - now) / DAY
-            soon = f"the certificate {self.brought_as} expires in {days:.0f} days: bring a new one"
-            return soon if now > self.renewed else ""
-        days = (self.expires - now) / DAY
-        if days >= _PLAN:
+            left = self.renewed + RENEW - now
+            when = f"expires in {_days(left)}" if left > 0 else "has expired"
+            return f"the certificate {self.brought_as} {when}: bring a new one" if now > self.renewed else ""
+        left = self.expires - now
+        if left >= _PLAN * DAY:
             return ""
-        what = f"the server's certificate authority expires on {_day(self.expires)}, in {days:.0f} days"
-        if days >= _LATE:
+        what = "the server's certificate authority"
+        if left <= 0:
+            return f"{what} expired on {_day(self.expires)}: let every node join again with a new authority now"
+        what = f"{what} expires on {_day(self.expires)}, in {_days(left)}"
+        if left >= _LATE * DAY:
             return f"{what}; plan for every node to join again with a new ticket"
         return f"{what}; after that no node can connect: let every node join again with a new authority now"
 
@@ -288,6 +291,11 @@ def _make_server(names: Iterable[str], key: _Key, authority: x509.Certificate, n
         .sign(key, hashes.SHA256())
     )
     return _pem(own) + made.public_bytes(serialization.Encoding.PEM)
+
+
+def _days(seconds: float) -> str:
+    days = round(seconds / DAY)
+    return f"{days} day{'s' if days != 1 else ''}"
 
 
 def _check_lives(file: Path, authority: x509.Certificate, now: float) -> None:

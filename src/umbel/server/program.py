@@ -34,7 +34,7 @@ from umbel.store.sql import ServerStore
 logger = logging.getLogger("umbel")
 _GRACE = 3.0  # seconds that calls under way have when the server ends; all of it is to take no more than five
 _NOBODY_TRUSTS = (
-    "authority-new: it was made now, and %d nodes have joined with another; bring authority.pem back from a backup and "
+    "authority-new: it was made now, and %s joined with another; bring authority.pem back from a backup and "
     "start again; if it is lost, nodes have to join with new tickets, and people to log in anew"
 )
 _SWEPT_EVERY = 600.0  # seconds
@@ -117,7 +117,7 @@ class Server:
             runs, counts = Runs(store, hub, at_once=settings.at_once, installed=Installed(apps)), Counts()
             authority = await asyncio.to_thread(show)
             if authority.is_new and (joined := len(store.nodes())):
-                logger.warning(_NOBODY_TRUSTS, joined)
+                logger.warning(_NOBODY_TRUSTS, f"{joined} nodes have" if joined > 1 else "a node has")
             self = cls(settings, authority, show, store, hub, runs)
             await self._listen(exit, authority, counts)
             runs.start()

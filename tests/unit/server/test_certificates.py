@@ -141,6 +141,8 @@ class TestOwn:
         assert last.warning(end - 366 * DAY) == ""
         assert "in 200 days; plan" in last.warning(end - 200 * DAY)
         assert "in 10 days; after that no node can connect" in last.warning(end - 10 * DAY)
+        assert "in 1 day; after that" in last.warning(end - DAY)
+        assert "authority expired on 20" in last.warning(end + DAY)
         assert leaf(last).not_valid_after_utc.timestamp() == end
         assert Authority.open(tmp_path, [NAME], end - 10 * DAY) == last
         with pytest.raises(UsageError, match="expired on"):
@@ -257,6 +259,7 @@ class TestBrought:
         assert found.expires == NOW + 60 * DAY
         assert found.warning(NOW) == ""
         assert found.warning(NOW + 50 * DAY) == f"the certificate {files[0]} expires in 10 days: bring a new one"
+        assert found.warning(NOW + 61 * DAY) == f"the certificate {files[0]} has expired: bring a new one"
 
     def test_rsa_is_good(self, made: Brought) -> None:
         key = rsa.generate_private_key(65537, 2048)

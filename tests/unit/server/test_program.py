@@ -267,4 +267,4 @@ def test_an_authority_that_no_node_trusts_is_told_of(tmp_path: Path, caplog: pyt
     assert "authority-new" not in caplog.text
     (tmp_path / "authority.pem").unlink()
     asyncio.run(start())
-    assert "authority-new: it was made now, and 1 nodes have joined with another" in caplog.text
+    assert "authority-new: it was made now, and a node has joined with another" in caplog.text
