@@ -295,6 +295,21 @@ def test_a_server_that_ends_revokes_nothing(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_the_state_counts_of_a_node_that_is_renamed_again_and_again_in_a_round(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with one_node(tmp_path) as (place, hand):
+            assert place.runs
+            run = await place.submit(plain())
+            await hand.task()
+            for old, new in (("berlin", "bonn"), ("bonn", "lyon"), ("lyon", "rom")):
+                place.runs.renamed(old, new)
+            desk = place.runs.active[run].desk
+            desk.count(["berlin"])
+            assert desk.counted == ("rom",)
+
+    asyncio.run(story())
+
+
 def test_a_node_that_is_labelled_in_a_round_works_on(tmp_path: Path) -> None:
     async def story() -> None:
         async with one_node(tmp_path) as (place, hand):

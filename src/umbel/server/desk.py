@@ -146,7 +146,8 @@ class Desk:
 
     def renamed(self, old: str, new: str) -> None:
         """A node is called otherwise now; the state that it keeps stays its own."""
-        self._renamed[old] = new
+        again = {client: new for client, name in self._renamed.items() if name == old}
+        self._renamed |= {old: new, **again}
         if old in self._begin_with:
             self._begin_with[new] = self._begin_with[old]  # before the other goes: the run's thread may look
             del self._begin_with[old]
