@@ -147,8 +147,8 @@ class Node:
             try:
                 return await shop.load(app)
             except ChildDied as died:
-                words = "app-killed: %r cannot be loaded on node %s: %s; it is tried again in %g s"
-                logger.warning(words, app.app.name, self._config.name, died, pause)
+                words = "app-killed: %r cannot be loaded on node %s, and is tried again in %g s: %s"
+                logger.warning(words, app.app.name, self._config.name, pause, died)
             await asyncio.sleep(pause)
             pause = min(_LATEST, 2 * pause)
 

@@ -118,8 +118,9 @@ async def test_a_process_that_is_killed_while_the_app_is_loaded_is_started_again
     async with running(NodeConfig(), app, tmp_path / "node") as script:
         assert (await script.answer(script.ask(script.task(app)))).HasField("update")
     said = [record.getMessage() for record in caplog.records]
-    assert any(words.startswith("app-killed: 'myfed' cannot be loaded on node berlin:") for words in said)
-    assert any("SIGKILL" in words and "it is tried again in 1 s" in words for words in said)
+    begins = "app-killed: 'myfed' cannot be loaded on node berlin, and is tried again in 1 s: "
+    assert any(words.startswith(begins) for words in said)
+    assert any("SIGKILL" in words for words in said)
 
 
 @on_a_loop
