@@ -55,7 +55,7 @@ def _journal(directory: Path) -> Finding:
             lines = line["number"]
     except UmbelError as error:
         return failed("journal", error)
-    return ok("journal", f"its {lines} lines are as they were written, as far as they are there")
+    return ok("journal", f"its lines, the last of which is number {lines}, are as they were written")
 
 
 def _room(directory: Path) -> Finding:

@@ -346,7 +346,7 @@ def test_the_doctor_reads_a_nodes_journal(tmp_path: Path, capsys: pytest.Capture
     journal.append([{"number": number, "event": "asked"} for number in (1, 2, 3)])
     journal.close()
     assert doctor(dir=tmp_path) == 0
-    assert "its 3 lines are as they were written" in capsys.readouterr().out
+    assert "its lines, the last of which is number 3, are as they were written" in capsys.readouterr().out
     (file,) = (tmp_path / "journal").iterdir()
     file.write_bytes(file.read_bytes().replace(b'"number":2', b'"number":7'))
     assert doctor(dir=tmp_path) == 1
