@@ -65,8 +65,9 @@ def test_only_the_key_that_is_enrolled_opens_a_session() -> None:
     first = opened(sessions)
     challenge = sessions.challenge("berlin", NOW)
     signature = OTHER.sign(wire.challenge_bytes("berlin", challenge))
-    with pytest.raises(Unauthenticated, match="another key"):
+    with pytest.raises(Unauthenticated, match="another key") as refused:
         sessions.open("berlin", challenge, signature, ME.public, NOW)
+    assert "umbel nodes rename berlin" in refused.value.advice  # a name that was revoked alone stays taken
     assert sessions.session("berlin") == first  # who cannot sign ends nobody's session
     sessions.open("berlin", challenge, ME.sign(wire.challenge_bytes("berlin", challenge)), ME.public, NOW)
 
