@@ -92,8 +92,8 @@ class Sessions:
         if not owner.has_signed(wire.challenge_bytes(name, challenge), signature):
             raise Unauthenticated(
                 f"node {name!r} has signed with another key than it enrolled with",
-                advice="start it with the directory that it has joined with; if that is lost, ask the operator to give the "
-                f"name free (umbel nodes rename {name} OTHER) and for a ticket, and join again in a new directory",
+                advice="start it with the directory that it has joined with; if that is lost, ask the operator for a "
+                f"ticket, and to give the name free (umbel nodes rename {name} OTHER), and join in a new directory",
             )
         for old in [c for c, end in self._answered.items() if end < now]:
             del self._answered[old]
