@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
@@ -18,6 +19,15 @@ _LOCK = 0x756D6265  # "umbe": tells our locks from those of others in the same d
 _PATIENCE = "3s"  # for the lock; the connection of a server that was killed is noticed within that
 _BUSY = "55P03"
 _ENCODING = "UTF8"  # people and nodes have names in all scripts
+# If the machine of the database is gone, or the way to it, the system would notice within a quarter of an hour, and who
+# waits for an answer with it. This is of libpq: seconds, and milliseconds.
+_NOTICES: Mapping[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 # If the machine of a server is gone, the database lets go of its lock within two minutes, and not hours.
 _KEEPALIVE = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 6")
 
@@ -48,7 +58,8 @@ class Postgres:
                     f"{directory} is in use by another server", advice="stop it, or give this one another directory"
                 ) from error
             try:
-                given = {"client_encoding": _ENCODING}
+                given: dict[str, Any] = {name: value for name, value in _NOTICES.items() if name not in url.query}
+                given["client_encoding"] = _ENCODING
                 self._writing = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=given)
                 self.reading = create_engine(url, pool_size=5, max_overflow=20, connect_args=given)
             except ImportError as error:

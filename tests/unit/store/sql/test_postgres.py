@@ -7,6 +7,7 @@ import logging
 import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,16 @@ def test_so_is_one_to_a_database_that_starts_again(postgres_url: str, postgres: 
         futures = [store.accept(RUN, 1, answer(str(n))) for n in range(20)]
         assert {future.result() for future in futures} == {"accepted"}
     postgres.wait()
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("", "20000"), ("&tcp_user_timeout=9000", "9000")])
+def test_that_its_machine_is_gone_is_noticed(postgres_url: str, tmp_path: Path, wanted: str, found: str) -> None:
+    """Within seconds, or those that somebody wants."""
+    with closing(Postgres(make_url(postgres_url + wanted), tmp_path)) as database:
+        for connection in (database.claim(), database.reading.connect()):
+            with connection:
+                driver: Any = connection.connection.dbapi_connection
+                assert driver.info.get_parameters()["tcp_user_timeout"] == found
 
 
 def test_a_server_that_is_to_end_does_not_wait_for_it(postgres: Cluster, tmp_path: Path) -> None:
