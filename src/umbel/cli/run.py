@@ -118,11 +118,31 @@ def settings_of(project: Project, flags: Mapping[str, Any]) -> Settings:
     from umbel.apps.settings import resolve
     from umbel.cli.printing import note
 
-    settings = resolve(project.table, os.environ, flags, file=project.file or "pyproject.toml")
+    variables = {name: value for name, value in os.environ.items() if name not in _SIDES}
+    settings = resolve(project.table, variables, flags, file=project.file or "pyproject.toml")
     for text in settings.notes:
         note(f"umbel: {text}")
+    for name in sorted(_SIDES.keys() & os.environ.keys()):
+        note(f"umbel: {name} in the environment does nothing: what its sides are the app alone says")
     _check_flags(settings, flags)
-    return settings
+    return _with_sides(settings, project)
+
+
+_SIDES = {"UMBEL_CLIENT": "client", "UMBEL_SERVER": "server"}
+"""Variables that are called like settings which the app alone says: nodes go by what is in it."""
+
+
+def _with_sides(settings: Settings, project: Project) -> Settings:
+    """The settings with both sides as the app says them: in its entry points, or in its table."""
+    from umbel.apps.settings import Chosen, Settings
+
+    points = project.file or (str(project.wheel.path) if project.wheel is not None else f"the installed {project.name}")
+    said = {
+        side: Chosen(getattr(project, side), f"the entry points of {points}")
+        for side in _SIDES.values()
+        if side not in project.table and getattr(project, side)
+    }
+    return Settings({**settings.chosen, **said}, settings.notes)
 
 
 def _check_flags(settings: Settings, flags: Mapping[str, Any]) -> None:

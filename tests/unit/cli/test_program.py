@@ -111,8 +111,13 @@ def test_a_project_is_made_configured_and_simulated(
     assert command("new", str(app), "--json") == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(app)
     monkeypatch.setenv("UMBEL_ROUNDS", "2")
+    monkeypatch.setenv("UMBEL_CLIENT", "other:client")  # the app alone says what it is
     assert command("config", str(app), "--json") == 0
-    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shown = capsys.readouterr()
+    assert "UMBEL_CLIENT in the environment does nothing" in shown.err
+    records = [json.loads(line) for line in shown.out.splitlines()]
+    points = f"the entry points of {app / 'pyproject.toml'}"
+    assert {"setting": "client", "value": "clitested.app:client", "source": points} in records
     assert {"setting": "rounds", "value": 2, "source": "UMBEL_ROUNDS in the environment"} in records
     assert len(records[0]["digest"]) == 64
     assert command("run", str(app), "--simulation-engine", "inline", "--json", "--dir", str(tmp_path / "run")) == 0
