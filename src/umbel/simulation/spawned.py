@@ -54,7 +54,10 @@ class Spawned:
 
     def kill(self) -> None:
         """End it, and those that it has started, if it has not ended."""
-        self._signal(os.killpg, signal.SIGKILL)
+        if sys.platform == "win32":  # which knows no groups of processes
+            self.process.kill()
+        else:
+            self._signal(os.killpg, signal.SIGKILL)
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
         if self.process.returncode is None:  # else its number may be that of another process by now
