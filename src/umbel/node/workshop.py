@@ -298,8 +298,10 @@ class Workshop:
     async def _taken(self, task: wire.Task, frame: Frame, child: Child) -> Outcome:
         """The answer of a child, with its files moved to where they wait to be sent."""
         head, body = frame
-        if head.get("is") != "answer":
+        if head.get("is") in ("failed", "stopped"):
             return self._told(task, _failed_there(task, frame), child.output.tail())
+        if head.get("is") != "answer":
+            raise FormatError("it is no answer")
         try:
             size = int(head["report"])
             report = wire.ReportRequest.FromString(body[:size])
